@@ -1,0 +1,85 @@
+"""Builds relpt._core: csrc/ once, csrc/cpu/ once per instruction-set level, linked to the OpenBLAS copied into the package.
+
+Environment:
+    RELPT_WERROR=1     warnings are errors (CI)
+    RELPT_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer
+"""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import numpy
+import scipy_openblas32
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+SANITIZE = os.environ.get("RELPT_SANITIZE") == "1"
+COMMON = ["-std=c11", "-O3", "-g1", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Wpedantic"]
+COMMON.append("-Wno-pass-failed")  # clang: a loop that was not vectorised is no fault
+LEVELS = {"baseline": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    LEVELS["avx2"] = ["-mavx2", "-mfma"]
+    LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+if os.environ.get("RELPT_WERROR") == "1":
+    COMMON.append("-Werror")
+if SANITIZE:
+    COMMON += ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+
+
+class BuildCore(build_ext):
+    """Compiles csrc/cpu/*.c once per level with the level's flags, and carries OpenBLAS along."""
+
+    def build_extension(self, ext):
+        per_level = [source for source in ext.sources if Path(source).parent.name == "cpu"]
+        ext.sources = [source for source in ext.sources if source not in per_level]
+        for level, flags in LEVELS.items():
+            ext.extra_objects += self.compiler.compile(
+                per_level,
+                output_dir=os.path.join(self.build_temp, level),
+                include_dirs=ext.include_dirs,
+                macros=[("RP_LEVEL", level)],
+                extra_postargs=[*ext.extra_compile_args, "-ffp-contract=fast", *flags],
+                depends=ext.depends,
+            )
+        super().build_extension(ext)
+        self.copy_openblas(Path(self.get_ext_fullpath(ext.name)).parent)
+
+    def copy_extensions_to_source(self):  # editable installs
+        super().copy_extensions_to_source()
+        self.copy_openblas(ROOT / "relpt")
+
+    @staticmethod
+    def copy_openblas(package):
+        library = Path(scipy_openblas32.get_lib_dir()) / "libscipy_openblas.so"
+        target = package / "_lib" / library.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(library, target)
+
+
+def sources():
+    folders = ("csrc", "csrc/ref", "csrc/cpu", "csrc/python")
+    return sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).glob("*.c"))
+
+
+core = Extension(
+    "relpt._core",
+    sources(),
+    depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")),
+    include_dirs=["csrc", numpy.get_include(), scipy_openblas32.get_include_dir()],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] + [(f"RP_HAVE_{level.upper()}", None) for level in LEVELS],
+    extra_compile_args=COMMON,
+    extra_link_args=["-fopenmp", "-Wl,-rpath,$ORIGIN/_lib"]
+    + (["-fsanitize=address,undefined"] if SANITIZE else []),
+    library_dirs=[scipy_openblas32.get_lib_dir()],
+    libraries=["scipy_openblas", "m", "pthread"],
+    py_limited_api=True,
+)
+
+setup(
+    ext_modules=[core],
+    cmdclass={"build_ext": BuildCore},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
