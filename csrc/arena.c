@@ -1,0 +1,38 @@
+#include "arena.h"
+
+#include <stdlib.h>
+
+void *rp_arena_take(rp_arena *arena, size_t count, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX - arena->used - RP_ALIGN) {
+        arena->used = SIZE_MAX - RP_ALIGN; /* poison: rp_arena_check reports it */
+        return NULL;
+    }
+    size_t start = arena->used;
+    arena->used += (bytes + RP_ALIGN - 1) / RP_ALIGN * RP_ALIGN;
+    if (arena->base == NULL || arena->used > arena->capacity) return NULL;
+    return arena->base + start;
+}
+
+rp_status rp_arena_check(const rp_arena *arena) {
+    if (arena->used >= SIZE_MAX - RP_ALIGN)
+        return rp_fail(RP_STATUS_MEMORY, "the sizes asked for overflow the address space");
+    if (arena->base != NULL && arena->used > arena->capacity)
+        return rp_fail(RP_STATUS_MEMORY, "workspace of %zu bytes is needed, %zu are there", arena->used,
+                       arena->capacity);
+    return RP_OK;
+}
+
+rp_status rp_checked_mul(size_t *out, size_t a, size_t b, const char *what) {
+    if (__builtin_mul_overflow(a, b, out))
+        return rp_fail(RP_STATUS_VALUE, "%s: %zu x %zu does not fit the address space", what, a, b);
+    return RP_OK;
+}
+
+void *rp_aligned_alloc(size_t bytes) {
+    if (bytes > SIZE_MAX - RP_ALIGN) return NULL;
+    size_t rounded = (bytes + RP_ALIGN - 1) / RP_ALIGN * RP_ALIGN;
+    return aligned_alloc(RP_ALIGN, rounded ? rounded : RP_ALIGN);
+}
+
+void rp_aligned_free(void *memory) { free(memory); }
