@@ -1,0 +1,74 @@
+/* Which of the CPU levels runs: compiled for the baseline, so that it can be asked on any machine. */
+#include "cpu/cpu.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const level_names[RP_CPU_LEVELS] = {"baseline", "avx2", "avx512"};
+
+static bool level_built(int level) {
+    switch (level) {
+#ifdef RP_HAVE_AVX2
+    case RP_CPU_AVX2:
+#endif
+#ifdef RP_HAVE_AVX512
+    case RP_CPU_AVX512:
+#endif
+    case RP_CPU_BASELINE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool level_runs(int level) {
+#if defined(__x86_64__)
+    if (level == RP_CPU_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (level == RP_CPU_AVX512)
+        return level_runs(RP_CPU_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+    return level == RP_CPU_BASELINE;
+}
+
+static rp_status named_level(int *out, const char *name) {
+    for (int level = 0; level < RP_CPU_LEVELS; level++) {
+        if (strcmp(name, level_names[level]) != 0) continue;
+        if (!level_built(level)) return rp_fail(RP_STATUS_STATE, "CPU level %s is not part of this build", name);
+        if (!level_runs(level))
+            return rp_fail(RP_STATUS_STATE, "CPU level %s: this machine lacks the instructions", name);
+        *out = level;
+        return RP_OK;
+    }
+    return rp_fail(RP_STATUS_STATE,
+                   "no back end or CPU level is called \"%s\"; there are ref, cpu, baseline, avx2, avx512", name);
+}
+
+rp_status rp_cpu_level(int *out, const char *name) {
+    if (strncmp(name, "cpu/", 4) == 0) return named_level(out, name + 4);
+    if (strcmp(name, "cpu") != 0) return named_level(out, name); /* fails, with the list of names */
+    const char *forced = getenv("RELPT_CPU");
+    if (forced != NULL && forced[0] != '\0') return named_level(out, forced);
+    for (int level = RP_CPU_LEVELS - 1; level >= 0; level--)
+        if (level_built(level) && level_runs(level)) {
+            *out = level;
+            return RP_OK;
+        }
+    return rp_fail(RP_STATUS_STATE, "no CPU level runs on this machine");
+}
+
+const rp_ops *rp_cpu_table(int level) {
+    switch (level) {
+#ifdef RP_HAVE_AVX2
+    case RP_CPU_AVX2:
+        return rp_cpu_avx2_table();
+#endif
+#ifdef RP_HAVE_AVX512
+    case RP_CPU_AVX512:
+        return rp_cpu_avx512_table();
+#endif
+    default:
+        return rp_cpu_baseline_table();
+    }
+}

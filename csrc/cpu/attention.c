@@ -1,0 +1,243 @@
+/* Self-attention inside packed sequences. One task is one head of one sequence: its whole block of scores stays in
+ * cache, and no two tasks write to the same element, so nothing needs an order. */
+#include "cpu/level.h"
+
+#include <math.h>
+
+/* -- products of small matrices -------------------------------------------------------------------------- */
+
+/* c(rows, vectors * VL) = a(rows, k) b(k, vectors * VL); a's element (i, l) stands at a[i * ai + l * al]. */
+static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, const float *a, int64_t ai, int64_t al,
+                                                       const float *b, int64_t ldb, int64_t k, const int rows,
+                                                       const int vectors) {
+    vf sum[4][4] = {{{0}}};
+    for (int64_t l = 0; l < k; l++) {
+        vf right[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) right[j] = vf_load(b + l * ldb + j * VL);
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) {
+            float left = a[i * ai + l * al];
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++) sum[i][j] += left * right[j];
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) vf_store(c + i * ldc + j * VL, sum[i][j]);
+}
+
+/* Registers hold 16 sums with AVX-512's 32, 8 otherwise. */
+enum { WIDE = VL == 16 ? 4 : 2 };
+
+static inline __attribute__((always_inline)) void stripe(float *c, int64_t ldc, const float *a, int64_t ai, int64_t al,
+                                                         const float *b, int64_t ldb, int64_t m, int64_t k,
+                                                         const int vectors) {
+    int64_t i = 0;
+    for (; i + 4 <= m; i += 4) tile(c + i * ldc, ldc, a + i * ai, ai, al, b, ldb, k, 4, vectors);
+    for (; i < m; i++) tile(c + i * ldc, ldc, a + i * ai, ai, al, b, ldb, k, 1, vectors);
+}
+
+/* c(m,n) = a(m,k) b(k,n); n is a multiple of VL. */
+static void multiply(float *c, int64_t ldc, const float *a, int64_t ai, int64_t al, const float *b, int64_t ldb,
+                     int64_t m, int64_t n, int64_t k) {
+    int64_t j = 0;
+    for (; j + WIDE * VL <= n; j += WIDE * VL) stripe(c + j, ldc, a, ai, al, b + j, ldb, m, k, WIDE);
+    for (; j + 2 * VL <= n; j += 2 * VL) stripe(c + j, ldc, a, ai, al, b + j, ldb, m, k, 2);
+    for (; j < n; j += VL) stripe(c + j, ldc, a, ai, al, b + j, ldb, m, k, 1);
+}
+
+/* out(n, Dp) = inp(n, D) at row stride `stride`, zeros behind D. */
+static void copy_padded(float *out, const float *inp, int64_t stride, int64_t n, int64_t D, int64_t Dp) {
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(out + i * Dp, inp + i * stride, (size_t)D * sizeof *out);
+        memset(out + i * Dp + D, 0, (size_t)(Dp - D) * sizeof *out);
+    }
+}
+
+/* out(D, np) = inp(n, D)^T, zeros behind n. */
+static void transpose_padded(float *out, const float *inp, int64_t stride, int64_t n, int64_t D, int64_t np) {
+    for (int64_t d = 0; d < D; d++) {
+        for (int64_t i = 0; i < n; i++) out[d * np + i] = inp[i * stride + d];
+        for (int64_t i = n; i < np; i++) out[d * np + i] = 0;
+    }
+}
+
+/* -- one head of one sequence ---------------------------------------------------------------------------- */
+
+typedef struct head {
+    int64_t n, np;  /* length, and rounded up to whole vectors */
+    int64_t D, Dp;  /* head size, likewise */
+    int64_t stride; /* of q, k, v rows: 3H */
+    const float *q, *k, *v;
+    float scale;
+    float *scores;     /* (n, np) probabilities */
+    float *dscores;    /* (n, np) */
+    float *mask;       /* (n, blocks * 8) */
+    float *transposed; /* (D, np) */
+    float *wide[4];    /* (n, Dp) each */
+    int64_t blocks;    /* groups of 8 columns of the mask; 0 without dropout */
+} head;
+
+/* Floats of scratch that one task takes. */
+static int64_t task_floats(int64_t max_len, int64_t D) {
+    int64_t np = round_up(max_len, VL), Dp = round_up(D, VL);
+    return 2 * max_len * np + max_len * round_up(max_len, 8) + RP_MASK_SLACK + D * np + 4 * max_len * Dp;
+}
+
+static void head_open(head *h, float *scratch, const float *qkv, int64_t first, int64_t n, int64_t a, int64_t A,
+                      int64_t D) {
+    int64_t H = A * D;
+    *h = (head){
+        .n = n, .np = round_up(n, VL), .D = D, .Dp = round_up(D, VL), .stride = 3 * H, .scale = 1.0f / sqrtf((float)D)};
+    h->q = qkv + first * 3 * H + a * D;
+    h->k = h->q + H;
+    h->v = h->k + H;
+    h->scores = scratch;
+    h->dscores = h->scores + n * h->np;
+    h->mask = h->dscores + n * h->np;
+    h->transposed = h->mask + n * round_up(n, 8) + RP_MASK_SLACK;
+    for (int i = 0; i < 4; i++) h->wide[i] = h->transposed + D * h->np + i * n * h->Dp;
+}
+
+static void head_mask(head *h, const rp_dropout *d, int64_t first, int64_t a) {
+    if (d->threshold == 0) return;
+    h->blocks = (h->n + 7) / 8;
+    RP_CPU(dropout_mask)(h->mask, d, (uint32_t)d->sample[d->sequence[first]], (uint32_t)(a << 16), h->n, 0,
+                         (uint32_t)h->blocks);
+}
+
+/* Applies the mask to x(n, np). */
+static void masked(const head *h, float *x) {
+    if (h->blocks == 0) return;
+    for (int64_t i = 0; i < h->n; i++) {
+        const float *keep = h->mask + i * h->blocks * 8;
+#pragma omp simd
+        for (int64_t j = 0; j < h->n; j++) x[i * h->np + j] *= keep[j];
+    }
+}
+
+/* scores = softmax(scale q k^T), zeros behind n; lse(n). */
+static void probabilities(head *h, float *lse) {
+    transpose_padded(h->transposed, h->k, h->stride, h->n, h->D, h->np);
+    multiply(h->scores, h->np, h->q, h->stride, 1, h->transposed, h->np, h->n, h->np, h->D);
+    for (int64_t i = 0; i < h->n; i++) {
+        float *row = h->scores + i * h->np, top = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : top)
+        for (int64_t j = 0; j < h->n; j++) {
+            row[j] *= h->scale;
+            top = row[j] > top ? row[j] : top;
+        }
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = 0; j < h->n; j++) {
+            row[j] = exp_approx(row[j] - top);
+            sum += row[j];
+        }
+        float inverse = 1.0f / sum;
+#pragma omp simd
+        for (int64_t j = 0; j < h->n; j++) row[j] *= inverse;
+        for (int64_t j = h->n; j < h->np; j++) row[j] = 0;
+        if (lse != NULL) lse[i] = top + logf(sum);
+    }
+}
+
+static void head_forward(head *h, float *out, float *lse, int64_t H) {
+    probabilities(h, lse);
+    masked(h, h->scores);
+    copy_padded(h->wide[0], h->v, h->stride, h->n, h->D, h->Dp);
+    multiply(h->wide[1], h->Dp, h->scores, h->np, 1, h->wide[0], h->Dp, h->n, h->Dp, h->n);
+    for (int64_t i = 0; i < h->n; i++) memcpy(out + i * H, h->wide[1] + i * h->Dp, (size_t)h->D * sizeof *out);
+}
+
+static void write_back(const head *h, float *to, const float *from) {
+    for (int64_t i = 0; i < h->n; i++) memcpy(to + i * h->stride, from + i * h->Dp, (size_t)h->D * sizeof *to);
+}
+
+/* With P the probabilities, M the mask, delta_i = <dout_i, out_i>:
+ *   dv = (P M)^T dout;  dS = P (M (dout v^T) - delta) scale;  dq = dS k;  dk = dS^T q. */
+static void head_backward(head *h, float *dq, const float *dout, const float *out, int64_t H) {
+    float *result = h->wide[1], *right = h->wide[0], *grad = h->wide[2];
+    probabilities(h, NULL);
+    copy_padded(grad, dout, H, h->n, h->D, h->Dp);
+    transpose_padded(h->transposed, h->v, h->stride, h->n, h->D, h->np);
+    multiply(h->dscores, h->np, grad, h->Dp, 1, h->transposed, h->np, h->n, h->np, h->D);
+    masked(h, h->dscores);
+    for (int64_t i = 0; i < h->n; i++) {
+        float *ds = h->dscores + i * h->np, delta = 0;
+        const float *p = h->scores + i * h->np, *o = out + i * H, *g = dout + i * H;
+#pragma omp simd reduction(+ : delta)
+        for (int64_t d = 0; d < h->D; d++) delta += o[d] * g[d];
+#pragma omp simd
+        for (int64_t j = 0; j < h->np; j++) ds[j] = p[j] * (ds[j] - delta) * h->scale;
+    }
+    copy_padded(right, h->k, h->stride, h->n, h->D, h->Dp);
+    multiply(result, h->Dp, h->dscores, h->np, 1, right, h->Dp, h->n, h->Dp, h->n);
+    write_back(h, dq, result);
+    copy_padded(right, h->q, h->stride, h->n, h->D, h->Dp);
+    multiply(result, h->Dp, h->dscores, 1, h->np, right, h->Dp, h->n, h->Dp, h->n);
+    write_back(h, dq + H, result);
+    masked(h, h->scores);
+    multiply(result, h->Dp, h->scores, 1, h->np, grad, h->Dp, h->n, h->Dp, h->n);
+    write_back(h, dq + 2 * H, result);
+}
+
+/* -- the operations -------------------------------------------------------------------------------------- */
+
+static rp_status task_scratch(const rp_dev *dev, int64_t *floats, const int32_t *cu_seqlens, int64_t S, int64_t D) {
+    int64_t longest = 0;
+    for (int64_t s = 0; s < S; s++) longest = at_least(cu_seqlens[s + 1] - cu_seqlens[s], longest);
+    *floats = round_up(task_floats(longest, D), 64);
+    size_t needed = (size_t)(*floats * dev->num_threads) * sizeof(float);
+    if (dev->scratch_bytes < needed)
+        return rp_fail(RP_STATUS_STATE, "attention: %zu bytes of scratch, %zu needed for sequences of %lld tokens",
+                       dev->scratch_bytes, needed, (long long)longest);
+    return RP_OK;
+}
+
+rp_status RP_CPU(attention_forward)(rp_dev *dev, float *out, float *lse, const float *qkv, const int32_t *cu_seqlens,
+                                    const rp_dropout *d, int64_t S, int64_t T, int64_t A, int64_t D) {
+    int64_t floats, H = A * D;
+    RP_TRY(task_scratch(dev, &floats, cu_seqlens, S, D));
+#pragma omp parallel num_threads(team(dev, T *H))
+    {
+        uint32_t mode = rp_threads_flush_denormals();
+        float *scratch = (float *)dev->scratch + omp_get_thread_num() * floats;
+#pragma omp for schedule(static, 4)
+        for (int64_t task = 0; task < S * A; task++) {
+            int64_t s = task / A, a = task % A, first = cu_seqlens[s];
+            head h;
+            head_open(&h, scratch, qkv, first, cu_seqlens[s + 1] - first, a, A, D);
+            if (h.n == 0) continue;
+            head_mask(&h, d, first, a);
+            head_forward(&h, out + first * H + a * D, lse + a * T + first, H);
+        }
+        rp_threads_restore(mode);
+    }
+    return RP_OK;
+}
+
+/* The scores are made anew with their own sums: lse serves back ends that go through the keys in blocks. */
+rp_status RP_CPU(attention_backward)(rp_dev *dev, float *dqkv, const float *dout, const float *out, const float *lse,
+                                     const float *qkv, const int32_t *cu_seqlens, const rp_dropout *d, int64_t S,
+                                     int64_t T, int64_t A, int64_t D) {
+    int64_t floats, H = A * D;
+    (void)lse;
+    RP_TRY(task_scratch(dev, &floats, cu_seqlens, S, D));
+#pragma omp parallel num_threads(team(dev, T *H))
+    {
+        uint32_t mode = rp_threads_flush_denormals();
+        float *scratch = (float *)dev->scratch + omp_get_thread_num() * floats;
+#pragma omp for schedule(static, 4)
+        for (int64_t task = 0; task < S * A; task++) {
+            int64_t s = task / A, a = task % A, first = cu_seqlens[s];
+            head h;
+            head_open(&h, scratch, qkv, first, cu_seqlens[s + 1] - first, a, A, D);
+            if (h.n == 0) continue;
+            head_mask(&h, d, first, a);
+            head_backward(&h, dqkv + first * 3 * H + a * D, dout + first * H + a * D, out + first * H + a * D, H);
+        }
+        rp_threads_restore(mode);
+    }
+    return RP_OK;
+}

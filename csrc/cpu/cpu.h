@@ -1,0 +1,23 @@
+/* The CPU back end: one table per instruction-set level, all compiled from the same files. Level 1. */
+#ifndef RP_CPU_H
+#define RP_CPU_H
+
+#include "ops.h"
+
+enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_LEVELS };
+
+/* Reductions over rows are cut into this many blocks, whatever the number of threads, and summed in block order. */
+#define RP_CPU_BLOCKS 32
+
+/* The level of "cpu" (RELPT_CPU or the best that this machine has), "cpu/baseline", "cpu/avx2", "cpu/avx512".
+ * STATE: not built, not on this machine, or no such name. */
+rp_status rp_cpu_level(int *level, const char *name);
+
+/* The level's table with its coarse slots as the level provides them. */
+const rp_ops *rp_cpu_table(int level);
+
+const rp_ops *rp_cpu_baseline_table(void);
+const rp_ops *rp_cpu_avx2_table(void);
+const rp_ops *rp_cpu_avx512_table(void);
+
+#endif

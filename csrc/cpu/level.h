@@ -1,0 +1,81 @@
+/* What every file of the CPU back end shares: names per level, vectors, vector mathematics, dropout masks.
+ * Each file is compiled once per level with RP_LEVEL set to its name. */
+#ifndef RP_CPU_LEVEL_H
+#define RP_CPU_LEVEL_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+#include "rng.h"
+#include "threads.h"
+
+#define RP_CPU_PASTE_(level, name) rp_cpu_##level##_##name
+#define RP_CPU_PASTE(level, name) RP_CPU_PASTE_(level, name)
+#define RP_CPU_TEXT_(level) #level
+#define RP_CPU_TEXT(level) RP_CPU_TEXT_(level)
+#define RP_CPU(name) RP_CPU_PASTE(RP_LEVEL, name) /* rp_cpu_avx2_linear_forward, … */
+
+#define RP_CPU_DECLARE(name, arguments) rp_status RP_CPU(name) arguments;
+RP_OPS_BASIC(RP_CPU_DECLARE)
+RP_OPS_COARSE(RP_CPU_DECLARE)
+#undef RP_CPU_DECLARE
+
+#if defined(__AVX512F__)
+enum { VL = 16 };
+#elif defined(__AVX2__)
+enum { VL = 8 };
+#else
+enum { VL = 4 };
+#endif
+typedef float vf __attribute__((vector_size(VL * sizeof(float))));
+
+static inline vf vf_load(const float *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+
+static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+static inline int64_t at_least(int64_t n, int64_t least) { return n > least ? n : least; }
+static inline int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
+
+/* Threads for `work` elementary operations: one below the cost of waking a team. */
+static inline int team(const rp_dev *dev, int64_t work) { return work < 32768 ? 1 : (int)dev->num_threads; }
+
+/* e^x by 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' coefficients); within 2 ulp on [-87, 88], 0 below -87.3. */
+static inline float exp_approx(float x) {
+    float clamped = x < -87.3f ? -87.3f : (x > 88.0f ? 88.0f : x);
+    float shifted = clamped * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer in the low bits */
+    float n = shifted - 12582912.0f;
+    float r = clamped - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (int32_t)(((uint32_t)bits + 127u) << 23); /* the low bits of `shifted` are n */
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return x < -87.3f ? 0.0f : p * power;
+}
+
+/* Masks of `rows` x `blocks` * 8 elements: 0 where dropped, the scale where kept, for rows row0, row0 + 1, … and
+ * columns 8 * block0, … of a sample (see rp_dropout in ops.h). mask(rows, blocks * 8); up to RP_MASK_SLACK further
+ * elements are written behind it. */
+void RP_CPU(dropout_mask)(float *mask, const rp_dropout *d, uint32_t sample, uint32_t row0, int64_t rows,
+                          uint32_t block0, uint32_t blocks);
+enum { RP_MASK_SLACK = 128 };
+
+static inline float dropout_scale(const rp_dropout *d) { return 65536.0f / (float)(65536u - d->threshold); }
+
+/* out(H) = inp with the mask of token t; a plain copy without dropout. */
+void RP_CPU(dropout_row)(float *out, const float *inp, const rp_dropout *d, int64_t t, int64_t H);
+
+#endif

@@ -1,0 +1,89 @@
+#include "cpu/level.h"
+
+#include <math.h>
+
+rp_status RP_CPU(rows_gather)(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *rows, int64_t R,
+                              int64_t H) {
+#pragma omp parallel for num_threads(team(dev, R *H)) schedule(static)
+    for (int64_t r = 0; r < R; r++) memcpy(out + r * stride, inp + rows[r] * H, (size_t)H * sizeof *out);
+    return RP_OK;
+}
+
+enum { COLUMNS = 32 };
+
+/* Columns are shared out, rows go in order, as in embed_backward: rows may repeat. */
+rp_status RP_CPU(rows_scatter_add)(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *rows,
+                                   int64_t R, int64_t H) {
+#pragma omp parallel for num_threads(team(dev, R *H)) schedule(static)
+    for (int64_t first = 0; first < H; first += COLUMNS) {
+        int64_t n = at_most(H - first, COLUMNS);
+        for (int64_t r = 0; r < R; r++) {
+            float *to = dinp + rows[r] * H + first;
+            const float *from = dout + r * stride + first;
+#pragma omp simd
+            for (int64_t h = 0; h < n; h++) to[h] += from[h];
+        }
+    }
+    return RP_OK;
+}
+
+rp_status RP_CPU(mean_forward)(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens,
+                               int64_t S, int64_t H) {
+#pragma omp parallel for num_threads(team(dev, S * H * 16)) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        int64_t first = cu_seqlens[s], last = cu_seqlens[s + 1];
+        float *to = out + s * stride, share = 1.0f / (float)(last - first);
+        memset(to, 0, (size_t)H * sizeof *to);
+        for (int64_t t = first; t < last; t++) {
+#pragma omp simd
+            for (int64_t h = 0; h < H; h++) to[h] += inp[t * H + h];
+        }
+#pragma omp simd
+        for (int64_t h = 0; h < H; h++) to[h] *= share;
+    }
+    return RP_OK;
+}
+
+rp_status RP_CPU(mean_backward)(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens,
+                                int64_t S, int64_t H) {
+#pragma omp parallel for num_threads(team(dev, S * H * 16)) schedule(static)
+    for (int64_t s = 0; s < S; s++) {
+        int64_t first = cu_seqlens[s], last = cu_seqlens[s + 1];
+        float share = 1.0f / (float)(last - first);
+        for (int64_t t = first; t < last; t++) {
+#pragma omp simd
+            for (int64_t h = 0; h < H; h++) dinp[t * H + h] += dout[s * stride + h] * share;
+        }
+    }
+    return RP_OK;
+}
+
+rp_status RP_CPU(normalize_forward)(rp_dev *dev, float *out, float *norm, const float *inp, int64_t R, int64_t H) {
+#pragma omp parallel for num_threads(team(dev, R *H)) schedule(static)
+    for (int64_t r = 0; r < R; r++) {
+        const float *x = inp + r * H;
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t h = 0; h < H; h++) squares += x[h] * x[h];
+        float length = sqrtf(squares);
+        norm[r] = length > 1e-12f ? length : 1e-12f;
+        float inverse = 1.0f / norm[r];
+#pragma omp simd
+        for (int64_t h = 0; h < H; h++) out[r * H + h] = x[h] * inverse;
+    }
+    return RP_OK;
+}
+
+rp_status RP_CPU(normalize_backward)(rp_dev *dev, float *dinp, const float *dout, const float *out, const float *norm,
+                                     int64_t R, int64_t H) {
+#pragma omp parallel for num_threads(team(dev, R *H)) schedule(static)
+    for (int64_t r = 0; r < R; r++) {
+        const float *g = dout + r * H, *z = out + r * H;
+        float dot = 0, inverse = 1.0f / norm[r];
+#pragma omp simd reduction(+ : dot)
+        for (int64_t h = 0; h < H; h++) dot += g[h] * z[h];
+#pragma omp simd
+        for (int64_t h = 0; h < H; h++) dinp[r * H + h] = (g[h] - z[h] * dot) * inverse;
+    }
+    return RP_OK;
+}

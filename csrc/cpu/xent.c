@@ -1,0 +1,84 @@
+#include "cpu/level.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+enum { ABSENT, NEGATIVE, POSITIVE };
+
+/* What column c is to row r. */
+static inline int role(const rp_xent *x, int64_t r, int64_t c, int32_t target, int32_t skip) {
+    if (c == target) return POSITIVE;
+    if (c == skip) return ABSENT;
+    if (x->row_group != NULL && x->row_group[r] == x->col_group[c]) return x->supervised ? POSITIVE : ABSENT;
+    return NEGATIVE;
+}
+
+/* Rows with exclusions: few and short (the contrastive loss). */
+static void row_with_roles(float *z, float *loss, int32_t *correct, const rp_xent *x, int64_t r, int64_t C) {
+    int32_t target = x->target[r], skip = x->skip == NULL ? -1 : x->skip[r];
+    float top = -INFINITY, sum = 0, positives = 0, positive_sum = 0;
+    int64_t best = -1;
+    for (int64_t c = 0; c < C; c++) {
+        int kind = role(x, r, c, target, skip);
+        if (kind == ABSENT) continue;
+        z[c] *= x->scale;
+        if (z[c] > top) top = z[c], best = c;
+        if (kind == POSITIVE) positives += 1, positive_sum += z[c];
+    }
+    for (int64_t c = 0; c < C; c++)
+        if (role(x, r, c, target, skip) != ABSENT) sum += exp_approx(z[c] - top);
+    float log_sum = top + logf(sum), factor = x->weight * x->scale;
+    *loss = log_sum - positive_sum / positives;
+    *correct = best == target;
+    for (int64_t c = 0; c < C; c++) {
+        int kind = role(x, r, c, target, skip);
+        float p = kind == ABSENT ? 0.0f : exp_approx(z[c] - log_sum);
+        z[c] = kind == ABSENT ? 0.0f : factor * (kind == POSITIVE ? p - 1.0f / positives : p);
+    }
+}
+
+/* Rows over all columns: many and long (the masked-word loss). */
+static void plain_row(float *z, float *loss, int32_t *correct, const rp_xent *x, int64_t r, int64_t C) {
+    int32_t target = x->target[r];
+    float top = -INFINITY, sum = 0, scale = x->scale;
+#pragma omp simd reduction(max : top)
+    for (int64_t c = 0; c < C; c++) top = z[c] > top ? z[c] : top;
+    float right = z[target];
+    bool first = right >= top; /* the first of equals wins */
+    for (int64_t c = 0; first && c < target; c++) first = z[c] < right;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < C; c++) {
+        z[c] = exp_approx((z[c] - top) * scale);
+        sum += z[c];
+    }
+    *loss = logf(sum) - (right - top) * scale;
+    *correct = first;
+    float factor = x->weight * scale / sum;
+#pragma omp simd
+    for (int64_t c = 0; c < C; c++) z[c] *= factor;
+    z[target] -= x->weight * scale;
+}
+
+rp_status RP_CPU(softmax_xent)(rp_dev *dev, float *logits, float *loss, int32_t *correct, const rp_xent *x, int64_t R,
+                               int64_t C) {
+    if (!(x->scale > 0))
+        return rp_fail(RP_STATUS_VALUE, "softmax_xent: scale is %g, expected above 0", (double)x->scale);
+#pragma omp parallel num_threads(team(dev, R *C))
+    {
+        uint32_t mode = rp_threads_flush_denormals();
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < R; r++) {
+            float *z = logits + r * C;
+            if (x->target[r] < 0) {
+                memset(z, 0, (size_t)C * sizeof *z);
+                loss[r] = 0;
+                correct[r] = 0;
+            } else if (x->skip == NULL && x->row_group == NULL)
+                plain_row(z, loss + r, correct + r, x, r, C);
+            else
+                row_with_roles(z, loss + r, correct + r, x, r, C);
+        }
+        rp_threads_restore(mode);
+    }
+    return RP_OK;
+}

@@ -1,0 +1,105 @@
+#include "ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "cpu/cpu.h"
+#include "ref/ref.h"
+
+/* -- compositions: the meaning of each coarse operation -------------------------------------------------- */
+
+static rp_status linear_gelu_forward(rp_dev *dev, float *act, float *pre, const float *inp, const float *weight,
+                                     const float *bias, int64_t T, int64_t I, int64_t O) {
+    RP_TRY(dev->ops->linear_forward(dev, pre, inp, weight, bias, T, I, O));
+    return dev->ops->gelu_forward(dev, act, pre, T * O);
+}
+
+static rp_status residual_layernorm_forward(rp_dev *dev, float *out, float *sum, float *mean, float *rstd,
+                                            const float *inp, const float *residual, const float *gamma,
+                                            const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H) {
+    RP_TRY(dev->ops->dropout_forward(dev, sum, inp, d, T, H));
+    RP_TRY(dev->ops->add_forward(dev, sum, sum, residual, T * H));
+    return dev->ops->layernorm_forward(dev, out, mean, rstd, sum, gamma, beta, eps, T, H);
+}
+
+static rp_status residual_layernorm_backward(rp_dev *dev, float *dinp, float *dresidual, float *dgamma, float *dbeta,
+                                             const float *dout, const float *sum, const float *mean, const float *rstd,
+                                             const float *gamma, const rp_dropout *d, int64_t T, int64_t H) {
+    RP_TRY(dev->ops->layernorm_backward(dev, dresidual, dgamma, dbeta, dout, sum, mean, rstd, gamma, T, H));
+    return dev->ops->dropout_forward(dev, dinp, dresidual, d, T, H);
+}
+
+rp_status rp_ops_complete(rp_ops *ops) {
+#define CHECK(slot, arguments)                                                                                         \
+    if (ops->slot == NULL) return rp_fail(RP_STATUS_STATE, "back end %s lacks the operation " #slot, ops->name);
+    RP_OPS_BASIC(CHECK)
+#undef CHECK
+#define FILL(slot, arguments)                                                                                          \
+    if (ops->slot == NULL) ops->slot = slot;
+    RP_OPS_COARSE(FILL)
+#undef FILL
+    return RP_OK;
+}
+
+/* -- registry -------------------------------------------------------------------------------------------- */
+
+static const rp_ops *find_complete(rp_ops *copy, const rp_ops *table) {
+    *copy = *table; /* the same bytes on every call: harmless when two threads meet here */
+    return rp_ops_complete(copy) == RP_OK ? copy : NULL;
+}
+
+const rp_ops *rp_ops_find(const char *name) {
+    static rp_ops tables[RP_CPU_LEVELS + 1];
+    if (strcmp(name, "ref") == 0) return find_complete(&tables[RP_CPU_LEVELS], rp_ref_table());
+    int level;
+    if (rp_cpu_level(&level, name) != RP_OK) return NULL;
+    return find_complete(&tables[level], rp_cpu_table(level));
+}
+
+void (*rp_ops_slot(const rp_ops *ops, const char *slot))(void) {
+#define MATCH(name, arguments)                                                                                         \
+    if (strcmp(slot, #name) == 0) return (void (*)(void))ops->name;
+    RP_OPS_BASIC(MATCH)
+    RP_OPS_COARSE(MATCH)
+#undef MATCH
+    return NULL;
+}
+
+/* -- devices --------------------------------------------------------------------------------------------- */
+
+rp_status rp_dev_open(rp_dev **out, const char *backend, int64_t num_threads) {
+    if (num_threads < 1 || num_threads > 4096)
+        return rp_fail(RP_STATUS_VALUE, "num_threads is %lld, expected 1 to 4096", (long long)num_threads);
+    const rp_ops *ops = rp_ops_find(backend);
+    if (ops == NULL) return RP_STATUS_STATE; /* rp_ops_find has written the message */
+    rp_dev *dev = calloc(1, sizeof *dev);
+    if (dev == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a device handle");
+    dev->ops = ops;
+    dev->num_threads = num_threads;
+    *out = dev;
+    return RP_OK;
+}
+
+void rp_dev_close(rp_dev *dev) {
+    if (dev == NULL) return;
+    if (dev->scratch != NULL) dev->ops->release(dev, dev->scratch);
+    free(dev);
+}
+
+rp_status rp_dev_poll(rp_dev *dev) {
+    if (dev->poll != NULL && dev->poll(dev->poll_context) != 0) return rp_fail(RP_STATUS_INTERRUPT, "interrupted");
+    return RP_OK;
+}
+
+int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size) {
+    /* Reductions: RP_CPU_BLOCKS partial sums of two rows. Attention: per thread, scores, their gradient and mask, and
+     * six copies of a head's rows. */
+    int64_t rows = RP_CPU_BLOCKS * 2 * (widest + 64);
+    int64_t padded = max_len + 64, depth = head_size + 64;
+    int64_t attention = num_threads * (3 * padded * padded + 6 * padded * depth);
+    return (int64_t)sizeof(float) * (rows > attention ? rows : attention) + RP_ALIGN;
+}
+
+uint32_t rp_dropout_threshold(double p) { return (uint32_t)lround(p * 65536.0); }

@@ -1,0 +1,203 @@
+/* THE table of operations: everything the models, losses and the optimiser ask of a device. Level 1.
+ *
+ * The table exists once per back end: `ref` (plain scalar C with double accumulators, the executable specification),
+ * `cpu` (OpenMP + SIMD, one instance per instruction-set level) and `cuda`. Code above this line is written once and
+ * never tests the device.
+ *
+ * Glossary, used in every shape comment:
+ *   T tokens in the batch     S sequences      H hidden size     A attention heads    D = H/A head size
+ *   F feed-forward size       V vocabulary     L layers          R rows picked        C columns (classes)
+ *   I, O inputs and outputs of a linear map    N plain elements
+ * Batches are packed: the tokens of all sequences stand one after another, sequence s at rows
+ * cu_seqlens[s] .. cu_seqlens[s+1] (int32[S+1]); there is no padding.
+ *
+ * Conventions
+ *   - Arguments: device, outputs, saved statistics, inputs, sizes, flags. Sizes are int64_t.
+ *   - Matrices are row-major and dense unless a stride is given. Pointers are device pointers, except where "host" is
+ * said.
+ *   - Gradients are called d<name>. Parameter gradients ACCUMULATE (+=); activation gradients OVERWRITE (=).
+ *     Exceptions: rows_scatter_add and mean_backward add into dinp; linear_backward adds into dinp when `accumulate`.
+ *   - Outputs do not overlap inputs unless the contract says "may alias".
+ *   - Every result is independent of the number of threads, byte for byte.
+ *   - Scratch memory comes from the device (rp_dev.scratch), reserved before the first step; nothing is allocated here.
+ *   - An operation fails only before it writes: sizes out of range (VALUE) or too little scratch (STATE).
+ */
+#ifndef RP_OPS_H
+#define RP_OPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "status.h"
+
+typedef struct rp_ops rp_ops;
+
+/* An opened device. `scratch` is shared by all operations, so one device serves one call at a time. */
+typedef struct rp_dev {
+    const rp_ops *ops;
+    int64_t num_threads;
+    void *scratch;
+    size_t scratch_bytes;
+    int (*poll)(void *); /* asked between operations of long calls; not 0: stop (RP_STATUS_INTERRUPT). May be NULL */
+    void *poll_context;
+} rp_dev;
+
+/* Dropout of one place in the network (inverted: kept values are scaled).
+ * Decision for row r, column c: let (x0..x3) = rp_philox(key, c / 8, row, sample, step); the 16-bit piece number c % 8
+ * of these words, low half of x0 first, is compared with threshold = round(65536 p); the element is dropped when
+ * piece < threshold, else multiplied by 65536 / (65536 - threshold).
+ * `row` is the token's place in its sequence (plus head * 65536 for attention), `sample` the sequence's number in the
+ * step: the mask of a sentence depends neither on its neighbours nor on the micro-batch it stands in. */
+typedef struct rp_dropout {
+    uint64_t key;             /* rp_rng_key(seed, RP_PURPOSE_DROPOUT, site) */
+    uint32_t step, threshold; /* threshold 0: no dropout, the fields below are not read */
+    const int32_t *sample;    /* (S) */
+    const int32_t *sequence;  /* (T) sequence of each token */
+    const int32_t *pos;       /* (T) place of each token in its sequence */
+} rp_dropout;
+
+/* Softmax cross-entropy over C candidates with exclusions, for the contrastive and the masked-word loss. */
+typedef struct rp_xent {
+    const int32_t *target;    /* (R) column of the right candidate; -1: the row is not counted */
+    const int32_t *skip;      /* (R) a column that is no candidate (the anchor itself), -1 none; or NULL */
+    const int32_t *row_group; /* (R), with col_group (C): candidates of the row's own group, target apart, are */
+    const int32_t *col_group; /*      excluded, or are further positives when `supervised`; or both NULL */
+    int32_t supervised;       /* loss = mean over positives of -log p (Khosla et al. 2020, equation 2, L_out) */
+    float scale;              /* logits are multiplied by this (1 / temperature) */
+    float weight;             /* gradients are multiplied by this (1 / rows counted x loss weight) */
+} rp_xent;
+
+/* AdamW (Loshchilov and Hutter 2019), decoupled decay, bias-corrected:
+ *   g = grad_scale * grad;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
+ *   p = p - lr * weight_decay * p - lr * (m / correction1) / (sqrt(v / correction2) + eps)     correction_i = 1 - b_i^t
+ */
+typedef struct rp_adamw_step {
+    float lr, beta1, beta2, eps, weight_decay, correction1, correction2, grad_scale;
+} rp_adamw_step;
+
+/* X(name, arguments). Basic operations: every back end has them. */
+#define RP_OPS_BASIC(X)                                                                                                \
+    /* Device memory: allocated zeroed, RP_ALIGN-aligned. `reserve` grows dev->scratch to at least `bytes`. */         \
+    X(alloc, (rp_dev * dev, void **out, int64_t bytes))                                                                \
+    X(release, (rp_dev * dev, void *memory))                                                                           \
+    X(reserve, (rp_dev * dev, int64_t bytes))                                                                          \
+    X(upload, (rp_dev * dev, void *out, const void *host, int64_t bytes))                                              \
+    X(download, (rp_dev * dev, void *host, const void *inp, int64_t bytes))                                            \
+    X(zero, (rp_dev * dev, void *out, int64_t bytes))                                                                  \
+                                                                                                                       \
+    /* out(T,O) = inp(T,I) weight(O,I)^T + bias(O); bias may be NULL. */                                               \
+    X(linear_forward, (rp_dev * dev, float *out, const float *inp, const float *weight, const float *bias, int64_t T,  \
+                       int64_t I, int64_t O))                                                                          \
+    /* dinp(T,I) = dout(T,O) weight (added when accumulate); dweight(O,I) += dout^T inp; dbias(O) += column sums.      \
+     * Each of dinp, dweight, dbias may be NULL and is then left out. */                                               \
+    X(linear_backward, (rp_dev * dev, float *dinp, float *dweight, float *dbias, const float *dout, const float *inp,  \
+                        const float *weight, int64_t T, int64_t I, int64_t O, int64_t accumulate))                     \
+                                                                                                                       \
+    /* out(T,H) = word[ids] + position[pos] + type; ids, pos int32(T); word(V,H), position(P,H), type(H). */           \
+    X(embed_forward, (rp_dev * dev, float *out, const int32_t *ids, const int32_t *pos, const float *word,             \
+                      const float *position, const float *type, int64_t T, int64_t H))                                 \
+    X(embed_backward, (rp_dev * dev, float *dword, float *dposition, float *dtype, const float *dout,                  \
+                       const int32_t *ids, const int32_t *pos, int64_t T, int64_t H))                                  \
+                                                                                                                       \
+    /* out(T,H) = inp with dropout; its own backward (applied to dout with the same d). out may alias inp. */          \
+    X(dropout_forward, (rp_dev * dev, float *out, const float *inp, const rp_dropout *d, int64_t T, int64_t H))        \
+    /* out(N) = a + b; out may alias either. */                                                                        \
+    X(add_forward, (rp_dev * dev, float *out, const float *a, const float *b, int64_t N))                              \
+                                                                                                                       \
+    /* out(T,H) = (inp - mean) * rstd * gamma(H) + beta(H); mean(T), rstd(T) = 1/sqrt(var + eps), var biased. */       \
+    X(layernorm_forward, (rp_dev * dev, float *out, float *mean, float *rstd, const float *inp, const float *gamma,    \
+                          const float *beta, float eps, int64_t T, int64_t H))                                         \
+    X(layernorm_backward,                                                                                              \
+      (rp_dev * dev, float *dinp, float *dgamma, float *dbeta, const float *dout, const float *inp, const float *mean, \
+       const float *rstd, const float *gamma, int64_t T, int64_t H))                                                   \
+                                                                                                                       \
+    /* out(N) = x (1 + erf(x / sqrt 2)) / 2: the erf form that BERT uses, not the tanh one. */                         \
+    X(gelu_forward, (rp_dev * dev, float *out, const float *inp, int64_t N))                                           \
+    /* dinp(N) = dout * gelu'(inp); dinp may alias dout. */                                                            \
+    X(gelu_backward, (rp_dev * dev, float *dinp, const float *dout, const float *inp, int64_t N))                      \
+                                                                                                                       \
+    /* Self-attention inside each sequence. qkv(T,3H): a row holds q(A,D), k(A,D), v(A,D).                             \
+     * P = dropout(softmax(q k^T / sqrt D)); out(T,H) = P v; lse(A,T) = log-sum-exp of the scaled scores of a row.     \
+     * Dropout: row = head * 65536 + place of the query, column = place of the key. */                                 \
+    X(attention_forward, (rp_dev * dev, float *out, float *lse, const float *qkv, const int32_t *cu_seqlens,           \
+                          const rp_dropout *d, int64_t S, int64_t T, int64_t A, int64_t D))                            \
+    X(attention_backward,                                                                                              \
+      (rp_dev * dev, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,             \
+       const int32_t *cu_seqlens, const rp_dropout *d, int64_t S, int64_t T, int64_t A, int64_t D))                    \
+                                                                                                                       \
+    /* out[r * stride .. + H] = inp[rows[r]], r < R: picks rows into a column block of a wider matrix. rows int32(R).  \
+     */                                                                                                                \
+    X(rows_gather,                                                                                                     \
+      (rp_dev * dev, float *out, int64_t stride, const float *inp, const int32_t *rows, int64_t R, int64_t H))         \
+    /* dinp[rows[r]] += dout[r * stride .. + H], in the order of r (rows may repeat). */                               \
+    X(rows_scatter_add,                                                                                                \
+      (rp_dev * dev, float *dinp, const float *dout, int64_t stride, const int32_t *rows, int64_t R, int64_t H))       \
+    /* out[s * stride .. + H] = mean over the sequence's rows of inp(T,H). */                                          \
+    X(mean_forward,                                                                                                    \
+      (rp_dev * dev, float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens, int64_t S, int64_t H))   \
+    /* dinp(T,H) += dout[s * stride .. + H] / length. */                                                               \
+    X(mean_backward,                                                                                                   \
+      (rp_dev * dev, float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens, int64_t S, int64_t H)) \
+    /* out(R,H) = inp / norm, norm(R) = max(|inp|_2, 1e-12) per row. */                                                \
+    X(normalize_forward, (rp_dev * dev, float *out, float *norm, const float *inp, int64_t R, int64_t H))              \
+    /* dinp = (dout - out <out, dout>) / norm. dinp may alias dout. */                                                 \
+    X(normalize_backward,                                                                                              \
+      (rp_dev * dev, float *dinp, const float *dout, const float *out, const float *norm, int64_t R, int64_t H))       \
+                                                                                                                       \
+    /* Row r: z = x->scale * logits over its candidates; loss(R) = -log softmax(z)[target] (rp_xent for exclusions and \
+     * several positives); correct(R) = 1 when the target is the largest candidate (the first of equals wins), else 0. \
+     * logits(R,C) become d loss / d logits * x->weight, 0 where excluded. Rows not counted: loss, correct and         \
+     * gradient 0. Negatives without any positive cannot occur: the target is always one. */                           \
+    X(softmax_xent,                                                                                                    \
+      (rp_dev * dev, float *logits, float *loss, int32_t *correct, const rp_xent *x, int64_t R, int64_t C))            \
+                                                                                                                       \
+    /* *out (host) = sum of squares of inp(N), in double. */                                                           \
+    X(sum_squares, (rp_dev * dev, double *out, const float *inp, int64_t N))                                           \
+    X(adamw_update,                                                                                                    \
+      (rp_dev * dev, float *param, float *m, float *v, const float *grad, const rp_adamw_step *h, int64_t N))
+
+/* Coarse operations: optional in a back end; rp_ops_complete fills a missing one with the composition of basic ones. */
+#define RP_OPS_COARSE(X)                                                                                               \
+    /* pre(T,O) = linear_forward; act(T,O) = gelu_forward(pre). */                                                     \
+    X(linear_gelu_forward, (rp_dev * dev, float *act, float *pre, const float *inp, const float *weight,               \
+                            const float *bias, int64_t T, int64_t I, int64_t O))                                       \
+    /* sum(T,H) = dropout(inp) + residual; out = layernorm(sum). sum may alias inp. */                                 \
+    X(residual_layernorm_forward,                                                                                      \
+      (rp_dev * dev, float *out, float *sum, float *mean, float *rstd, const float *inp, const float *residual,        \
+       const float *gamma, const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H))                   \
+    /* dresidual(T,H) = layernorm_backward(dout); dinp(T,H) = dropout(dresidual). */                                   \
+    X(residual_layernorm_backward,                                                                                     \
+      (rp_dev * dev, float *dinp, float *dresidual, float *dgamma, float *dbeta, const float *dout, const float *sum,  \
+       const float *mean, const float *rstd, const float *gamma, const rp_dropout *d, int64_t T, int64_t H))
+
+#define RP_OPS_SLOT(name, arguments) rp_status(*name) arguments;
+struct rp_ops {
+    const char *name; /* "ref", "cpu/avx512", … */
+    RP_OPS_BASIC(RP_OPS_SLOT) RP_OPS_COARSE(RP_OPS_SLOT)
+};
+
+/* The back ends, complete tables. NULL when this machine or build has no such back end (rp_message says why).
+ * Names: "ref", "cpu" (the best level, or the one in the environment variable RELPT_CPU), "cpu/baseline", "cpu/avx2",
+ * "cpu/avx512". */
+const rp_ops *rp_ops_find(const char *name);
+
+/* A slot by its name, for tests; NULL when there is none. */
+void (*rp_ops_slot(const rp_ops *ops, const char *slot))(void);
+
+/* Fills missing coarse slots; RP_STATUS_STATE names a missing basic one. */
+rp_status rp_ops_complete(rp_ops *ops);
+
+/* Opens and closes a device. num_threads >= 1. */
+rp_status rp_dev_open(rp_dev **out, const char *backend, int64_t num_threads);
+void rp_dev_close(rp_dev *dev);
+
+/* RP_STATUS_INTERRUPT when the device's poll asks to stop. */
+rp_status rp_dev_poll(rp_dev *dev);
+
+/* Scratch bytes that the operations need for these sizes at most (max_len: longest sequence). */
+int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size);
+
+/* round(65536 p) for rp_dropout.threshold. */
+uint32_t rp_dropout_threshold(double p);
+
+#endif

@@ -1,0 +1,74 @@
+/* Operations on whole rows: picking, averaging over a sequence, scaling to unit length. */
+#include <math.h>
+
+#include "ref/ref.h"
+
+rp_status rp_ref_rows_gather(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *rows, int64_t R,
+                             int64_t H) {
+    (void)dev;
+    for (int64_t r = 0; r < R; r++)
+        for (int64_t h = 0; h < H; h++) out[r * stride + h] = inp[rows[r] * H + h];
+    return RP_OK;
+}
+
+/* The one sum that is specified in float32, in the order of r. */
+rp_status rp_ref_rows_scatter_add(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *rows,
+                                  int64_t R, int64_t H) {
+    (void)dev;
+    for (int64_t r = 0; r < R; r++)
+        for (int64_t h = 0; h < H; h++) dinp[rows[r] * H + h] += dout[r * stride + h];
+    return RP_OK;
+}
+
+/* out[s] = sum of the sequence's rows / length; an empty sequence gives 0. */
+rp_status rp_ref_mean_forward(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens,
+                              int64_t S, int64_t H) {
+    (void)dev;
+    for (int64_t s = 0; s < S; s++) {
+        int64_t first = cu_seqlens[s], end = cu_seqlens[s + 1];
+        for (int64_t h = 0; h < H; h++) {
+            double sum = 0.0;
+            for (int64_t t = first; t < end; t++) sum += inp[t * H + h];
+            out[s * stride + h] = end > first ? (float)(sum / (double)(end - first)) : 0.0f;
+        }
+    }
+    return RP_OK;
+}
+
+rp_status rp_ref_mean_backward(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens,
+                               int64_t S, int64_t H) {
+    (void)dev;
+    for (int64_t s = 0; s < S; s++) {
+        double length = cu_seqlens[s + 1] - cu_seqlens[s];
+        for (int64_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; t++)
+            for (int64_t h = 0; h < H; h++) dinp[t * H + h] = (float)(dinp[t * H + h] + dout[s * stride + h] / length);
+    }
+    return RP_OK;
+}
+
+/* out = inp / norm, norm = max(|inp|_2, 1e-12) */
+rp_status rp_ref_normalize_forward(rp_dev *dev, float *out, float *norm, const float *inp, int64_t R, int64_t H) {
+    (void)dev;
+    for (int64_t r = 0; r < R; r++) {
+        double squares = 0.0;
+        for (int64_t h = 0; h < H; h++) squares += (double)inp[r * H + h] * inp[r * H + h];
+        double length = sqrt(squares);
+        if (length < 1e-12) length = 1e-12; /* so written, NaN stays NaN */
+        for (int64_t h = 0; h < H; h++) out[r * H + h] = (float)(inp[r * H + h] / length);
+        norm[r] = (float)length;
+    }
+    return RP_OK;
+}
+
+/* dinp = (dout - out <out, dout>) / norm */
+rp_status rp_ref_normalize_backward(rp_dev *dev, float *dinp, const float *dout, const float *out, const float *norm,
+                                    int64_t R, int64_t H) {
+    (void)dev;
+    for (int64_t r = 0; r < R; r++) {
+        const float *o = out + r * H, *g = dout + r * H;
+        double along = 0.0;
+        for (int64_t h = 0; h < H; h++) along += (double)o[h] * g[h];
+        for (int64_t h = 0; h < H; h++) dinp[r * H + h] = (float)((g[h] - o[h] * along) / norm[r]);
+    }
+    return RP_OK;
+}
