@@ -1,0 +1,87 @@
+/* The packed batch: where data and models meet. Level 1: integers only, no operations.
+ *
+ * One batch holds all samples of a step; a micro-batch is a slice of it. All arrays are host memory of the batch. */
+#ifndef RP_BATCH_H
+#define RP_BATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "corpus.h"
+#include "status.h"
+
+#define RP_BATCH_MIN_LENGTH 16    /* the narrowest window: six fixed tokens and ten word pieces */
+#define RP_BATCH_MAX_LENGTH 65535 /* a place in a sequence fits 16 bits (rp_dropout) */
+#define RP_BATCH_FIXED 6          /* [CLS], four markers, [SEP] */
+
+typedef enum rp_input { RP_INPUT_CM, RP_INPUT_CT, RP_INPUT_OC, RP_INPUT_OM, RP_INPUT_OT } rp_input;
+
+/* Token ids that are no text. `special` (vocab_size flags) marks every id that is never masked, nor drawn as a random
+ * replacement: these below and all others that the tokenizer calls special or unused. */
+typedef struct rp_tokens {
+    int32_t cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject, object;
+    int32_t vocab_size;
+    const uint8_t *special; /* (vocab_size) */
+} rp_tokens;
+
+/* VALUE names the token that lies outside the vocabulary, or is not flagged in `special`. */
+rp_status rp_tokens_check(const rp_tokens *tokens);
+
+/* How one sample's input is made of a corpus row. */
+typedef struct rp_sample {
+    int64_t row;                 /* corpus row */
+    rp_input input;              /* the setting */
+    bool blank_head, blank_tail; /* the mention is replaced by [BLANK] (C+M and OnlyM alone) */
+} rp_sample;
+
+typedef struct rp_batch {
+    int32_t S, T, M; /* sequences, tokens, masked tokens */
+    int32_t max_len; /* longest sequence */
+    int32_t S_capacity, T_capacity;
+    int32_t *ids;               /* (T) after MLM masking */
+    int32_t *pos;               /* (T) place in the sequence */
+    int32_t *sequence;          /* (T) sequence of the token */
+    int32_t *cu_seqlens;        /* (S+1) */
+    int32_t *sample;            /* (S) number of the sample in the step: keys the dropout masks */
+    int32_t *head, *tail;       /* (S) rows (token numbers in the batch) of the two start markers */
+    int32_t *relation;          /* (S) */
+    int32_t *mlm_row;           /* (M) rows of the masked tokens, ascending */
+    int32_t *mlm_label;         /* (M) their true ids */
+    int64_t truncated;          /* samples cut by the window */
+    int64_t truncated_mentions; /* samples of which a mention itself had to be cut */
+    void *memory;
+} rp_batch;
+
+/* A batch of the given capacity; max_len <= 65535 per sequence. rp_batch_free takes NULL. */
+rp_status rp_batch_new(rp_batch **out, int64_t max_sequences, int64_t max_tokens);
+void rp_batch_free(rp_batch *batch);
+void rp_batch_clear(rp_batch *batch);
+
+/* Appends one sample as sequence S, sample number `number`, in the order of the text:
+ *   [CLS] left [E1] head [/E1] middle [E2] tail [/E2] right [SEP]
+ * in the settings' forms:
+ *   C+M    the sentence; a blanked mention is the one token [BLANK]
+ *   C+T    each mention replaced by the word pieces of its type's name ([UNK]-free: the corpus holds them)
+ *   OnlyC  head mention replaced by `subject`, tail mention by `object`
+ *   OnlyM  [CLS] [E1] head [/E1] [E2] tail [/E2] [SEP] (head first), no context
+ *   OnlyT  the same with the types' names
+ * When the result is longer than max_length (>= 16), context is cut so that both mentions and all four markers stay:
+ * first evenly at the two outer ends (what one side does not need goes to the other), then in the middle between the
+ * mentions, keeping the pieces nearest to either; mentions themselves are cut at their end only when nothing else is
+ * left. Counted.
+ * VALUE when the batch's capacity is exceeded, or the row has no type and the setting needs one (says which row). */
+rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample,
+                       int64_t max_length, int32_t number);
+
+/* Masks words of sequence s for MLM: each token that is not special is chosen with `probability`; of the chosen, 80 %
+ * become [MASK], 10 % a random word that is not special, 10 % stay. Draws: stream (key, step, sample number).
+ * Call for sequences in ascending order, once each. */
+void rp_batch_mask(rp_batch *batch, const rp_tokens *tokens, int32_t s, double probability, uint64_t key,
+                   uint32_t step);
+
+/* The view of sequences [first, last) as a batch of its own: pointers into `batch`, except cu_seqlens, head, tail,
+ * mlm_row and sequence, which count from the slice's start and are written into `slice`'s own memory (a batch made with
+ * enough capacity). slice->sample keeps the step's numbers. */
+rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, int32_t last);
+
+#endif

@@ -1,0 +1,143 @@
+#include "fewshot.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "arena.h"
+#include "threads.h"
+
+#define LANES 8
+
+/* What one thread works in. All sums are in double, in one order: they do not depend on the number of threads. */
+typedef struct scratch {
+    double *prototypes; /* (n_way, dim) */
+    double *query;      /* (dim) */
+    int64_t *support;   /* (n_way, k_shot) rows */
+    int64_t *queries;   /* (n_way, n_query) rows */
+} scratch;
+
+typedef struct score_task {
+    const rp_episodes *episodes;
+    const float *vectors; /* (n, dim) */
+    int64_t dim;
+    rp_similarity similarity;
+} score_task;
+
+static void take_scratch(scratch *s, rp_arena *arena, const score_task *t) {
+    size_t way = (size_t)t->episodes->n_way, dim = (size_t)t->dim;
+    s->prototypes = rp_arena_take(arena, way, dim * sizeof(double));
+    s->query = rp_arena_take(arena, dim, sizeof(double));
+    s->support = rp_arena_take(arena, way, (size_t)t->episodes->k_shot * sizeof(int64_t));
+    s->queries = rp_arena_take(arena, way, (size_t)t->episodes->n_query * sizeof(int64_t));
+}
+
+static double sum_lanes(const double lane[LANES]) {
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+}
+
+/* Eight running sums: the compiler may hold them in vectors without changing a result. */
+static double dot(const double *a, const double *b, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) lane[0] += a[i] * b[i];
+    return sum_lanes(lane);
+}
+
+static double squared_distance(const double *a, const double *b, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += (a[i + j] - b[i + j]) * (a[i + j] - b[i + j]);
+    for (; i < n; i++) lane[0] += (a[i] - b[i]) * (a[i] - b[i]);
+    return sum_lanes(lane);
+}
+
+/* out(dim) = mean of the rows' vectors; for the cosine divided by its norm. */
+static void make_prototype(double *out, const score_task *t, const int64_t *rows) {
+    int64_t shots = t->episodes->k_shot, dim = t->dim;
+    const float *first = t->vectors + rows[0] * dim;
+    for (int64_t i = 0; i < dim; i++) out[i] = first[i];
+    for (int64_t k = 1; k < shots; k++) {
+        const float *vector = t->vectors + rows[k] * dim;
+        for (int64_t i = 0; i < dim; i++) out[i] += vector[i];
+    }
+    double scale = 1 / (double)shots;
+    if (t->similarity == RP_SIMILARITY_COSINE) { /* the mean's factor cancels against its norm */
+        double norm = sqrt(dot(out, out, dim));
+        scale = 1 / (norm > 1e-12 ? norm : 1e-12);
+    }
+    if (scale != 1)
+        for (int64_t i = 0; i < dim; i++) out[i] *= scale;
+}
+
+/* The way whose prototype is the most similar to the row's vector. The query's norm is left out of the cosine: it is
+ * the same for all ways. */
+static int64_t nearest_way(const scratch *s, const score_task *t, int64_t row) {
+    const float *vector = t->vectors + row * t->dim;
+    for (int64_t i = 0; i < t->dim; i++) s->query[i] = vector[i];
+    int64_t best = 0;
+    double best_similarity = 0;
+    for (int64_t w = 0; w < t->episodes->n_way; w++) {
+        const double *prototype = s->prototypes + w * t->dim;
+        double similarity = t->similarity == RP_SIMILARITY_EUCLIDEAN ? -squared_distance(s->query, prototype, t->dim)
+                                                                     : dot(s->query, prototype, t->dim);
+        if (w > 0 && !(similarity > best_similarity)) continue;
+        best = w;
+        best_similarity = similarity;
+    }
+    return best;
+}
+
+static double score_episode(const scratch *s, const score_task *t, int64_t i) {
+    int64_t ways = t->episodes->n_way, queries = t->episodes->n_query, right = 0;
+    rp_episodes_draw(t->episodes, i, s->support, s->queries);
+    for (int64_t w = 0; w < ways; w++)
+        make_prototype(s->prototypes + w * t->dim, t, s->support + w * t->episodes->k_shot);
+    for (int64_t w = 0; w < ways; w++)
+        for (int64_t q = 0; q < queries; q++) right += nearest_way(s, t, s->queries[w * queries + q]) == w;
+    return (double)right / (double)(ways * queries);
+}
+
+static rp_status check_task(const score_task *t, int64_t count, int64_t num_threads) {
+    if (t->dim < 1 || t->dim > INT32_MAX)
+        return rp_fail(RP_STATUS_VALUE, "vectors have %" PRId64 " columns; expected at least 1", t->dim);
+    if (count < 0) return rp_fail(RP_STATUS_VALUE, "episodes is %" PRId64 "; expected at least 0", count);
+    if (num_threads < 1 || num_threads > 4096)
+        return rp_fail(RP_STATUS_VALUE, "num_threads is %" PRId64 "; expected 1 .. 4096", num_threads);
+    if ((int)t->similarity < RP_SIMILARITY_DOT || (int)t->similarity > RP_SIMILARITY_EUCLIDEAN)
+        return rp_fail(RP_STATUS_VALUE, "similarity is %d; expected 0 (dot), 1 (cosine) or 2 (euclidean)",
+                       (int)t->similarity);
+    for (int64_t row = 0; row < t->episodes->n; row++)
+        for (int64_t i = 0; i < t->dim; i++)
+            if (!isfinite(t->vectors[row * t->dim + i]))
+                return rp_fail(RP_STATUS_NUMERIC,
+                               "vectors[%" PRId64 ", %" PRId64 "] is not finite: no similarity can be taken", row, i);
+    return RP_OK;
+}
+
+rp_status rp_fewshot_score(double *accuracy, const rp_episodes *episodes, const float *vectors, int64_t dim,
+                           int64_t count, rp_similarity similarity, int64_t num_threads) {
+    const score_task task = {episodes, vectors, dim, similarity};
+    RP_TRY(check_task(&task, count, num_threads));
+    if (num_threads > count) num_threads = count > 0 ? count : 1;
+    scratch counted;
+    rp_arena arena = {0};
+    take_scratch(&counted, &arena, &task);
+    RP_TRY(rp_arena_check(&arena));
+    size_t bytes, each = arena.used;
+    RP_TRY(rp_checked_mul(&bytes, each, (size_t)num_threads, "scratch of the episodes"));
+    char *memory = rp_aligned_alloc(bytes);
+    if (memory == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for scoring episodes (%zu bytes)", bytes);
+#pragma omp parallel num_threads((int)num_threads)
+    {
+        scratch mine;
+        rp_arena own = {.base = memory + (size_t)omp_get_thread_num() * each, .capacity = each};
+        take_scratch(&mine, &own, &task);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < count; i++) accuracy[i] = score_episode(&mine, &task, i);
+    }
+    rp_aligned_free(memory);
+    return RP_OK;
+}
