@@ -1,0 +1,176 @@
+#include "encode.h"
+
+#include <stdlib.h>
+
+#include "arena.h"
+#include "threads.h"
+
+struct rp_encode_run {
+    const rp_model *model;
+    rp_dev *dev;
+    int64_t max_sequences, max_tokens, owner;
+    void *memory;
+    rp_layer_memory *layers;
+    rp_encoder encoder;
+    rp_inputs inputs;
+    float *vectors; /* (max_sequences, widest representation) */
+    rp_batch *batch;
+};
+
+static void plan(rp_encode_run *run, rp_arena *arena) {
+    const rp_params *params = run->model->params;
+    rp_inputs_plan(&run->inputs, arena, run->max_sequences, run->max_tokens);
+    rp_encoder_plan(&run->encoder, arena, run->layers, params, run->max_tokens, false);
+    size_t widest = 4 * (size_t)params->config.hidden_size; /* all parts side by side */
+    run->vectors = rp_arena_take(arena, (size_t)run->max_sequences, widest * sizeof(float));
+}
+
+static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
+    const rp_config *c = &run->model->params->config;
+    rp_arena measure = {0};
+    RP_TRY(rp_dev_open(&run->dev, run->model->backend, num_threads));
+    run->layers = calloc((size_t)c->num_hidden_layers, sizeof *run->layers);
+    if (run->layers == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a run's layers");
+    plan(run, &measure);
+    RP_TRY(rp_arena_check(&measure));
+    RP_TRY(run->dev->ops->alloc(run->dev, &run->memory, (int64_t)measure.used));
+    rp_arena bound = {.base = run->memory, .capacity = measure.used};
+    plan(run, &bound);
+    RP_TRY(rp_arena_check(&bound));
+    int64_t F = c->intermediate_size, wide = 3 * c->hidden_size;
+    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, c->max_position_embeddings, F > wide ? F : wide,
+                                                           c->hidden_size / c->num_attention_heads)));
+    return rp_batch_new(&run->batch, run->max_sequences, run->max_tokens);
+}
+
+rp_status rp_encode_run_new(rp_encode_run **out, const rp_model *model, int64_t max_sequences, int64_t max_tokens,
+                            int64_t num_threads, int (*poll)(void *), void *poll_context) {
+    if (max_sequences < 1 || max_tokens < 1 || max_tokens > INT32_MAX)
+        return rp_fail(RP_STATUS_VALUE, "capacity of %lld sequences and %lld tokens: expected at least 1 of each",
+                       (long long)max_sequences, (long long)max_tokens);
+    rp_encode_run *run = calloc(1, sizeof *run);
+    if (run == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a run handle");
+    run->model = model;
+    run->max_sequences = max_sequences;
+    run->max_tokens = max_tokens;
+    run->owner = rp_threads_pid();
+    rp_status status = allocate(run, num_threads);
+    if (status != RP_OK) {
+        rp_encode_run_free(run);
+        return status;
+    }
+    run->dev->poll = poll;
+    run->dev->poll_context = poll_context;
+    *out = run;
+    return RP_OK;
+}
+
+void rp_encode_run_free(rp_encode_run *run) {
+    if (run == NULL) return;
+    rp_batch_free(run->batch);
+    if (run->memory != NULL) run->dev->ops->release(run->dev, run->memory);
+    rp_dev_close(run->dev);
+    free(run->layers);
+    free(run);
+}
+
+static rp_status forward(rp_encode_run *run) {
+    rp_pass pass = {.training = false};
+    RP_TRY(rp_inputs_upload(&run->inputs, run->dev, run->batch));
+    return rp_encoder_forward(&run->encoder, run->dev, run->model->values, &run->inputs, &pass);
+}
+
+/* Vectors of the batch to out. */
+static rp_status flush(rp_encode_run *run, const rp_represent *spec, float *out) {
+    int64_t H = run->model->params->config.hidden_size, S = run->batch->S;
+    RP_TRY(forward(run));
+    RP_TRY(rp_represent_forward(spec, run->dev, run->vectors, run->encoder.hidden, &run->inputs, H));
+    return run->dev->ops->download(run->dev, out, run->vectors, S * rp_represent_dim(spec, H) * (int64_t)sizeof(float));
+}
+
+static rp_status check_rows(const rp_encode_run *run, const rp_corpus *corpus, const rp_tokens *tokens,
+                            const int64_t *rows, int64_t n, int64_t max_length) {
+    const rp_config *c = &run->model->params->config;
+    if (max_length < 16 || max_length > c->max_position_embeddings || max_length > run->max_tokens)
+        return rp_fail(
+            RP_STATUS_VALUE, "max_length is %lld, expected 16 to %lld", (long long)max_length,
+            (long long)(c->max_position_embeddings < run->max_tokens ? c->max_position_embeddings : run->max_tokens));
+    if (corpus->a.vocab_size > c->vocab_size || tokens->vocab_size > c->vocab_size)
+        return rp_fail(RP_STATUS_VALUE,
+                       "the corpus was tokenized with a vocabulary of %lld, the model's has %lld; tokenize it "
+                       "with this encoder",
+                       (long long)corpus->a.vocab_size, (long long)c->vocab_size);
+    for (int64_t i = 0; i < n; i++)
+        if (rows[i] < 0 || rows[i] >= corpus->a.n)
+            return rp_fail(RP_STATUS_VALUE, "rows[%lld] is %lld, the corpus has %lld sentences", (long long)i,
+                           (long long)rows[i], (long long)corpus->a.n);
+    return RP_OK;
+}
+
+rp_status rp_encode_rows(rp_encode_run *run, const rp_represent *spec, float *out, rp_encode_counts *counts,
+                         const rp_corpus *corpus, const rp_tokens *tokens, const int64_t *rows, int64_t n,
+                         rp_input input, int64_t max_length) {
+    RP_TRY(rp_threads_check_pid(run->owner));
+    RP_TRY(rp_represent_check(spec));
+    RP_TRY(check_rows(run, corpus, tokens, rows, n, max_length));
+    int64_t dim = rp_represent_dim(spec, run->model->params->config.hidden_size);
+    for (int64_t done = 0; done < n;) {
+        rp_batch_clear(run->batch);
+        int64_t first = done;
+        for (; done < n && run->batch->S < run->max_sequences && run->batch->T + max_length <= run->max_tokens;
+             done++) {
+            rp_sample sample = {.row = rows[done], .input = input};
+            RP_TRY(rp_batch_add(run->batch, corpus, tokens, &sample, max_length, (int32_t)(done - first)));
+        }
+        RP_TRY(flush(run, spec, out + first * dim));
+        counts->tokens += run->batch->T;
+        counts->truncated += run->batch->truncated;
+        counts->truncated_mentions += run->batch->truncated_mentions;
+    }
+    return RP_OK;
+}
+
+static rp_status check_ids(const rp_encode_run *run, const int32_t *ids, const int32_t *cu_seqlens, int64_t S) {
+    const rp_config *c = &run->model->params->config;
+    if (S < 1 || S > run->max_sequences || cu_seqlens[0] != 0 || cu_seqlens[S] > run->max_tokens)
+        return rp_fail(RP_STATUS_VALUE,
+                       "cu_seqlens: %lld sequences, %d tokens, start %d; this run takes 1 to %lld sequences, "
+                       "up to %lld tokens, from 0",
+                       (long long)S, (int)cu_seqlens[S], (int)cu_seqlens[0], (long long)run->max_sequences,
+                       (long long)run->max_tokens);
+    for (int64_t s = 0; s < S; s++) {
+        int64_t n = (int64_t)cu_seqlens[s + 1] - cu_seqlens[s];
+        if (n < 1 || n > c->max_position_embeddings)
+            return rp_fail(RP_STATUS_VALUE, "sequence %lld has %lld tokens, expected 1 to %lld", (long long)s,
+                           (long long)n, (long long)c->max_position_embeddings);
+    }
+    for (int64_t t = 0; t < cu_seqlens[S]; t++)
+        if (ids[t] < 0 || ids[t] >= c->vocab_size)
+            return rp_fail(RP_STATUS_VALUE, "ids[%lld] is %d, the vocabulary has %lld", (long long)t, (int)ids[t],
+                           (long long)c->vocab_size);
+    return RP_OK;
+}
+
+rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, const int32_t *cu_seqlens, int64_t S) {
+    RP_TRY(rp_threads_check_pid(run->owner));
+    RP_TRY(check_ids(run, ids, cu_seqlens, S));
+    rp_batch *b = run->batch;
+    rp_batch_clear(b);
+    b->S = (int32_t)S;
+    b->T = cu_seqlens[S];
+    for (int32_t s = 0; s < S; s++) {
+        b->sample[s] = s;
+        b->head[s] = b->tail[s] = cu_seqlens[s];
+        b->relation[s] = 0;
+        for (int32_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; t++) {
+            b->ids[t] = ids[t];
+            b->pos[t] = t - cu_seqlens[s];
+            b->sequence[t] = s;
+        }
+        b->cu_seqlens[s + 1] = cu_seqlens[s + 1];
+    }
+    b->cu_seqlens[0] = 0;
+    RP_TRY(forward(run));
+    return run->dev->ops->download(run->dev, out, run->encoder.hidden,
+                                   b->T * run->model->params->config.hidden_size * (int64_t)sizeof(float));
+}

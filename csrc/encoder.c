@@ -1,0 +1,202 @@
+#include "encoder.h"
+
+#include "rng.h"
+
+/* -- inputs ---------------------------------------------------------------------------------------------- */
+
+void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens) {
+    size_t S = (size_t)max_sequences, T = (size_t)max_tokens;
+    inputs->ids = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->pos = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->sequence = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->mlm_row = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->mlm_label = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->cu_seqlens = rp_arena_take(arena, S + 1, sizeof(int32_t));
+    inputs->sample = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->head = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->tail = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->relation = rp_arena_take(arena, S, sizeof(int32_t));
+}
+
+rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch) {
+    const rp_ops *ops = dev->ops;
+    int64_t word = sizeof(int32_t), S = batch->S, T = batch->T, M = batch->M;
+    inputs->S = S;
+    inputs->T = T;
+    inputs->M = M;
+    RP_TRY(ops->upload(dev, inputs->ids, batch->ids, T * word));
+    RP_TRY(ops->upload(dev, inputs->pos, batch->pos, T * word));
+    RP_TRY(ops->upload(dev, inputs->sequence, batch->sequence, T * word));
+    RP_TRY(ops->upload(dev, inputs->mlm_row, batch->mlm_row, M * word));
+    RP_TRY(ops->upload(dev, inputs->mlm_label, batch->mlm_label, M * word));
+    RP_TRY(ops->upload(dev, inputs->cu_seqlens, batch->cu_seqlens, (S + 1) * word));
+    RP_TRY(ops->upload(dev, inputs->sample, batch->sample, S * word));
+    RP_TRY(ops->upload(dev, inputs->head, batch->head, S * word));
+    RP_TRY(ops->upload(dev, inputs->tail, batch->tail, S * word));
+    return ops->upload(dev, inputs->relation, batch->relation, S * word);
+}
+
+/* -- plan ------------------------------------------------------------------------------------------------ */
+
+static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, size_t T) {
+    size_t H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, A = (size_t)c->num_attention_heads;
+    size_t f = sizeof(float);
+    m->qkv = rp_arena_take(arena, T, 3 * H * f);
+    m->attended = rp_arena_take(arena, T, H * f);
+    m->lse = rp_arena_take(arena, T, A * f);
+    m->sum1 = rp_arena_take(arena, T, H * f);
+    m->mean1 = rp_arena_take(arena, T, f);
+    m->rstd1 = rp_arena_take(arena, T, f);
+    m->mid = rp_arena_take(arena, T, H * f);
+    m->pre = rp_arena_take(arena, T, F * f);
+    m->act = rp_arena_take(arena, T, F * f);
+    m->sum2 = rp_arena_take(arena, T, H * f);
+    m->mean2 = rp_arena_take(arena, T, f);
+    m->rstd2 = rp_arena_take(arena, T, f);
+    m->out = rp_arena_take(arena, T, H * f);
+}
+
+void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
+                     int64_t max_tokens, bool train) {
+    const rp_config *c = &params->config;
+    size_t T = (size_t)max_tokens, H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, f = sizeof(float);
+    int64_t L = c->num_hidden_layers;
+    *e = (rp_encoder){.params = params, .train = train, .layers = layers};
+    e->embedded = rp_arena_take(arena, T, H * f);
+    e->mean = rp_arena_take(arena, T, f);
+    e->rstd = rp_arena_take(arena, T, f);
+    e->first = rp_arena_take(arena, T, H * f);
+    for (int64_t i = 0; i < L; i++) {
+        if (train || i == 0)
+            plan_layer(&layers[i], arena, c, T);
+        else
+            layers[i] = layers[0];
+    }
+    e->hidden = layers[L - 1].out;
+    if (!train) return;
+    e->dhidden = rp_arena_take(arena, T, H * f);
+    e->dother = rp_arena_take(arena, T, H * f);
+    e->dwide = rp_arena_take(arena, T, (F > 3 * H ? F : 3 * H) * f);
+}
+
+/* -- dropout sites --------------------------------------------------------------------------------------- */
+
+enum { SITE_EMBEDDINGS, SITE_SCORES, SITE_ATTENDED, SITE_FEED_FORWARD, SITES_PER_LAYER = 3 };
+
+static rp_dropout dropout_at(const rp_encoder *e, const rp_inputs *in, const rp_pass *pass, int site, int64_t layer) {
+    const rp_config *c = &e->params->config;
+    double p = site == SITE_SCORES ? c->attention_probs_dropout_prob : c->hidden_dropout_prob;
+    uint32_t number = (uint32_t)(site + layer * SITES_PER_LAYER);
+    return (rp_dropout){
+        .key = rp_rng_key(pass->seed, RP_PURPOSE_DROPOUT, number),
+        .step = pass->step,
+        .threshold = pass->training ? rp_dropout_threshold(p) : 0,
+        .sample = in->sample,
+        .sequence = in->sequence,
+        .pos = in->pos,
+    };
+}
+
+/* -- forward --------------------------------------------------------------------------------------------- */
+
+static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
+                                    const rp_pass *pass) {
+    const rp_params *p = e->params;
+    const rp_ops *ops = dev->ops;
+    int64_t H = p->config.hidden_size;
+    rp_dropout d = dropout_at(e, in, pass, SITE_EMBEDDINGS, 0);
+    RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, values + p->position,
+                              values + p->type, in->T, H));
+    RP_TRY(ops->layernorm_forward(dev, e->first, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
+                                  values + p->norm_beta, (float)p->config.layer_norm_eps, in->T, H));
+    return d.threshold == 0 ? RP_OK : ops->dropout_forward(dev, e->first, e->first, &d, in->T, H);
+}
+
+static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
+                               const rp_pass *pass, int64_t i, const float *x) {
+    const rp_config *c = &e->params->config;
+    const rp_layer_params *w = &e->params->layers[i];
+    const rp_layer_memory *m = &e->layers[i];
+    const rp_ops *ops = dev->ops;
+    int64_t T = in->T, H = c->hidden_size, F = c->intermediate_size, A = c->num_attention_heads;
+    float eps = (float)c->layer_norm_eps;
+    rp_dropout scores = dropout_at(e, in, pass, SITE_SCORES, i), attended = dropout_at(e, in, pass, SITE_ATTENDED, i),
+               feed_forward = dropout_at(e, in, pass, SITE_FEED_FORWARD, i);
+    RP_TRY(rp_dev_poll(dev));
+    RP_TRY(ops->linear_forward(dev, m->qkv, x, values + w->qkv_weight, values + w->qkv_bias, T, H, 3 * H));
+    RP_TRY(ops->attention_forward(dev, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores, in->S, T, A, H / A));
+    RP_TRY(ops->linear_forward(dev, m->sum1, m->attended, values + w->out_weight, values + w->out_bias, T, H, H));
+    RP_TRY(ops->residual_layernorm_forward(dev, m->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
+                                           values + w->norm1_gamma, values + w->norm1_beta, &attended, eps, T, H));
+    RP_TRY(ops->linear_gelu_forward(dev, m->act, m->pre, m->mid, values + w->up_weight, values + w->up_bias, T, H, F));
+    RP_TRY(ops->linear_forward(dev, m->sum2, m->act, values + w->down_weight, values + w->down_bias, T, F, H));
+    return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, m->mid,
+                                           values + w->norm2_gamma, values + w->norm2_beta, &feed_forward, eps, T, H);
+}
+
+rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
+                             const rp_pass *pass) {
+    RP_TRY(embeddings_forward(e, dev, values, in, pass));
+    const float *x = e->first;
+    for (int64_t i = 0; i < e->params->config.num_hidden_layers; i++) {
+        RP_TRY(layer_forward(e, dev, values, in, pass, i, x));
+        x = e->layers[i].out;
+    }
+    return RP_OK;
+}
+
+/* -- backward -------------------------------------------------------------------------------------------- */
+
+/* From dhidden (gradient of the layer's output) to dhidden (gradient of its input x). */
+static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                                const rp_pass *pass, int64_t i, const float *x) {
+    const rp_config *c = &e->params->config;
+    const rp_layer_params *w = &e->params->layers[i];
+    rp_layer_memory *m = &e->layers[i];
+    const rp_ops *ops = dev->ops;
+    int64_t T = in->T, H = c->hidden_size, F = c->intermediate_size, A = c->num_attention_heads;
+    rp_dropout scores = dropout_at(e, in, pass, SITE_SCORES, i), attended = dropout_at(e, in, pass, SITE_ATTENDED, i),
+               feed_forward = dropout_at(e, in, pass, SITE_FEED_FORWARD, i);
+    float *dx = e->dhidden, *dbranch = e->dother, *dwide = e->dwide;
+    float *dmid = m->out, *dfirst = m->mid; /* both are dead by the time they are written */
+    RP_TRY(rp_dev_poll(dev));
+    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dx,
+                                            m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &feed_forward, T, H));
+    RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, m->act,
+                                values + w->down_weight, T, F, H, 0));
+    RP_TRY(ops->gelu_backward(dev, dwide, dwide, m->pre, T * F));
+    RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, m->mid,
+                                values + w->up_weight, T, H, F, 1));
+    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dfirst, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
+                                            m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &attended, T, H));
+    RP_TRY(ops->linear_backward(dev, dx, grads + w->out_weight, grads + w->out_bias, dbranch, m->attended,
+                                values + w->out_weight, T, H, H, 0));
+    RP_TRY(ops->attention_backward(dev, dwide, dx, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores, in->S, T, A,
+                                   H / A));
+    RP_TRY(ops->linear_backward(dev, dfirst, grads + w->qkv_weight, grads + w->qkv_bias, dwide, x,
+                                values + w->qkv_weight, T, H, 3 * H, 1));
+    m->mid = dx; /* the two buffers change places: the layer below reads its gradient from dhidden */
+    e->dhidden = dfirst;
+    return RP_OK;
+}
+
+static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                                     const rp_pass *pass) {
+    const rp_params *p = e->params;
+    const rp_ops *ops = dev->ops;
+    int64_t H = p->config.hidden_size;
+    rp_dropout d = dropout_at(e, in, pass, SITE_EMBEDDINGS, 0);
+    if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, e->dhidden, e->dhidden, &d, in->T, H));
+    RP_TRY(ops->layernorm_backward(dev, e->dother, grads + p->norm_gamma, grads + p->norm_beta, e->dhidden, e->embedded,
+                                   e->mean, e->rstd, values + p->norm_gamma, in->T, H));
+    return ops->embed_backward(dev, grads + p->word, grads + p->position, grads + p->type, e->dother, in->ids, in->pos,
+                               in->T, H);
+}
+
+rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                              const rp_pass *pass) {
+    if (!e->train) return rp_fail(RP_STATUS_STATE, "this encoder was planned for encoding alone, not for training");
+    for (int64_t i = e->params->config.num_hidden_layers - 1; i >= 0; i--)
+        RP_TRY(layer_backward(e, dev, values, grads, in, pass, i, i == 0 ? e->first : e->layers[i - 1].out));
+    return embeddings_backward(e, dev, values, grads, in, pass);
+}

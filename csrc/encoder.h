@@ -1,0 +1,65 @@
+/* BERT's encoder (Devlin et al. 2019), forward and backward on a packed batch. Level 2.
+ *
+ *   x0 = dropout(LN(word + position + type));  per layer: h = LN(x + dropout(W_o attention(W_qkv x)));
+ *   x' = LN(h + dropout(W_2 gelu(W_1 h))). The pooler is not part of it. */
+#ifndef RP_ENCODER_H
+#define RP_ENCODER_H
+
+#include <stdbool.h>
+
+#include "arena.h"
+#include "batch.h"
+#include "ops.h"
+#include "params.h"
+
+/* A batch's integers on the device. */
+typedef struct rp_inputs {
+    int64_t S, T, M;
+    int32_t *ids, *pos, *sequence;            /* (T) */
+    int32_t *cu_seqlens;                      /* (S+1) */
+    int32_t *sample, *head, *tail, *relation; /* (S) */
+    int32_t *mlm_row, *mlm_label;             /* (M) */
+} rp_inputs;
+
+void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens);
+rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch);
+
+/* Dropout of a pass: off for encoding (training false). */
+typedef struct rp_pass {
+    bool training;
+    uint64_t seed;
+    uint32_t step;
+} rp_pass;
+
+typedef struct rp_layer_memory {
+    float *qkv;                        /* (T,3H) */
+    float *attended, *lse;             /* (T,H), (A,T) */
+    float *sum1, *mean1, *rstd1, *mid; /* (T,H), (T), (T), (T,H) */
+    float *pre, *act;                  /* (T,F) before and after GELU */
+    float *sum2, *mean2, *rstd2, *out; /* (T,H), (T), (T), (T,H) */
+} rp_layer_memory;
+
+/* One run's workspace. Without `train` all layers share one set of buffers and nothing is kept for a backward pass. */
+typedef struct rp_encoder {
+    const rp_params *params;
+    bool train;
+    float *embedded, *mean, *rstd, *first; /* (T,H), (T), (T), (T,H): before and after the embeddings' LN (+ dropout) */
+    rp_layer_memory *layers;               /* (L) host */
+    float *hidden;                         /* (T,H) the last layer's output */
+    float *dhidden, *dother, *dwide;       /* (T,H), (T,H), (T, max(F,3H)) gradients */
+} rp_encoder;
+
+/* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's. */
+void rp_encoder_plan(rp_encoder *encoder, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
+                     int64_t max_tokens, bool train);
+
+/* encoder->hidden from inputs. Inputs' positions and ids must be in range (the batch builder's are). */
+rp_status rp_encoder_forward(rp_encoder *encoder, rp_dev *dev, const float *values, const rp_inputs *inputs,
+                             const rp_pass *pass);
+
+/* From encoder->dhidden (T,H), which is used up, adds all gradients to `grads`. After a forward pass with the same
+ * inputs and pass, of an encoder planned with `train`. */
+rp_status rp_encoder_backward(rp_encoder *encoder, rp_dev *dev, const float *values, float *grads,
+                              const rp_inputs *inputs, const rp_pass *pass);
+
+#endif

@@ -1,0 +1,54 @@
+#include "model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "arena.h"
+
+rp_status rp_model_new(rp_model **out, const rp_config *config, const char *backend) {
+    rp_status status;
+    rp_model *model = calloc(1, sizeof *model);
+    if (model == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a model handle");
+    snprintf(model->backend, sizeof model->backend, "%s", backend);
+    if ((status = rp_params_new(&model->params, config)) != RP_OK) goto done;
+    if ((status = rp_dev_open(&model->dev, backend, 1)) != RP_OK) goto done;
+    void *values = NULL;
+    status = model->dev->ops->alloc(model->dev, &values, model->params->total * (int64_t)sizeof(float));
+    model->values = values;
+done:
+    if (status != RP_OK)
+        rp_model_free(model);
+    else
+        *out = model;
+    return status;
+}
+
+void rp_model_free(rp_model *model) {
+    if (model == NULL) return;
+    if (model->values != NULL) model->dev->ops->release(model->dev, model->values);
+    rp_dev_close(model->dev);
+    rp_params_free(model->params);
+    free(model);
+}
+
+rp_status rp_model_set(rp_model *model, int64_t index, const float *host) {
+    const rp_param *param = &model->params->table[index];
+    return model->dev->ops->upload(model->dev, model->values + param->offset, host,
+                                   param->count * (int64_t)sizeof(float));
+}
+
+rp_status rp_model_get(const rp_model *model, int64_t index, float *host) {
+    const rp_param *param = &model->params->table[index];
+    return model->dev->ops->download(model->dev, host, model->values + param->offset,
+                                     param->count * (int64_t)sizeof(float));
+}
+
+rp_status rp_model_init(rp_model *model, int64_t index, uint64_t seed) {
+    const rp_param *param = &model->params->table[index];
+    float *host = rp_aligned_alloc((size_t)param->count * sizeof(float));
+    if (host == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory to initialise %s", param->name);
+    rp_params_init(model->params, index, seed, host);
+    rp_status status = rp_model_set(model, index, host);
+    rp_aligned_free(host);
+    return status;
+}

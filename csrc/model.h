@@ -1,0 +1,24 @@
+/* A model: the weights on a device, shared by the runs that read them. Level 2. */
+#ifndef RP_MODEL_H
+#define RP_MODEL_H
+
+#include "ops.h"
+#include "params.h"
+
+typedef struct rp_model {
+    rp_params *params;
+    rp_dev *dev; /* owns the memory; runs open devices of their own */
+    char backend[32];
+    float *values; /* (params->total) on the device */
+} rp_model;
+
+/* A model on `backend` ("cpu", "ref", …) with every value 0. */
+rp_status rp_model_new(rp_model **out, const rp_config *config, const char *backend);
+void rp_model_free(rp_model *model);
+
+/* Parameter `index` from and to host memory (its count of floats); and its initial value by the seed. */
+rp_status rp_model_set(rp_model *model, int64_t index, const float *host);
+rp_status rp_model_get(const rp_model *model, int64_t index, float *host);
+rp_status rp_model_init(rp_model *model, int64_t index, uint64_t seed);
+
+#endif

@@ -1,0 +1,61 @@
+/* The parameter table: the single source for init, load, save and update. Level 2.
+ *
+ * Values, gradients and both Adam moments are flat buffers of `total` floats with one layout: a parameter's offset is
+ * the same in all four. Names are Hugging Face's, without the "bert." prefix. The three weights of query, key and value
+ * stand one after another, and so do their biases, so that one product makes all three. */
+#ifndef RP_PARAMS_H
+#define RP_PARAMS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "status.h"
+
+/* The fields of config.json that shape the network. */
+typedef struct rp_config {
+    int64_t vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size;
+    int64_t max_position_embeddings, type_vocab_size;
+    double layer_norm_eps, initializer_range, hidden_dropout_prob, attention_probs_dropout_prob;
+} rp_config;
+
+typedef enum rp_init { RP_INIT_NORMAL, RP_INIT_ZERO, RP_INIT_ONE } rp_init;
+
+typedef struct rp_param {
+    char name[80];
+    int64_t rows, columns; /* columns 0: a vector of `rows` */
+    int64_t offset, count; /* in floats */
+    rp_init init;          /* NORMAL: mean 0, standard deviation initializer_range */
+    bool decay;            /* weight decay: not for biases and LayerNorm */
+    bool mlm_head;         /* used by the masked-word loss alone */
+} rp_param;
+
+/* Offsets of one layer. */
+typedef struct rp_layer_params {
+    int64_t qkv_weight, qkv_bias; /* (3H,H), (3H) */
+    int64_t out_weight, out_bias; /* (H,H), (H) */
+    int64_t norm1_gamma, norm1_beta;
+    int64_t up_weight, up_bias;     /* (F,H), (F) */
+    int64_t down_weight, down_bias; /* (H,F), (H) */
+    int64_t norm2_gamma, norm2_beta;
+} rp_layer_params;
+
+typedef struct rp_params {
+    rp_config config;
+    int64_t count, capacity, total;
+    rp_param *table; /* (count) */
+    int64_t word, position, type, norm_gamma, norm_beta;
+    rp_layer_params *layers; /* (num_hidden_layers) */
+    int64_t transform_weight, transform_bias, transform_gamma, transform_beta, decoder_bias;
+} rp_params;
+
+/* Builds the table. VALUE names the field that is out of range. */
+rp_status rp_params_new(rp_params **out, const rp_config *config);
+void rp_params_free(rp_params *params);
+
+/* Index of the parameter of that name, -1 when there is none. */
+int64_t rp_params_find(const rp_params *params, const char *name);
+
+/* Initial values of parameter `index` into values(count): a function of (seed, index). */
+void rp_params_init(const rp_params *params, int64_t index, uint64_t seed, float *values);
+
+#endif

@@ -1,0 +1,601 @@
+#include "data.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "array.h"
+#include "errors.h"
+
+/* -- Corpus ---------------------------------------------------------------------------------------------- */
+
+typedef struct corpus_object {
+    PyObject_HEAD rp_corpus *corpus;
+    PyObject *arrays; /* tuple of the arrays that the corpus borrows */
+} corpus_object;
+
+enum { IDS, OFFSETS, SPANS, RELATION, HEAD_ID, TAIL_ID, HEAD_TYPE, TAIL_TYPE, TYPE_IDS, TYPE_OFFSETS, CORPUS_ARRAYS };
+
+static const char *const corpus_names[] = {"ids",       "offsets",   "spans",    "relation",     "head_id", "tail_id",
+                                           "head_type", "tail_type", "type_ids", "type_offsets", NULL};
+
+/* Fills the core's arrays from the objects; -1 with an exception that names the array. */
+static int corpus_arrays(PyObject *const objects[CORPUS_ARRAYS], rp_corpus_arrays *a) {
+    const int32_t **columns[] = {&a->relation, &a->head_id, &a->tail_id, &a->head_type, &a->tail_type};
+    int64_t n_ids = -1, ends = -1, n_type_ids = -1, type_ends = -1;
+    if ((a->ids = relpt_array_data(objects[IDS], "ids", RELPT_INT32, 1, &n_ids)) == NULL) return -1;
+    if ((a->offsets = relpt_array_data(objects[OFFSETS], "offsets", RELPT_INT64, 1, &ends)) == NULL) return -1;
+    if ((a->type_ids = relpt_array_data(objects[TYPE_IDS], "type_ids", RELPT_INT32, 1, &n_type_ids)) == NULL) return -1;
+    a->type_offsets = relpt_array_data(objects[TYPE_OFFSETS], "type_offsets", RELPT_INT64, 1, &type_ends);
+    if (a->type_offsets == NULL) return -1;
+    if (ends < 1 || type_ends < 1 || type_ends > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "%s has %lld elements; expected one more than there are %s",
+                     ends < 1 ? "offsets" : "type_offsets", (long long)(ends < 1 ? ends : type_ends),
+                     ends < 1 ? "sentences" : "types");
+        return -1;
+    }
+    int64_t n = ends - 1, spans[2] = {n, 4};
+    if ((a->spans = relpt_array_data(objects[SPANS], "spans", RELPT_INT32, 2, spans)) == NULL) return -1;
+    for (int i = RELATION; i <= TAIL_TYPE; i++) {
+        *columns[i - RELATION] = relpt_array_data(objects[i], corpus_names[i], RELPT_INT32, 1, &n);
+        if (*columns[i - RELATION] == NULL) return -1;
+    }
+    a->n = n;
+    a->n_ids = n_ids;
+    a->n_types = (int32_t)(type_ends - 1);
+    a->n_type_ids = n_type_ids;
+    return 0;
+}
+
+static PyObject *corpus_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"ids",         "offsets",    "spans",     "relation", "head_id",
+                            "tail_id",     "head_type",  "tail_type", "type_ids", "type_offsets",
+                            "n_relations", "vocab_size", NULL};
+    PyObject *o[CORPUS_ARRAYS], *n_relations, *vocab_size;
+    rp_corpus_arrays arrays = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOOOOO:Corpus", names, &o[IDS], &o[OFFSETS], &o[SPANS],
+                                     &o[RELATION], &o[HEAD_ID], &o[TAIL_ID], &o[HEAD_TYPE], &o[TAIL_TYPE], &o[TYPE_IDS],
+                                     &o[TYPE_OFFSETS], &n_relations, &vocab_size))
+        return NULL;
+    if (relpt_parse_i32(n_relations, "n_relations", &arrays.n_relations) < 0) return NULL;
+    if (relpt_parse_i32(vocab_size, "vocab_size", &arrays.vocab_size) < 0) return NULL;
+    if (corpus_arrays(o, &arrays) < 0) return NULL;
+    PyObject *keep = PyTuple_Pack(CORPUS_ARRAYS, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], o[8], o[9]);
+    if (keep == NULL) return NULL;
+    rp_corpus *corpus = NULL;
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = rp_corpus_new(&corpus, &arrays);
+    Py_END_ALLOW_THREADS if (status != RP_OK) relpt_raise(PyType_GetModuleState(type), status);
+    corpus_object *self = status == RP_OK ? (corpus_object *)PyType_GenericAlloc(type, 0) : NULL;
+    if (self == NULL) {
+        rp_corpus_free(corpus);
+        Py_DECREF(keep);
+        return NULL;
+    }
+    self->corpus = corpus;
+    self->arrays = keep;
+    return (PyObject *)self;
+}
+
+static void free_object(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc tp_free = __extension__(freefunc) PyType_GetSlot(type, Py_tp_free);
+    tp_free(self);
+    Py_DECREF(type);
+}
+
+static void corpus_dealloc(PyObject *object) {
+    corpus_object *self = (corpus_object *)object;
+    PyObject_GC_UnTrack(object);
+    rp_corpus_free(self->corpus);
+    Py_XDECREF(self->arrays);
+    free_object(object);
+}
+
+/* There is no tp_clear, as in a tuple: what the core borrows stays until the object goes. */
+static int corpus_traverse(PyObject *object, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((corpus_object *)object)->arrays);
+    return 0;
+}
+
+static Py_ssize_t corpus_length(PyObject *object) { return (Py_ssize_t)((corpus_object *)object)->corpus->a.n; }
+
+static PyObject *corpus_repr(PyObject *object) {
+    const rp_corpus_arrays *a = &((corpus_object *)object)->corpus->a;
+    return PyUnicode_FromFormat("<relpt._core.Corpus of %lld sentences, %lld word pieces, %d relations>",
+                                (long long)a->n, (long long)a->n_ids, (int)a->n_relations);
+}
+
+PyDoc_STRVAR(corpus_doc,
+             "Corpus(*, ids, offsets, spans, relation, head_id, tail_id, head_type, tail_type, type_ids, type_offsets, "
+             "n_relations, vocab_size)\n--\n\n"
+             "A tokenized corpus over flat arrays, which are checked once, kept, and must not be changed afterwards.");
+
+static PyType_Slot corpus_slots[] = {
+    {Py_tp_doc, (void *)corpus_doc},
+    {Py_tp_new, RELPT_SLOT(corpus_new)},
+    {Py_tp_dealloc, RELPT_SLOT(corpus_dealloc)},
+    {Py_tp_traverse, RELPT_SLOT(corpus_traverse)},
+    {Py_tp_repr, RELPT_SLOT(corpus_repr)},
+    {Py_sq_length, RELPT_SLOT(corpus_length)},
+    {0, NULL},
+};
+
+static PyType_Spec corpus_spec = {
+    .name = "relpt._core.Corpus",
+    .basicsize = sizeof(corpus_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = corpus_slots,
+};
+
+/* True when `object` is of `type`; otherwise TypeError. */
+static bool is_of_type(PyObject *object, PyObject *type, const char *name) {
+    if (Py_TYPE(object) == (PyTypeObject *)type) return true;
+    PyErr_Format(PyExc_TypeError, "%s: expected a %R, got %R", name, type, (PyObject *)Py_TYPE(object));
+    return false;
+}
+
+const rp_corpus *relpt_corpus_of(const relpt_state *state, PyObject *object, const char *name) {
+    return is_of_type(object, state->corpus_type, name) ? ((corpus_object *)object)->corpus : NULL;
+}
+
+/* -- tokens and batches ---------------------------------------------------------------------------------- */
+
+static int parse_token(PyObject *dict, const char *name, int32_t *out) {
+    PyObject *item = PyMapping_GetItemString(dict, name);
+    if (item == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_KeyError))
+            PyErr_Format(PyExc_ValueError,
+                         "tokens: there is no \"%s\"; expected the ids cls, sep, mask, head_start, head_end, "
+                         "tail_start, tail_end, blank, subject, object and the flags special",
+                         name);
+        return -1;
+    }
+    int result = relpt_parse_i32(item, name, out);
+    Py_DECREF(item);
+    return result;
+}
+
+int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep) {
+    const struct {
+        const char *name;
+        int32_t *id;
+    } named[] = {{"cls", &out->cls},           {"sep", &out->sep},
+                 {"mask", &out->mask},         {"head_start", &out->head_start},
+                 {"head_end", &out->head_end}, {"tail_start", &out->tail_start},
+                 {"tail_end", &out->tail_end}, {"blank", &out->blank},
+                 {"subject", &out->subject},   {"object", &out->object}};
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++)
+        if (parse_token(dict, named[i].name, named[i].id) < 0) return -1;
+    PyObject *special = PyMapping_GetItemString(dict, "special");
+    if (special == NULL) {
+        PyErr_SetString(PyExc_ValueError,
+                        "tokens: there is no \"special\"; expected a uint8 array of vocab_size flags");
+        return -1;
+    }
+    int64_t size = -1;
+    out->special = relpt_array_data(special, "special", RELPT_UINT8, 1, &size);
+    if (out->special != NULL && size > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "special has %lld flags; expected at most %d", (long long)size, INT32_MAX);
+        out->special = NULL;
+    }
+    if (out->special == NULL) {
+        Py_DECREF(special);
+        return -1;
+    }
+    out->vocab_size = (int32_t)size;
+    *keep = special;
+    return 0;
+}
+
+/* dict[name] = value; takes over the reference to `value`, which may be NULL with an exception. */
+static int put(PyObject *dict, const char *name, PyObject *value) {
+    if (value == NULL) return -1;
+    int result = PyDict_SetItemString(dict, name, value);
+    Py_DECREF(value);
+    return result;
+}
+
+PyObject *relpt_batch_dict(const rp_batch *b) {
+    const struct {
+        const char *name;
+        const int32_t *data;
+        int64_t count;
+    } arrays[] = {{"ids", b->ids, b->T},           {"pos", b->pos, b->T},
+                  {"sequence", b->sequence, b->T}, {"cu_seqlens", b->cu_seqlens, (int64_t)b->S + 1},
+                  {"sample", b->sample, b->S},     {"head", b->head, b->S},
+                  {"tail", b->tail, b->S},         {"relation", b->relation, b->S},
+                  {"mlm_row", b->mlm_row, b->M},   {"mlm_label", b->mlm_label, b->M}};
+    PyObject *dict = PyDict_New();
+    if (dict == NULL) return NULL;
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++)
+        if (put(dict, arrays[i].name, relpt_array_copy(RELPT_INT32, 1, &arrays[i].count, arrays[i].data)) < 0)
+            goto failed;
+    if (put(dict, "truncated", PyLong_FromLongLong(b->truncated)) < 0) goto failed;
+    if (put(dict, "truncated_mentions", PyLong_FromLongLong(b->truncated_mentions)) < 0) goto failed;
+    if (put(dict, "max_len", PyLong_FromLong(b->max_len)) < 0) goto failed;
+    return dict;
+failed:
+    Py_DECREF(dict);
+    return NULL;
+}
+
+/* What build_batch asks of the core. */
+typedef struct build_task {
+    const rp_corpus *corpus;
+    rp_tokens tokens;
+    const int64_t *rows;   /* (n) */
+    const uint8_t *blanks; /* (n,2) or NULL */
+    int64_t n, max_length;
+    rp_input input;
+} build_task;
+
+static rp_status build_batch(const build_task *t, rp_batch **out) {
+    rp_batch *batch;
+    RP_TRY(rp_tokens_check(&t->tokens));
+    RP_TRY(rp_batch_new(&batch, t->n, t->n * t->max_length));
+    rp_status status = RP_OK;
+    for (int64_t i = 0; i < t->n && status == RP_OK; i++) {
+        rp_sample sample = {.row = t->rows[i], .input = t->input};
+        if (t->blanks != NULL) {
+            sample.blank_head = t->blanks[2 * i] != 0;
+            sample.blank_tail = t->blanks[2 * i + 1] != 0;
+        }
+        status = rp_batch_add(batch, t->corpus, &t->tokens, &sample, t->max_length, (int32_t)i);
+    }
+    if (status == RP_OK)
+        *out = batch;
+    else
+        rp_batch_free(batch);
+    return status;
+}
+
+static int parse_rows(build_task *t, PyObject *rows, PyObject *blanks) {
+    int64_t shape[2] = {-1, 2};
+    if ((t->rows = relpt_array_data(rows, "rows", RELPT_INT64, 1, &shape[0])) == NULL) return -1;
+    t->n = shape[0];
+    if (t->n > INT32_MAX || t->max_length < 1 || t->max_length > RP_BATCH_MAX_LENGTH) {
+        PyErr_Format(PyExc_ValueError, "%lld rows of max_length %lld; expected at most %d rows, max_length %d .. %d",
+                     (long long)t->n, (long long)t->max_length, INT32_MAX, RP_BATCH_MIN_LENGTH, RP_BATCH_MAX_LENGTH);
+        return -1;
+    }
+    if (blanks == Py_None) return 0;
+    t->blanks = relpt_array_data(blanks, "blanks", RELPT_UINT8, 2, shape);
+    return t->blanks == NULL ? -1 : 0;
+}
+
+static PyObject *py_build_batch(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"corpus", "tokens", "rows", "input", "max_length", "blanks", NULL};
+    const relpt_state *state = relpt_module_state(module);
+    PyObject *corpus, *tokens, *rows, *blanks = Py_None, *special;
+    build_task task = {0};
+    long long max_length;
+    int input;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOiL|O:build_batch", names, &corpus, &tokens, &rows, &input,
+                                     &max_length, &blanks))
+        return NULL;
+    task.max_length = max_length;
+    task.input = (rp_input)input;
+    if ((task.corpus = relpt_corpus_of(state, corpus, "corpus")) == NULL || parse_rows(&task, rows, blanks) < 0)
+        return NULL;
+    if (relpt_tokens_parse(tokens, &task.tokens, &special) < 0) return NULL;
+    rp_batch *batch = NULL;
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = build_batch(&task, &batch);
+    Py_END_ALLOW_THREADS PyObject *result = status == RP_OK ? relpt_batch_dict(batch) : relpt_raise(state, status);
+    rp_batch_free(batch);
+    Py_DECREF(special);
+    return result;
+}
+
+/* ---- Sampler
+ * --------------------------------------------------------------------------------------------------------- */
+
+typedef struct sampler_object {
+    PyObject_HEAD rp_sampler *sampler;
+    PyObject *corpus, *special; /* what the sampler borrows */
+    int busy;                   /* read and written with the GIL held */
+} sampler_object;
+
+/* The options from keywords; -1 with an exception. *corpus and *tokens are borrowed. */
+static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options *o, PyObject **corpus,
+                           PyObject **tokens) {
+    static char *names[] = {"corpus",
+                            "tokens",
+                            "seed",
+                            "pairs",
+                            "max_length",
+                            "relation_exponent",
+                            "distinct_relations",
+                            "p_blank",
+                            "mlm_probability",
+                            "input_weight",
+                            "prefetch",
+                            NULL};
+    PyObject *seed = NULL, *input_weight = NULL;
+    long long pairs = LLONG_MIN, max_length = LLONG_MIN; /* not given */
+    int distinct_relations = 0, prefetch = 1;
+    *o = (rp_sampler_options){.relation_exponent = 1, .p_blank = 0.7, .mlm_probability = 0.15, .input_weight = {1}};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OLLdpddOp:Sampler", names, corpus, tokens, &seed, &pairs,
+                                     &max_length, &o->relation_exponent, &distinct_relations, &o->p_blank,
+                                     &o->mlm_probability, &input_weight, &prefetch))
+        return -1;
+    if (seed == NULL || pairs == LLONG_MIN || max_length == LLONG_MIN) {
+        PyErr_SetString(PyExc_TypeError, "Sampler() needs the keywords seed, pairs and max_length");
+        return -1;
+    }
+    o->pairs = pairs;
+    o->max_length = max_length;
+    o->distinct_relations = distinct_relations;
+    o->prefetch = prefetch;
+    if (input_weight != NULL && relpt_parse_doubles(input_weight, "input_weight", o->input_weight, 5) < 0) return -1;
+    return relpt_parse_u64(seed, "seed", &o->seed);
+}
+
+static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    rp_sampler_options options;
+    PyObject *corpus, *tokens;
+    if (sampler_options(args, kwargs, &options, &corpus, &tokens) < 0) return NULL;
+    const relpt_state *state = PyType_GetModuleState(type);
+    const rp_corpus *inner = relpt_corpus_of(state, corpus, "corpus");
+    if (inner == NULL) return NULL;
+    rp_tokens ids;
+    PyObject *special;
+    if (relpt_tokens_parse(tokens, &ids, &special) < 0) return NULL;
+    rp_sampler *sampler = NULL;
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_new(&sampler, inner, &ids, &options);
+    Py_END_ALLOW_THREADS if (status != RP_OK) relpt_raise(state, status);
+    sampler_object *self = status == RP_OK ? (sampler_object *)PyType_GenericAlloc(type, 0) : NULL;
+    if (self == NULL) {
+        rp_sampler_free(sampler);
+        Py_DECREF(special);
+        return NULL;
+    }
+    self->sampler = sampler;
+    self->corpus = Py_NewRef(corpus);
+    self->special = special;
+    return (PyObject *)self;
+}
+
+static void sampler_dealloc(PyObject *object) {
+    sampler_object *self = (sampler_object *)object;
+    PyObject_GC_UnTrack(object);
+    rp_sampler_free(self->sampler); /* before what it borrows */
+    Py_XDECREF(self->special);
+    Py_XDECREF(self->corpus);
+    free_object(object);
+}
+
+/* No tp_clear: see corpus_traverse. */
+static int sampler_traverse(PyObject *object, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((sampler_object *)object)->corpus);
+    Py_VISIT(((sampler_object *)object)->special);
+    return 0;
+}
+
+rp_sampler *relpt_sampler_of(const relpt_state *state, PyObject *object, const char *name) {
+    return is_of_type(object, state->sampler_type, name) ? ((sampler_object *)object)->sampler : NULL;
+}
+
+int relpt_sampler_lock(PyObject *sampler) {
+    sampler_object *self = (sampler_object *)sampler;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "busy: another thread is using this Sampler; give each thread its own");
+        return -1;
+    }
+    self->busy = 1;
+    return 0;
+}
+
+void relpt_sampler_unlock(PyObject *sampler) { ((sampler_object *)sampler)->busy = 0; }
+
+PyDoc_STRVAR(sampler_batch_doc, "batch($self, step, /)\n--\n\nThe batch of a step, as a dict of fresh arrays.");
+
+static PyObject *sampler_batch(PyObject *object, PyObject *args) {
+    rp_sampler *sampler = ((sampler_object *)object)->sampler;
+    const rp_batch *batch;
+    long long step;
+    rp_status status;
+    if (!PyArg_ParseTuple(args, "L:batch", &step) || relpt_sampler_lock(object) < 0) return NULL;
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_batch(sampler, step, &batch);
+    Py_END_ALLOW_THREADS PyObject *result =
+        status == RP_OK ? relpt_batch_dict(batch) : relpt_raise(relpt_state_of(object), status);
+    relpt_sampler_unlock(object);
+    return result;
+}
+
+PyDoc_STRVAR(sampler_pair_doc, "pair($self, step, i, /)\n--\n\nThe two corpus rows of pair i of a step.");
+
+static PyObject *sampler_pair(PyObject *object, PyObject *args) {
+    const rp_sampler *sampler = ((sampler_object *)object)->sampler; /* only read: no lock */
+    long long step, pair;
+    int64_t rows[2];
+    rp_status status;
+    if (!PyArg_ParseTuple(args, "LL:pair", &step, &pair)) return NULL;
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_pair(sampler, step, pair, rows);
+    Py_END_ALLOW_THREADS if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
+    return Py_BuildValue("LL", (long long)rows[0], (long long)rows[1]);
+}
+
+PyDoc_STRVAR(sampler_counts_doc, "counts($self, /)\n--\n\nRelations that can be drawn, and sentences left out.");
+
+static PyObject *sampler_counts(PyObject *object, PyObject *ignored) {
+    (void)ignored;
+    int64_t relations, left_out;
+    rp_sampler_counts(((sampler_object *)object)->sampler, &relations, &left_out);
+    return Py_BuildValue("LL", (long long)relations, (long long)left_out);
+}
+
+static PyMethodDef sampler_methods[] = {
+    {"batch", sampler_batch, METH_VARARGS, sampler_batch_doc},
+    {"pair", sampler_pair, METH_VARARGS, sampler_pair_doc},
+    {"counts", sampler_counts, METH_NOARGS, sampler_counts_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(sampler_doc,
+             "Sampler(corpus, tokens, *, seed, pairs, max_length, relation_exponent=1.0, distinct_relations=False, "
+             "p_blank=0.7, mlm_probability=0.15, input_weight=(1, 0, 0, 0, 0), prefetch=True)\n--\n\n"
+             "Draws the pairs of a step and builds its batch, the next one in a worker thread.");
+
+static PyType_Slot sampler_slots[] = {
+    {Py_tp_doc, (void *)sampler_doc},
+    {Py_tp_new, RELPT_SLOT(sampler_new)},
+    {Py_tp_dealloc, RELPT_SLOT(sampler_dealloc)},
+    {Py_tp_traverse, RELPT_SLOT(sampler_traverse)},
+    {Py_tp_methods, sampler_methods},
+    {0, NULL},
+};
+
+static PyType_Spec sampler_spec = {
+    .name = "relpt._core.Sampler",
+    .basicsize = sizeof(sampler_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = sampler_slots,
+};
+
+/* ---- episodes
+ * ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct episode_args {
+    const int32_t *labels; /* (n) */
+    int64_t n;
+    long long n_classes, n_way, k_shot, n_query;
+    uint64_t seed;
+} episode_args;
+
+static rp_status make_episodes(const episode_args *a, rp_episodes **out) {
+    return rp_episodes_new(out, a->labels, a->n, a->n_classes, a->n_way, a->k_shot, a->n_query, a->seed);
+}
+
+static rp_status score(const episode_args *a, double *accuracy, const float *vectors, int64_t dim, int64_t count,
+                       rp_similarity similarity, int64_t num_threads, const relpt_state *state) {
+    rp_episodes *episodes;
+    if (num_threads > 1) RP_TRY(rp_threads_check_pid(state->pid));
+    RP_TRY(make_episodes(a, &episodes));
+    rp_status status = rp_fewshot_score(accuracy, episodes, vectors, dim, count, similarity, num_threads);
+    rp_episodes_free(episodes);
+    return status;
+}
+
+static PyObject *py_fewshot_score(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"vectors",  "labels",     "n_classes", "n_way",       "k_shot", "n_query",
+                            "episodes", "similarity", "seed",      "num_threads", NULL};
+    PyObject *vectors, *labels, *seed;
+    episode_args a;
+    long long episodes, num_threads;
+    int similarity;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLLLLLiOL:fewshot_score", names, &vectors, &labels, &a.n_classes,
+                                     &a.n_way, &a.k_shot, &a.n_query, &episodes, &similarity, &seed, &num_threads))
+        return NULL;
+    int64_t shape[2] = {-1, -1}, count = episodes < 0 ? 0 : episodes;
+    const float *table = relpt_array_data(vectors, "vectors", RELPT_FLOAT32, 2, shape);
+    if (table == NULL || (a.labels = relpt_array_data(labels, "labels", RELPT_INT32, 1, &shape[0])) == NULL)
+        return NULL;
+    if (relpt_parse_u64(seed, "seed", &a.seed) < 0) return NULL;
+    a.n = shape[0];
+    void *accuracy;
+    PyObject *result = relpt_array_new(RELPT_FLOAT64, 1, &count, &accuracy);
+    if (result == NULL) return NULL;
+    const relpt_state *state = relpt_module_state(module);
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status =
+        score(&a, accuracy, table, shape[1], episodes, (rp_similarity)similarity, num_threads, state);
+    Py_END_ALLOW_THREADS if (status == RP_OK) return result;
+    Py_DECREF(result);
+    return relpt_raise(state, status);
+}
+
+static rp_status draw(const episode_args *a, int64_t *support, int64_t *query, int64_t first, int64_t count) {
+    rp_episodes *episodes;
+    RP_TRY(make_episodes(a, &episodes));
+    for (int64_t i = 0; i < count; i++)
+        rp_episodes_draw(episodes, first + i, support + i * a->n_way * a->k_shot, query + i * a->n_way * a->n_query);
+    rp_episodes_free(episodes);
+    return RP_OK;
+}
+
+/* The arguments of draw_episodes; -1 with an exception. Sizes are checked here only so far that the arrays can be made.
+ */
+static int parse_draw(PyObject *args, PyObject *kwargs, episode_args *a, long long *first, long long *count) {
+    static char *names[] = {"labels", "n_classes", "n_way", "k_shot", "n_query", "seed", "first", "count", NULL};
+    PyObject *labels, *seed;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OLLLLOLL:draw_episodes", names, &labels, &a->n_classes, &a->n_way,
+                                     &a->k_shot, &a->n_query, &seed, first, count))
+        return -1;
+    a->n = -1;
+    if ((a->labels = relpt_array_data(labels, "labels", RELPT_INT32, 1, &a->n)) == NULL) return -1;
+    if (relpt_parse_u64(seed, "seed", &a->seed) < 0) return -1;
+    if (*first >= 0 && *count >= 0 && *first <= INT64_MAX - *count) return 0;
+    PyErr_Format(PyExc_ValueError, "first is %lld and count %lld; expected at least 0", *first, *count);
+    return -1;
+}
+
+static PyObject *py_draw_episodes(PyObject *module, PyObject *args, PyObject *kwargs) {
+    const relpt_state *state = relpt_module_state(module);
+    episode_args a;
+    long long first, count;
+    rp_episodes *episodes = NULL;
+    if (parse_draw(args, kwargs, &a, &first, &count) < 0) return NULL;
+    rp_status status = make_episodes(&a, &episodes); /* refuses sizes before arrays of them are made */
+    rp_episodes_free(episodes);
+    if (status != RP_OK) return relpt_raise(state, status);
+    const int64_t support_shape[] = {count, a.n_way, a.k_shot}, query_shape[] = {count, a.n_way, a.n_query};
+    void *support_data = NULL, *query_data = NULL;
+    PyObject *support = relpt_array_new(RELPT_INT64, 3, support_shape, &support_data);
+    PyObject *query = support == NULL ? NULL : relpt_array_new(RELPT_INT64, 3, query_shape, &query_data);
+    PyObject *result = query == NULL ? NULL : PyTuple_Pack(2, support, query);
+    if (result != NULL) {
+        Py_BEGIN_ALLOW_THREADS status = draw(&a, support_data, query_data, first, count);
+        Py_END_ALLOW_THREADS if (status != RP_OK) {
+            Py_CLEAR(result);
+            relpt_raise(state, status);
+        }
+    }
+    Py_XDECREF(support);
+    Py_XDECREF(query);
+    return result;
+}
+
+/* ---- the module
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static PyObject *py_default_threads(PyObject *module, PyObject *ignored) {
+    (void)module, (void)ignored;
+    return PyLong_FromLongLong(rp_threads_default());
+}
+
+PyDoc_STRVAR(build_batch_doc,
+             "build_batch(corpus, tokens, rows, input, max_length, blanks=None)\n--\n\n"
+             "The batch of these corpus rows in one input setting; blanks: uint8 (n, 2), head and tail.");
+PyDoc_STRVAR(
+    fewshot_score_doc,
+    "fewshot_score(vectors, labels, n_classes, n_way, k_shot, n_query, episodes, similarity, seed, num_threads)\n"
+    "--\n\nThe share of right queries of each episode, float64 (episodes).");
+PyDoc_STRVAR(draw_episodes_doc,
+             "draw_episodes(labels, n_classes, n_way, k_shot, n_query, seed, first, count)\n--\n\n"
+             "Rows of the episodes: support int64 (count, n_way, k_shot), query int64 (count, n_way, n_query).");
+PyDoc_STRVAR(default_threads_doc, "default_threads()\n--\n\nThe number of threads used when none is given.");
+
+static PyMethodDef data_functions[] = {
+    {"build_batch", RELPT_KEYWORDS(py_build_batch), METH_VARARGS | METH_KEYWORDS, build_batch_doc},
+    {"fewshot_score", RELPT_KEYWORDS(py_fewshot_score), METH_VARARGS | METH_KEYWORDS, fewshot_score_doc},
+    {"draw_episodes", RELPT_KEYWORDS(py_draw_episodes), METH_VARARGS | METH_KEYWORDS, draw_episodes_doc},
+    {"default_threads", py_default_threads, METH_NOARGS, default_threads_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyObject **out) {
+    *out = PyType_FromModuleAndSpec(module, spec, NULL);
+    return *out == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)*out);
+}
+
+int relpt_add_data(PyObject *module) {
+    relpt_state *state = relpt_module_state(module);
+    if (add_type(module, &corpus_spec, &state->corpus_type) < 0) return -1;
+    if (add_type(module, &sampler_spec, &state->sampler_type) < 0) return -1;
+    return PyModule_AddFunctions(module, data_functions);
+}

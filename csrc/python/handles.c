@@ -1,0 +1,600 @@
+#include "handles.h"
+
+#include <pythread.h>
+
+#include "array.h"
+#include "data.h"
+#include "errors.h"
+
+/* -- shared ---------------------------------------------------------------------------------------------- */
+
+/* The core's poll: runs Python's signal handlers (Ctrl-C). Not 0 when one raised. */
+static int check_signals(void *context) {
+    (void)context;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int raised = PyErr_CheckSignals();
+    PyGILState_Release(gil);
+    return raised;
+}
+
+static void free_object(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc tp_free = __extension__(freefunc) PyType_GetSlot(type, Py_tp_free);
+    tp_free(self);
+    Py_DECREF(type);
+}
+
+static int no_positionals(PyObject *args, const char *name) {
+    if (PyTuple_Size(args) == 0) return 0;
+    PyErr_Format(PyExc_TypeError, "%s takes keyword arguments only", name);
+    return -1;
+}
+
+/* -- Model ----------------------------------------------------------------------------------------------- */
+
+typedef struct model_object {
+    PyObject_HEAD rp_model *model;
+    PyThread_type_lock lock; /* held by the call that reads or writes the values */
+} model_object;
+
+static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"vocab_size",
+                            "hidden_size",
+                            "num_hidden_layers",
+                            "num_attention_heads",
+                            "intermediate_size",
+                            "max_position_embeddings",
+                            "type_vocab_size",
+                            "layer_norm_eps",
+                            "initializer_range",
+                            "hidden_dropout_prob",
+                            "attention_probs_dropout_prob",
+                            "backend",
+                            NULL};
+    long long n[7];
+    rp_config c = {0};
+    const char *backend = "cpu";
+    if (no_positionals(args, "Model") < 0) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|s:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
+                                     &n[5], &n[6], &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob,
+                                     &c.attention_probs_dropout_prob, &backend))
+        return NULL;
+    c.vocab_size = n[0];
+    c.hidden_size = n[1];
+    c.num_hidden_layers = n[2];
+    c.num_attention_heads = n[3];
+    c.intermediate_size = n[4];
+    c.max_position_embeddings = n[5];
+    c.type_vocab_size = n[6];
+    rp_model *model = NULL;
+    rp_status status = rp_model_new(&model, &c, backend);
+    if (status != RP_OK) return relpt_raise(PyType_GetModuleState(type), status);
+    model_object *self = (model_object *)PyType_GenericAlloc(type, 0);
+    PyThread_type_lock lock = PyThread_allocate_lock();
+    if (self == NULL || lock == NULL) {
+        rp_model_free(model);
+        if (lock != NULL) PyThread_free_lock(lock);
+        Py_XDECREF((PyObject *)self);
+        return self == NULL ? NULL : PyErr_NoMemory();
+    }
+    self->model = model;
+    self->lock = lock;
+    return (PyObject *)self;
+}
+
+static void model_dealloc(PyObject *object) {
+    model_object *self = (model_object *)object;
+    rp_model_free(self->model);
+    if (self->lock != NULL) PyThread_free_lock(self->lock);
+    free_object(object);
+}
+
+/* Waits for the model with the GIL released. */
+static void model_wait(model_object *self) {
+    if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
+    Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
+    Py_END_ALLOW_THREADS
+}
+
+static int model_try(model_object *self) {
+    if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return 0;
+    PyErr_SetString(PyExc_RuntimeError, "busy: another thread is training or encoding with this model");
+    return -1;
+}
+
+static void model_release(model_object *self) { PyThread_release_lock(self->lock); }
+
+static model_object *model_of(const relpt_state *state, PyObject *object) {
+    if (Py_TYPE(object) == (PyTypeObject *)state->model_type) return (model_object *)object;
+    PyErr_Format(PyExc_TypeError, "model: expected a relpt._core.Model, got %R", (PyObject *)Py_TYPE(object));
+    return NULL;
+}
+
+/* Index of the named parameter; -1 with KeyError. */
+static int64_t param_index(const rp_model *model, const char *name) {
+    int64_t index = rp_params_find(model->params, name);
+    if (index < 0) PyErr_Format(PyExc_KeyError, "the model has no parameter %s", name);
+    return index;
+}
+
+static int param_shape(const rp_param *param, int64_t shape[2]) {
+    shape[0] = param->rows;
+    shape[1] = param->columns;
+    return param->columns ? 2 : 1;
+}
+
+static PyObject *model_parameters(PyObject *object, PyObject *unused) {
+    const rp_params *params = ((model_object *)object)->model->params;
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    for (int64_t i = 0; list != NULL && i < params->count; i++) {
+        const rp_param *p = &params->table[i];
+        PyObject *item = p->columns ? Py_BuildValue("s(LL)", p->name, (long long)p->rows, (long long)p->columns)
+                                    : Py_BuildValue("s(L)", p->name, (long long)p->rows);
+        if (item == NULL || PyList_Append(list, item) < 0) Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+static PyObject *model_get(PyObject *object, PyObject *args) {
+    model_object *self = (model_object *)object;
+    const char *name;
+    if (!PyArg_ParseTuple(args, "s:get", &name)) return NULL;
+    int64_t index = param_index(self->model, name), shape[2];
+    if (index < 0) return NULL;
+    void *data;
+    PyObject *array =
+        relpt_array_new(RELPT_FLOAT32, param_shape(&self->model->params->table[index], shape), shape, &data);
+    if (array == NULL) return NULL;
+    model_wait(self);
+    rp_status status = rp_model_get(self->model, index, data);
+    model_release(self);
+    if (status == RP_OK) return array;
+    Py_DECREF(array);
+    return relpt_raise(relpt_state_of(object), status);
+}
+
+static PyObject *model_set(PyObject *object, PyObject *args) {
+    model_object *self = (model_object *)object;
+    const char *name;
+    PyObject *array;
+    if (!PyArg_ParseTuple(args, "sO:set", &name, &array)) return NULL;
+    int64_t index = param_index(self->model, name), shape[2];
+    if (index < 0) return NULL;
+    int ndim = param_shape(&self->model->params->table[index], shape);
+    const float *data = relpt_array_data(array, name, RELPT_FLOAT32, ndim, shape);
+    if (data == NULL || model_try(self) < 0) return NULL;
+    rp_status status = rp_model_set(self->model, index, data);
+    model_release(self);
+    if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *model_init(PyObject *object, PyObject *args) {
+    model_object *self = (model_object *)object;
+    const char *name;
+    PyObject *seed_object;
+    uint64_t seed;
+    if (!PyArg_ParseTuple(args, "sO:init", &name, &seed_object)) return NULL;
+    if (relpt_parse_u64(seed_object, "seed", &seed) < 0) return NULL;
+    int64_t index = param_index(self->model, name);
+    if (index < 0 || model_try(self) < 0) return NULL;
+    rp_status status = rp_model_init(self->model, index, seed);
+    model_release(self);
+    if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *model_backend(PyObject *object, void *unused) {
+    (void)unused;
+    return PyUnicode_FromString(((model_object *)object)->model->dev->ops->name);
+}
+
+static PyMethodDef model_methods[] = {
+    {"parameters", model_parameters, METH_NOARGS, "Names and shapes of all parameters, in the order of the table."},
+    {"get", model_get, METH_VARARGS, "get(name): a copy of a parameter, float32."},
+    {"set", model_set, METH_VARARGS, "set(name, array): writes a parameter; float32 of its shape."},
+    {"init", model_init, METH_VARARGS, "init(name, seed): writes a parameter's initial value."},
+    {NULL, NULL, 0, NULL},
+};
+static PyGetSetDef model_getset[] = {{"backend", model_backend, NULL, "The back end's name.", NULL}, {0}};
+static PyType_Slot model_slots[] = {
+    {Py_tp_doc, (void *)"A BERT encoder with an MLM head: configuration and weights on a device."},
+    {Py_tp_new, RELPT_SLOT(model_new)},
+    {Py_tp_dealloc, RELPT_SLOT(model_dealloc)},
+    {Py_tp_methods, model_methods},
+    {Py_tp_getset, model_getset},
+    {0, NULL},
+};
+static PyType_Spec model_spec = {
+    .name = "relpt._core.Model",
+    .basicsize = sizeof(model_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = model_slots,
+};
+
+/* A representation from a sequence of part numbers; -1 with an exception. */
+static int parse_represent(PyObject *object, rp_represent *out) {
+    Py_ssize_t size = PySequence_Size(object);
+    if (size < 0) return -1;
+    if (size < 1 || size > RP_PARTS) {
+        PyErr_Format(PyExc_ValueError, "representation has %zd parts; expected 1 to %d", size, RP_PARTS);
+        return -1;
+    }
+    out->parts = size;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        PyObject *item = PySequence_GetItem(object, i);
+        int32_t part;
+        int failed = item == NULL || relpt_parse_i32(item, "representation", &part) < 0;
+        Py_XDECREF(item);
+        if (failed) return -1;
+        if (part < 0 || part >= RP_PARTS) {
+            PyErr_Format(PyExc_ValueError, "representation: part %d; expected 0 to %d", (int)part, RP_PARTS - 1);
+            return -1;
+        }
+        out->part[i] = (rp_part)part;
+    }
+    return 0;
+}
+
+/* -- EncodeRun ------------------------------------------------------------------------------------------- */
+
+typedef struct run_object {
+    PyObject_HEAD rp_encode_run *run;
+    model_object *model; /* a reference */
+} run_object;
+
+static PyObject *run_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"model", "max_sequences", "max_tokens", "num_threads", NULL};
+    const relpt_state *state = PyType_GetModuleState(type);
+    PyObject *model_argument;
+    long long max_sequences, max_tokens, num_threads;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OLLL:EncodeRun", names, &model_argument, &max_sequences,
+                                     &max_tokens, &num_threads))
+        return NULL;
+    model_object *model = model_of(state, model_argument);
+    if (model == NULL) return NULL;
+    rp_encode_run *run = NULL;
+    rp_status status =
+        rp_encode_run_new(&run, model->model, max_sequences, max_tokens, num_threads, check_signals, NULL);
+    if (status != RP_OK) return relpt_raise(state, status);
+    run_object *self = (run_object *)PyType_GenericAlloc(type, 0);
+    if (self == NULL) {
+        rp_encode_run_free(run);
+        return NULL;
+    }
+    self->run = run;
+    self->model = (model_object *)Py_NewRef(model_argument);
+    return (PyObject *)self;
+}
+
+static void run_dealloc(PyObject *object) {
+    run_object *self = (run_object *)object;
+    rp_encode_run_free(self->run);
+    Py_XDECREF((PyObject *)self->model);
+    free_object(object);
+}
+
+typedef struct rows_task {
+    rp_represent spec;
+    const rp_corpus *corpus;
+    rp_tokens tokens;
+    const int64_t *rows;
+    int64_t n, max_length;
+    rp_input input;
+} rows_task;
+
+static PyObject *run_rows(PyObject *object, PyObject *args) {
+    run_object *self = (run_object *)object;
+    const relpt_state *state = relpt_state_of(object);
+    PyObject *corpus, *tokens, *rows, *representation, *special;
+    rows_task t = {.n = -1};
+    int input;
+    long long max_length;
+    if (!PyArg_ParseTuple(args, "OOOiLO:rows", &corpus, &tokens, &rows, &input, &max_length, &representation))
+        return NULL;
+    t.input = (rp_input)input;
+    t.max_length = max_length;
+    if ((t.corpus = relpt_corpus_of(state, corpus, "corpus")) == NULL) return NULL;
+    if ((t.rows = relpt_array_data(rows, "rows", RELPT_INT64, 1, &t.n)) == NULL) return NULL;
+    if (parse_represent(representation, &t.spec) < 0 || relpt_tokens_parse(tokens, &t.tokens, &special) < 0)
+        return NULL;
+    int64_t shape[2] = {t.n, rp_represent_dim(&t.spec, self->model->model->params->config.hidden_size)};
+    void *out;
+    PyObject *vectors = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
+    rp_encode_counts counts = {0};
+    rp_status status = RP_OK;
+    if (vectors != NULL) {
+        model_wait(self->model);
+        Py_BEGIN_ALLOW_THREADS status =
+            rp_encode_rows(self->run, &t.spec, out, &counts, t.corpus, &t.tokens, t.rows, t.n, t.input, t.max_length);
+        Py_END_ALLOW_THREADS model_release(self->model);
+    }
+    Py_DECREF(special);
+    if (status != RP_OK) {
+        Py_DECREF(vectors);
+        return relpt_raise(state, status);
+    }
+    if (vectors == NULL) return NULL;
+    return Py_BuildValue("N(LLL)", vectors, (long long)counts.tokens, (long long)counts.truncated,
+                         (long long)counts.truncated_mentions);
+}
+
+static PyObject *run_ids(PyObject *object, PyObject *args) {
+    run_object *self = (run_object *)object;
+    PyObject *ids_argument, *lengths_argument;
+    int64_t T = -1, ends = -1;
+    if (!PyArg_ParseTuple(args, "OO:ids", &ids_argument, &lengths_argument)) return NULL;
+    const int32_t *ids = relpt_array_data(ids_argument, "ids", RELPT_INT32, 1, &T);
+    if (ids == NULL) return NULL;
+    const int32_t *cu_seqlens = relpt_array_data(lengths_argument, "cu_seqlens", RELPT_INT32, 1, &ends);
+    if (cu_seqlens == NULL) return NULL;
+    if (ends < 2 || cu_seqlens[ends - 1] != T) {
+        PyErr_Format(PyExc_ValueError, "cu_seqlens: expected at least 2 numbers that end with the %lld ids",
+                     (long long)T);
+        return NULL;
+    }
+    int64_t shape[2] = {T, self->model->model->params->config.hidden_size};
+    void *out;
+    PyObject *hidden = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
+    if (hidden == NULL) return NULL;
+    rp_status status;
+    model_wait(self->model);
+    Py_BEGIN_ALLOW_THREADS status = rp_encode_ids(self->run, out, ids, cu_seqlens, ends - 1);
+    Py_END_ALLOW_THREADS model_release(self->model);
+    if (status == RP_OK) return hidden;
+    Py_DECREF(hidden);
+    return relpt_raise(relpt_state_of(object), status);
+}
+
+static PyMethodDef run_methods[] = {
+    {"rows", run_rows, METH_VARARGS,
+     "rows(corpus, tokens, rows, input, max_length, representation): vectors float32 (n, dim), and the counts (tokens, "
+     "truncated, truncated_mentions)."},
+    {"ids", run_ids, METH_VARARGS, "ids(ids, cu_seqlens): hidden states float32 (T, H) of packed sequences."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot run_slots[] = {
+    {Py_tp_doc, (void *)"EncodeRun(model, max_sequences, max_tokens, num_threads): a workspace that encodes."},
+    {Py_tp_new, RELPT_SLOT(run_new)},
+    {Py_tp_dealloc, RELPT_SLOT(run_dealloc)},
+    {Py_tp_methods, run_methods},
+    {0, NULL},
+};
+static PyType_Spec run_spec = {
+    .name = "relpt._core.EncodeRun",
+    .basicsize = sizeof(run_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = run_slots,
+};
+
+/* -- Trainer --------------------------------------------------------------------------------------------- */
+
+typedef struct trainer_object {
+    PyObject_HEAD rp_trainer *trainer;
+    model_object *model; /* a reference */
+} trainer_object;
+
+/* The options of a Trainer from keywords; the model among them. */
+static model_object *trainer_options(const relpt_state *state, PyObject *args, PyObject *kwargs,
+                                     rp_trainer_options *o) {
+    static char *names[] = {"model",        "representation",
+                            "similarity",   "temperature",
+                            "symmetric",    "mask_same_relation",
+                            "supervised",   "cp_weight",
+                            "mlm_weight",   "beta1",
+                            "beta2",        "eps",
+                            "weight_decay", "max_grad_norm",
+                            "schedule",     "learning_rate",
+                            "warmup_steps", "max_steps",
+                            "seed",         "pairs",
+                            "max_length",   "micro_batch_pairs",
+                            "num_threads",  NULL};
+    PyObject *model_argument, *representation, *seed;
+    int similarity, symmetric, mask_same_relation, supervised, schedule;
+    long long warmup_steps, max_steps, pairs, max_length, micro_batch_pairs, num_threads;
+    *o = (rp_trainer_options){0};
+    if (no_positionals(args, "Trainer") < 0) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "OOidpppdddddddidLLOLLLL:Trainer", names, &model_argument, &representation, &similarity,
+            &o->contrastive.temperature, &symmetric, &mask_same_relation, &supervised, &o->cp_weight, &o->mlm_weight,
+            &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps, &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule,
+            &o->learning_rate, &warmup_steps, &max_steps, &seed, &pairs, &max_length, &micro_batch_pairs, &num_threads))
+        return NULL;
+    if (parse_represent(representation, &o->represent) < 0 || relpt_parse_u64(seed, "seed", &o->seed) < 0) return NULL;
+    o->contrastive.similarity = (rp_similarity)similarity;
+    o->contrastive.symmetric = symmetric;
+    o->contrastive.mask_same_relation = mask_same_relation;
+    o->contrastive.supervised = supervised;
+    o->schedule = (rp_schedule_kind)schedule;
+    o->warmup_steps = warmup_steps;
+    o->max_steps = max_steps;
+    o->pairs = pairs;
+    o->max_length = max_length;
+    o->micro_batch_pairs = micro_batch_pairs;
+    o->num_threads = num_threads;
+    return model_of(state, model_argument);
+}
+
+static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    const relpt_state *state = PyType_GetModuleState(type);
+    rp_trainer_options options;
+    model_object *model = trainer_options(state, args, kwargs, &options);
+    if (model == NULL) return NULL;
+    rp_trainer *trainer = NULL;
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = rp_trainer_new(&trainer, model->model, &options, check_signals, NULL);
+    Py_END_ALLOW_THREADS if (status != RP_OK) return relpt_raise(state, status);
+    trainer_object *self = (trainer_object *)PyType_GenericAlloc(type, 0);
+    if (self == NULL) {
+        rp_trainer_free(trainer);
+        return NULL;
+    }
+    self->trainer = trainer;
+    self->model = (model_object *)Py_NewRef((PyObject *)model);
+    return (PyObject *)self;
+}
+
+static PyObject *py_trainer_bytes(PyObject *module, PyObject *args, PyObject *kwargs) {
+    const relpt_state *state = relpt_module_state(module);
+    rp_trainer_options options;
+    model_object *model = trainer_options(state, args, kwargs, &options);
+    if (model == NULL) return NULL;
+    int64_t bytes;
+    rp_status status = rp_trainer_bytes(&bytes, model->model, &options);
+    return status == RP_OK ? PyLong_FromLongLong(bytes) : relpt_raise(state, status);
+}
+
+static void trainer_dealloc(PyObject *object) {
+    trainer_object *self = (trainer_object *)object;
+    rp_trainer_free(self->trainer);
+    Py_XDECREF((PyObject *)self->model);
+    free_object(object);
+}
+
+static PyObject *stats_dict(const rp_step_stats *s) {
+    return Py_BuildValue("{sdsdsdsdsdsdsLsLsLsLsL}", "loss", s->loss, "loss_cp", s->loss_cp, "loss_mlm", s->loss_mlm,
+                         "accuracy", s->accuracy, "lr", s->lr, "grad_norm", s->grad_norm, "sentences",
+                         (long long)s->sentences, "tokens", (long long)s->tokens, "masked", (long long)s->masked,
+                         "truncated", (long long)s->truncated, "truncated_mentions", (long long)s->truncated_mentions);
+}
+
+typedef rp_status (*step_function)(rp_trainer *, const rp_batch *, int64_t, rp_step_stats *);
+
+static rp_status sampled_step(step_function function, rp_trainer *trainer, rp_sampler *sampler, int64_t step,
+                              rp_step_stats *stats) {
+    const rp_batch *batch;
+    RP_TRY(rp_sampler_batch(sampler, step, &batch));
+    return function(trainer, batch, step, stats);
+}
+
+static PyObject *run_step(PyObject *object, PyObject *args, step_function function) {
+    trainer_object *self = (trainer_object *)object;
+    PyObject *sampler_argument;
+    long long step;
+    rp_step_stats stats;
+    if (!PyArg_ParseTuple(args, "OL", &sampler_argument, &step)) return NULL;
+    rp_sampler *sampler = relpt_sampler_of(relpt_state_of(object), sampler_argument, "sampler");
+    if (sampler == NULL || model_try(self->model) < 0) return NULL;
+    if (relpt_sampler_lock(sampler_argument) < 0) {
+        model_release(self->model);
+        return NULL;
+    }
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = sampled_step(function, self->trainer, sampler, step, &stats);
+    Py_END_ALLOW_THREADS relpt_sampler_unlock(sampler_argument);
+    model_release(self->model);
+    return status == RP_OK ? stats_dict(&stats) : relpt_raise(relpt_state_of(object), status);
+}
+
+static PyObject *trainer_step(PyObject *object, PyObject *args) { return run_step(object, args, rp_trainer_step); }
+static PyObject *trainer_gradients(PyObject *object, PyObject *args) {
+    return run_step(object, args, rp_trainer_gradients);
+}
+
+static PyObject *trainer_get(PyObject *object, PyObject *args) {
+    trainer_object *self = (trainer_object *)object;
+    const char *name;
+    int which;
+    if (!PyArg_ParseTuple(args, "is:get", &which, &name)) return NULL;
+    int64_t index = param_index(self->model->model, name), shape[2];
+    if (index < 0) return NULL;
+    if (which < 0 || which > 2) return PyErr_Format(PyExc_ValueError, "which is %d; expected 0, 1 or 2", which);
+    void *data;
+    int ndim = param_shape(&self->model->model->params->table[index], shape);
+    PyObject *array = relpt_array_new(RELPT_FLOAT32, ndim, shape, &data);
+    if (array == NULL) return NULL;
+    model_wait(self->model);
+    rp_status status = rp_trainer_get(self->trainer, which, index, data);
+    model_release(self->model);
+    if (status == RP_OK) return array;
+    Py_DECREF(array);
+    return relpt_raise(relpt_state_of(object), status);
+}
+
+static PyObject *trainer_set(PyObject *object, PyObject *args) {
+    trainer_object *self = (trainer_object *)object;
+    const char *name;
+    int which;
+    PyObject *array;
+    if (!PyArg_ParseTuple(args, "isO:set", &which, &name, &array)) return NULL;
+    int64_t index = param_index(self->model->model, name), shape[2];
+    if (index < 0) return NULL;
+    if (which < 1 || which > 2) return PyErr_Format(PyExc_ValueError, "which is %d; expected 1 or 2", which);
+    int ndim = param_shape(&self->model->model->params->table[index], shape);
+    const float *data = relpt_array_data(array, name, RELPT_FLOAT32, ndim, shape);
+    if (data == NULL || model_try(self->model) < 0) return NULL;
+    rp_status status = rp_trainer_set(self->trainer, which, index, data);
+    model_release(self->model);
+    if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef trainer_methods[] = {
+    {"step", trainer_step, METH_VARARGS, "step(sampler, step): one update; a dict of the step's figures."},
+    {"gradients", trainer_gradients, METH_VARARGS, "gradients(sampler, step): the same without the update."},
+    {"get", trainer_get, METH_VARARGS, "get(which, name): 0 gradient, 1 first, 2 second moment of a parameter."},
+    {"set", trainer_set, METH_VARARGS, "set(which, name, array): writes a first (1) or second (2) moment."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot trainer_slots[] = {
+    {Py_tp_doc, (void *)"Contrastive pre-training of a Model: gradients, moments and workspace."},
+    {Py_tp_new, RELPT_SLOT(trainer_new)},
+    {Py_tp_dealloc, RELPT_SLOT(trainer_dealloc)},
+    {Py_tp_methods, trainer_methods},
+    {0, NULL},
+};
+static PyType_Spec trainer_spec = {
+    .name = "relpt._core.Trainer",
+    .basicsize = sizeof(trainer_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = trainer_slots,
+};
+
+/* -- what this machine has ------------------------------------------------------------------------------- */
+
+char *scipy_openblas_get_config(void);
+char *scipy_openblas_get_corename(void);
+
+static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
+    static const char *const names[] = {"cpu/baseline", "cpu/avx2", "cpu/avx512"};
+    (void)module;
+    (void)unused;
+    PyObject *levels = PyList_New(0);
+    for (int i = 0; levels != NULL && i < 3; i++) {
+        if (rp_ops_find(names[i]) == NULL) continue;
+        PyObject *name = PyUnicode_FromString(names[i] + 4);
+        if (name == NULL || PyList_Append(levels, name) < 0) Py_CLEAR(levels);
+        Py_XDECREF(name);
+    }
+    if (levels == NULL) return NULL;
+    const rp_ops *ops = rp_ops_find("cpu");
+    return Py_BuildValue("{sNszszss}", "levels", levels, "level", ops ? ops->name + 4 : NULL, "problem",
+                         ops ? NULL : rp_message(), "blas", scipy_openblas_get_corename());
+}
+
+static PyMethodDef functions[] = {
+    {"trainer_bytes", RELPT_KEYWORDS(py_trainer_bytes), METH_VARARGS | METH_KEYWORDS,
+     "trainer_bytes(**options of Trainer): the bytes that a Trainer of these options takes."},
+    {"cpu_info", py_cpu_info, METH_NOARGS, "CPU levels of this build that run here, the one chosen, and BLAS's own."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *add_type(PyObject *module, PyType_Spec *spec) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) Py_CLEAR(type);
+    return type;
+}
+
+int relpt_add_model_types(PyObject *module) {
+    relpt_state *state = relpt_module_state(module);
+    if ((state->model_type = add_type(module, &model_spec)) == NULL) return -1;
+    PyType_Spec *others[] = {&run_spec, &trainer_spec};
+    for (int i = 0; i < 2; i++) {
+        PyObject *type = add_type(module, others[i]);
+        if (type == NULL) return -1;
+        Py_DECREF(type);
+    }
+    return PyModule_AddFunctions(module, functions);
+}

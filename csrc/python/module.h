@@ -1,0 +1,29 @@
+/* The extension module's state: what its types and functions look up. */
+#ifndef RELPT_MODULE_H
+#define RELPT_MODULE_H
+
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+
+typedef struct relpt_state {
+    PyObject *format_error, *cuda_error; /* exception classes */
+    PyObject *corpus_type, *sampler_type, *model_type;
+    int64_t pid; /* of the process that imported the module */
+} relpt_state;
+
+/* The state behind an object of one of the module's types (none of them can be subclassed), or behind the module. */
+static inline relpt_state *relpt_state_of(PyObject *self) { return PyType_GetModuleState(Py_TYPE(self)); }
+static inline relpt_state *relpt_module_state(PyObject *module) { return PyModule_GetState(module); }
+
+/* A function as a slot's void pointer: ISO C has no such conversion, POSIX does. */
+#define RELPT_SLOT(function) (__extension__(void *)(function))
+
+/* A function with keyword arguments, as PyMethodDef wants it. */
+#define RELPT_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
+
+#endif
