@@ -121,13 +121,14 @@ static bool needs_types(rp_input input) { return input == RP_INPUT_CT || input =
 /* What stands between the markers of the head (side 0) or the tail (side 1). */
 static run mention_run(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample, int side) {
     const rp_corpus_arrays *a = &corpus->a;
-    if (sample->input == RP_INPUT_OC) return run_of(side ? &tokens->object : &tokens->subject, 1);
+    const int32_t *role = side ? &tokens->object : &tokens->subject;
+    if (sample->input == RP_INPUT_OC) return run_of(role, 1);
     if (needs_types(sample->input)) {
         int32_t type = side ? a->tail_type[sample->row] : a->head_type[sample->row];
         return run_of(a->type_ids + a->type_offsets[type], a->type_offsets[type + 1] - a->type_offsets[type]);
     }
     if (is_blankable(sample->input) && (side ? sample->blank_tail : sample->blank_head))
-        return run_of(&tokens->blank, 1);
+        return run_of(sample->role_blanks ? role : &tokens->blank, 1);
     const int32_t *span = a->spans + 4 * sample->row + 2 * side;
     return run_of(a->ids + a->offsets[sample->row] + span[0], span[1] - span[0]);
 }

@@ -32,6 +32,7 @@ typedef struct rp_sample {
     int64_t row;                 /* corpus row */
     rp_input input;              /* the setting */
     bool blank_head, blank_tail; /* the mention is replaced by [BLANK] (C+M and OnlyM alone) */
+    bool role_blanks;            /* … or, for the head, by the subject token, for the tail by the object token */
 } rp_sample;
 
 typedef struct rp_batch {

@@ -1,6 +1,7 @@
 #include "ops.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,17 +46,24 @@ rp_status rp_ops_complete(rp_ops *ops) {
 
 /* -- registry -------------------------------------------------------------------------------------------- */
 
-static const rp_ops *find_complete(rp_ops *copy, const rp_ops *table) {
-    *copy = *table; /* the same bytes on every call: harmless when two threads meet here */
-    return rp_ops_complete(copy) == RP_OK ? copy : NULL;
+static rp_ops tables[RP_CPU_LEVELS + 1]; /* the last one is ref's */
+static rp_status table_status[RP_CPU_LEVELS + 1];
+static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
+
+static void fill_tables(void) {
+    for (int i = 0; i <= RP_CPU_LEVELS; i++) {
+        tables[i] = i == RP_CPU_LEVELS ? *rp_ref_table() : *rp_cpu_table(i);
+        table_status[i] = rp_ops_complete(&tables[i]);
+    }
 }
 
 const rp_ops *rp_ops_find(const char *name) {
-    static rp_ops tables[RP_CPU_LEVELS + 1];
-    if (strcmp(name, "ref") == 0) return find_complete(&tables[RP_CPU_LEVELS], rp_ref_table());
-    int level;
-    if (rp_cpu_level(&level, name) != RP_OK) return NULL;
-    return find_complete(&tables[level], rp_cpu_table(level));
+    int i = RP_CPU_LEVELS;
+    if (strcmp(name, "ref") != 0 && rp_cpu_level(&i, name) != RP_OK) return NULL;
+    pthread_once(&tables_once, fill_tables);
+    if (table_status[i] == RP_OK) return &tables[i];
+    rp_ops_complete(&tables[i]); /* once more, for the message in this thread */
+    return NULL;
 }
 
 void (*rp_ops_slot(const rp_ops *ops, const char *slot))(void) {

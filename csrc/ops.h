@@ -17,7 +17,8 @@
  * said.
  *   - Gradients are called d<name>. Parameter gradients ACCUMULATE (+=); activation gradients OVERWRITE (=).
  *     Exceptions: rows_scatter_add and mean_backward add into dinp; linear_backward adds into dinp when `accumulate`.
- *   - Outputs do not overlap inputs unless the contract says "may alias".
+ *   - Outputs do not overlap inputs unless the contract says "may alias". Pointers are aligned to their element.
+ *   - Sizes may be 0, except H and D. A sequence has at least one token, at most 65536.
  *   - Every result is independent of the number of threads, byte for byte.
  *   - Scratch memory comes from the device (rp_dev.scratch), reserved before the first step; nothing is allocated here.
  *   - An operation fails only before it writes: sizes out of range (VALUE) or too little scratch (STATE).
@@ -60,10 +61,11 @@ typedef struct rp_dropout {
 typedef struct rp_xent {
     const int32_t *target;    /* (R) column of the right candidate; -1: the row is not counted */
     const int32_t *skip;      /* (R) a column that is no candidate (the anchor itself), -1 none; or NULL */
-    const int32_t *row_group; /* (R), with col_group (C): candidates of the row's own group, target apart, are */
-    const int32_t *col_group; /*      excluded, or are further positives when `supervised`; or both NULL */
-    int32_t supervised;       /* loss = mean over positives of -log p (Khosla et al. 2020, equation 2, L_out) */
-    float scale;              /* logits are multiplied by this (1 / temperature) */
+    const int32_t *row_group; /* (R), with col_group (C): candidates of the row's own group (0 or more; a */
+    const int32_t *col_group; /*      negative one matches none), target apart, are excluded, or are further
+                                 positives when `supervised`; or both NULL */
+    int32_t supervised;       /* loss = mean over positives of -log p (Khosla et al. 2020, equation 2) */
+    float scale;              /* logits are multiplied by this, above 0 (1 / temperature) */
     float weight;             /* gradients are multiplied by this (1 / rows counted x loss weight) */
 } rp_xent;
 
@@ -145,7 +147,7 @@ typedef struct rp_adamw_step {
       (rp_dev * dev, float *dinp, const float *dout, const float *out, const float *norm, int64_t R, int64_t H))       \
                                                                                                                        \
     /* Row r: z = x->scale * logits over its candidates; loss(R) = -log softmax(z)[target] (rp_xent for exclusions and \
-     * several positives); correct(R) = 1 when the target is the largest candidate (the first of equals wins), else 0. \
+     * several positives); correct(R) = 1 when the largest candidate is a positive (the first of equals wins), else 0. \
      * logits(R,C) become d loss / d logits * x->weight, 0 where excluded. Rows not counted: loss, correct and         \
      * gradient 0. Negatives without any positive cannot occur: the target is always one. */                           \
     X(softmax_xent,                                                                                                    \
@@ -194,7 +196,8 @@ void rp_dev_close(rp_dev *dev);
 /* RP_STATUS_INTERRUPT when the device's poll asks to stop. */
 rp_status rp_dev_poll(rp_dev *dev);
 
-/* Scratch bytes that the operations need for these sizes at most (max_len: longest sequence). */
+/* Scratch bytes that the operations need for these sizes at most: the longest sequence, the widest of H, 3H, F, I and
+ * O, and D. */
 int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size);
 
 /* round(65536 p) for rp_dropout.threshold. */

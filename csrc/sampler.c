@@ -160,6 +160,7 @@ static rp_status check_options(const rp_sampler_options *o) {
                                            "input_weight[3] (OnlyM)", "input_weight[4] (OnlyT)"};
     RP_TRY(check_count(o->pairs, 1, MAX_PAIRS, "pairs"));
     RP_TRY(check_count(o->max_length, RP_BATCH_MIN_LENGTH, RP_BATCH_MAX_LENGTH, "max_length"));
+    RP_TRY(check_count(o->pairs_per_relation, 1, MAX_PAIRS, "pairs_per_relation"));
     RP_TRY(check_unit(o->relation_exponent, MAX_EXPONENT, "relation_exponent"));
     RP_TRY(check_unit(o->p_blank, 1, "p_blank"));
     RP_TRY(check_unit(o->mlm_probability, 1, "mlm_probability"));
@@ -273,16 +274,17 @@ rp_status rp_sampler_pair(const rp_sampler *s, int64_t step, int64_t pair, int64
     RP_TRY(check_step(step));
     RP_TRY(check_count(pair, 0, s->options.pairs - 1, "pair"));
     int32_t entry;
+    int64_t draw = pair / s->options.pairs_per_relation;
     if (s->options.distinct_relations) {
         ticket *heap = malloc((size_t)s->n_drawable * sizeof *heap); /* the sampler's own may be in use by the worker */
         if (heap == NULL)
             return rp_fail(RP_STATUS_MEMORY, "no memory to draw from %" PRId32 " relations", s->n_drawable);
-        open_round(s, heap, (uint32_t)step, (uint32_t)(pair / s->n_drawable));
-        for (int32_t i = 0; i < pair % s->n_drawable; i++) next_of_round(heap, s->n_drawable - i);
+        open_round(s, heap, (uint32_t)step, (uint32_t)(draw / s->n_drawable));
+        for (int32_t i = 0; i < draw % s->n_drawable; i++) next_of_round(heap, s->n_drawable - i);
         entry = heap[0].entry;
         free(heap);
     } else {
-        entry = draw_entry(s, (uint32_t)step, (uint32_t)pair);
+        entry = draw_entry(s, (uint32_t)step, (uint32_t)draw);
     }
     draw_rows(s, entry, (uint32_t)step, (uint32_t)pair, rows);
     return RP_OK;
@@ -306,6 +308,7 @@ static rp_input draw_input(const double weight[5], rp_rng *rng) {
 static rp_sample draw_sample(const rp_sampler *s, int64_t row, uint32_t step, uint32_t number) {
     rp_rng rng = rp_rng_stream(s->input_key, step, number, 0);
     rp_sample sample = {.row = row, .input = draw_input(s->options.input_weight, &rng)};
+    sample.role_blanks = s->options.role_blanks;
     sample.blank_head = rp_rng_unit(&rng) < s->options.p_blank;
     sample.blank_tail = rp_rng_unit(&rng) < s->options.p_blank;
     return sample;
@@ -321,20 +324,21 @@ static rp_status add_sample(const rp_sampler *s, rp_batch *batch, int64_t row, u
 
 /* Runs in the caller or in the worker, never in both at once (s->tickets is one). */
 static rp_status build(const rp_sampler *s, int64_t step, rp_batch *batch) {
-    int32_t left = 0;
+    int32_t left = 0, entry = 0;
     uint32_t round = 0;
     rp_batch_clear(batch);
     for (int32_t pair = 0; pair < s->options.pairs; pair++) {
-        int32_t entry;
         int64_t rows[2];
-        if (s->options.distinct_relations) {
+        if (pair % s->options.pairs_per_relation != 0) {
+            /* the relation of the pair before */
+        } else if (s->options.distinct_relations) {
             if (left == 0) {
                 open_round(s, s->tickets, (uint32_t)step, round++);
                 left = s->n_drawable;
             }
             entry = next_of_round(s->tickets, left--);
         } else {
-            entry = draw_entry(s, (uint32_t)step, (uint32_t)pair);
+            entry = draw_entry(s, (uint32_t)step, (uint32_t)(pair / s->options.pairs_per_relation));
         }
         draw_rows(s, entry, (uint32_t)step, (uint32_t)pair, rows);
         RP_TRY(add_sample(s, batch, rows[0], (uint32_t)step, 2 * pair));

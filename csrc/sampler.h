@@ -18,6 +18,8 @@ typedef struct rp_sampler_options {
     double mlm_probability;   /* 0: no masking */
     double input_weight[5];   /* how often a sample is given in each rp_input setting; sums to 1 */
     bool prefetch;
+    int64_t pairs_per_relation; /* consecutive pairs that share one draw of a relation, 1 or more */
+    bool role_blanks;           /* a blanked mention is the subject or object token, as in OnlyC, not [BLANK] */
 } rp_sampler_options;
 
 typedef struct rp_sampler rp_sampler;

@@ -151,7 +151,7 @@ rp_status RP_CPU(linear_backward)(rp_dev *dev, float *dinp, float *dweight, floa
     RP_TRY(fits_blas(T, I, O));
     if (dbias != NULL) RP_TRY(bias_gradient(dev, dbias, dout, T, O));
     scipy_openblas_set_num_threads(1);
-    if (dinp != NULL && T > 0) input_gradient(dev, dinp, dout, weight, T, I, O, accumulate ? 1.0f : 0.0f);
-    if (dweight != NULL && T > 0) weight_gradient(dev, dweight, dout, inp, T, I, O);
+    if (dinp != NULL && T > 0 && I > 0) input_gradient(dev, dinp, dout, weight, T, I, O, accumulate ? 1.0f : 0.0f);
+    if (dweight != NULL && T > 0 && I > 0 && O > 0) weight_gradient(dev, dweight, dout, inp, T, I, O);
     return RP_OK;
 }

@@ -9,7 +9,8 @@ enum { ABSENT, NEGATIVE, POSITIVE };
 static inline int role(const rp_xent *x, int64_t r, int64_t c, int32_t target, int32_t skip) {
     if (c == target) return POSITIVE;
     if (c == skip) return ABSENT;
-    if (x->row_group != NULL && x->row_group[r] == x->col_group[c]) return x->supervised ? POSITIVE : ABSENT;
+    if (x->row_group != NULL && x->row_group[r] >= 0 && x->row_group[r] == x->col_group[c])
+        return x->supervised ? POSITIVE : ABSENT;
     return NEGATIVE;
 }
 
@@ -21,18 +22,17 @@ static void row_with_roles(float *z, float *loss, int32_t *correct, const rp_xen
     for (int64_t c = 0; c < C; c++) {
         int kind = role(x, r, c, target, skip);
         if (kind == ABSENT) continue;
-        z[c] *= x->scale;
-        if (z[c] > top) top = z[c], best = c;
-        if (kind == POSITIVE) positives += 1, positive_sum += z[c];
+        if (best < 0 || z[c] > top) top = z[c], best = c;
+        if (kind == POSITIVE) positives += 1, positive_sum += x->scale * z[c];
     }
     for (int64_t c = 0; c < C; c++)
-        if (role(x, r, c, target, skip) != ABSENT) sum += exp_approx(z[c] - top);
-    float log_sum = top + logf(sum), factor = x->weight * x->scale;
+        if (role(x, r, c, target, skip) != ABSENT) sum += exp_approx(x->scale * (z[c] - top));
+    float log_sum = x->scale * top + logf(sum), factor = x->weight * x->scale;
     *loss = log_sum - positive_sum / positives;
-    *correct = best == target;
+    *correct = role(x, r, best, target, skip) == POSITIVE;
     for (int64_t c = 0; c < C; c++) {
         int kind = role(x, r, c, target, skip);
-        float p = kind == ABSENT ? 0.0f : exp_approx(z[c] - log_sum);
+        float p = kind == ABSENT ? 0.0f : exp_approx(x->scale * z[c] - log_sum);
         z[c] = kind == ABSENT ? 0.0f : factor * (kind == POSITIVE ? p - 1.0f / positives : p);
     }
 }

@@ -312,14 +312,16 @@ static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options 
                             "mlm_probability",
                             "input_weight",
                             "prefetch",
+                            "pairs_per_relation",
+                            "role_blanks",
                             NULL};
     PyObject *seed = NULL, *input_weight = NULL;
-    long long pairs = LLONG_MIN, max_length = LLONG_MIN; /* not given */
-    int distinct_relations = 0, prefetch = 1;
+    long long pairs = LLONG_MIN, max_length = LLONG_MIN, pairs_per_relation = 1; /* LLONG_MIN: not given */
+    int distinct_relations = 0, prefetch = 1, role_blanks = 0;
     *o = (rp_sampler_options){.relation_exponent = 1, .p_blank = 0.7, .mlm_probability = 0.15, .input_weight = {1}};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OLLdpddOp:Sampler", names, corpus, tokens, &seed, &pairs,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OLLdpddOpLp:Sampler", names, corpus, tokens, &seed, &pairs,
                                      &max_length, &o->relation_exponent, &distinct_relations, &o->p_blank,
-                                     &o->mlm_probability, &input_weight, &prefetch))
+                                     &o->mlm_probability, &input_weight, &prefetch, &pairs_per_relation, &role_blanks))
         return -1;
     if (seed == NULL || pairs == LLONG_MIN || max_length == LLONG_MIN) {
         PyErr_SetString(PyExc_TypeError, "Sampler() needs the keywords seed, pairs and max_length");
@@ -329,6 +331,8 @@ static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options 
     o->max_length = max_length;
     o->distinct_relations = distinct_relations;
     o->prefetch = prefetch;
+    o->pairs_per_relation = pairs_per_relation;
+    o->role_blanks = role_blanks;
     if (input_weight != NULL && relpt_parse_doubles(input_weight, "input_weight", o->input_weight, 5) < 0) return -1;
     return relpt_parse_u64(seed, "seed", &o->seed);
 }
@@ -438,7 +442,8 @@ static PyMethodDef sampler_methods[] = {
 
 PyDoc_STRVAR(sampler_doc,
              "Sampler(corpus, tokens, *, seed, pairs, max_length, relation_exponent=1.0, distinct_relations=False, "
-             "p_blank=0.7, mlm_probability=0.15, input_weight=(1, 0, 0, 0, 0), prefetch=True)\n--\n\n"
+             "p_blank=0.7, mlm_probability=0.15, input_weight=(1, 0, 0, 0, 0), prefetch=True, "
+             "pairs_per_relation=1, role_blanks=False)\n--\n\n"
              "Draws the pairs of a step and builds its batch, the next one in a worker thread.");
 
 static PyType_Slot sampler_slots[] = {

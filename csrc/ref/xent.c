@@ -11,7 +11,7 @@ typedef enum role { EXCLUDED, NEGATIVE, POSITIVE } role;
 static role role_of(const rp_xent *x, int64_t r, int64_t c) {
     if (c == x->target[r]) return POSITIVE;
     if (x->skip != NULL && c == x->skip[r]) return EXCLUDED;
-    if (x->row_group == NULL || x->col_group == NULL || x->row_group[r] != x->col_group[c]) return NEGATIVE;
+    if (x->row_group == NULL || x->row_group[r] < 0 || x->row_group[r] != x->col_group[c]) return NEGATIVE;
     return x->supervised ? POSITIVE : EXCLUDED;
 }
 
@@ -67,7 +67,7 @@ rp_status rp_ref_softmax_xent(rp_dev *dev, float *logits, float *loss, int32_t *
         }
         summary row = summarize(z, x, r, C);
         loss[r] = (float)(row.lse - row.positive_sum / (double)row.positives);
-        correct[r] = row.largest == x->target[r];
+        correct[r] = role_of(x, r, row.largest) == POSITIVE;
         write_gradient(z, x, &row, r, C);
     }
     return RP_OK;

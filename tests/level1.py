@@ -1,0 +1,90 @@
+"""The structures of csrc/corpus.h, batch.h and sampler.h, for tests that call the C core below its Python types."""
+
+import ctypes
+
+import numpy as np
+
+INT32, INT64, DOUBLE = ctypes.c_int32, ctypes.c_int64, ctypes.c_double
+INT32S, INT64S, FLAGS = map(ctypes.POINTER, (INT32, INT64, ctypes.c_uint8))
+
+
+def structure(cls, values):
+    """A structure from a mapping of its fields; arrays become pointers into them."""
+    made = cls()
+    made.kept = values
+    for name, kind in cls._fields_:
+        value = values[name]
+        setattr(made, name, ctypes.cast(value.ctypes.data, kind) if isinstance(value, np.ndarray) else value)
+    return made
+
+
+class CorpusArrays(ctypes.Structure):
+    """rp_corpus_arrays."""
+
+    _fields_ = (
+        ("n", INT64),
+        ("n_ids", INT64),
+        ("ids", INT32S),
+        ("offsets", INT64S),
+        *((name, INT32S) for name in ("spans", "relation", "head_id", "tail_id", "head_type", "tail_type")),
+        ("n_relations", INT32),
+        ("n_types", INT32),
+        ("n_type_ids", INT64),
+        ("type_ids", INT32S),
+        ("type_offsets", INT64S),
+        ("vocab_size", INT32),
+    )
+
+    @classmethod
+    def of(cls, arrays):
+        sizes = {"n": len(arrays["relation"]), "n_ids": len(arrays["ids"])}
+        sizes |= {"n_types": len(arrays["type_offsets"]) - 1, "n_type_ids": len(arrays["type_ids"])}
+        return structure(cls, arrays | sizes)
+
+
+class Tokens(ctypes.Structure):
+    """rp_tokens."""
+
+    names = ("cls", "sep", "mask", "head_start", "head_end", "tail_start", "tail_end", "blank", "subject", "object")
+    _fields_ = (*((name, INT32) for name in (*names, "vocab_size")), ("special", FLAGS))
+
+    @classmethod
+    def of(cls, tokens):
+        return structure(cls, tokens | {"vocab_size": len(tokens["special"])})
+
+
+class SamplerOptions(ctypes.Structure):
+    """rp_sampler_options."""
+
+    _fields_ = (
+        ("seed", ctypes.c_uint64),
+        ("pairs", INT64),
+        ("max_length", INT64),
+        ("relation_exponent", DOUBLE),
+        ("distinct_relations", ctypes.c_bool),
+        ("p_blank", DOUBLE),
+        ("mlm_probability", DOUBLE),
+        ("input_weight", DOUBLE * 5),
+        ("prefetch", ctypes.c_bool),
+        ("pairs_per_relation", INT64),
+        ("role_blanks", ctypes.c_bool),
+    )
+
+
+class Batch(ctypes.Structure):
+    """rp_batch."""
+
+    arrays = ("ids", "pos", "sequence", "cu_seqlens", "sample", "head", "tail", "relation", "mlm_row", "mlm_label")
+    _fields_ = (
+        *((name, INT32) for name in ("S", "T", "M", "max_len", "S_capacity", "T_capacity")),
+        *((name, INT32S) for name in arrays),
+        ("truncated", INT64),
+        ("truncated_mentions", INT64),
+        ("memory", ctypes.c_void_p),
+    )
+
+    def dict(self):
+        """The arrays as lists."""
+        counts = {"cu_seqlens": self.S + 1, **dict.fromkeys(("ids", "pos", "sequence"), self.T)}
+        counts |= dict.fromkeys(("mlm_row", "mlm_label"), self.M)
+        return {name: getattr(self, name)[: counts.get(name, self.S)] for name in self.arrays}

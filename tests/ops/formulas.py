@@ -1,0 +1,243 @@
+"""The operations as plain NumPy formulas in float64, written from the contracts in ops.h.
+
+Each takes the arguments of a call (and ignores what it does not need) and returns {output: array}.
+"""
+
+import math
+
+import numpy as np
+
+from . import philox
+
+
+def wide(array):
+    return np.asarray(array, np.float64)
+
+
+# -- linear, embedding, dropout ------------------------------------------------------------------------------------
+
+
+def linear_forward(inp, weight, bias, **_):
+    out = wide(inp) @ wide(weight).T
+    return {"out": out if bias is None else out + wide(bias)}
+
+
+def linear_backward(dinp, dweight, dbias, dout, inp, weight, accumulate, **_):
+    out = {}
+    if dinp is not None:
+        out["dinp"] = wide(dout) @ wide(weight) + (wide(dinp) if accumulate else 0.0)
+    if dweight is not None:
+        out["dweight"] = wide(dweight) + wide(dout).T @ wide(inp)
+    if dbias is not None:
+        out["dbias"] = wide(dbias) + wide(dout).sum(axis=0)
+    return out
+
+
+def linear_gelu_forward(inp, weight, bias, **_):
+    pre = linear_forward(inp, weight, bias)["out"]
+    return {"pre": pre, "act": gelu_forward(pre)["out"]}
+
+
+def embed_forward(ids, pos, word, position, type, **_):
+    return {"out": wide(word)[ids] + wide(position)[pos] + wide(type)}
+
+
+def embed_backward(dword, dposition, dtype, dout, ids, pos, **_):
+    dword, dposition = wide(dword).copy(), wide(dposition).copy()
+    np.add.at(dword, ids, wide(dout))
+    np.add.at(dposition, pos, wide(dout))
+    return {"dword": dword, "dposition": dposition, "dtype": wide(dtype) + wide(dout).sum(axis=0)}
+
+
+def dropout_mask(d, T, H):
+    """(T,H) of 0 and 1 / (1 - p)."""
+    if d.threshold == 0:
+        return np.ones((T, H))
+    masks = [philox.keep(d, d.sample[d.sequence[t]], [d.pos[t]], H)[0] for t in range(T)]
+    return np.array(masks).reshape(T, H)
+
+
+def dropout_forward(inp, d, T, H, **_):
+    return {"out": wide(inp) * dropout_mask(d, T, H)}
+
+
+def add_forward(a, b, **_):
+    return {"out": a + b}  # one rounding: the same float32 everywhere
+
+
+# -- layer normalisation -------------------------------------------------------------------------------------------
+
+
+def layernorm_forward(inp, gamma, beta, eps, **_):
+    x = wide(inp)
+    mean, rstd = x.mean(axis=1), 1 / np.sqrt(x.var(axis=1) + np.float32(eps))
+    return {"out": (x - mean[:, None]) * rstd[:, None] * wide(gamma) + wide(beta), "mean": mean, "rstd": rstd}
+
+
+def layernorm_backward(dgamma, dbeta, dout, inp, mean, rstd, gamma, H, **_):
+    """By the Jacobian of the normalisation of each row: rstd (1 - 1/H - n n^T / H)."""
+    n = (wide(inp) - wide(mean)[:, None]) * wide(rstd)[:, None]
+    dn = wide(dout) * wide(gamma)
+    jacobian = np.eye(H) - 1 / H - n[:, :, None] * n[:, None, :] / H
+    return {
+        "dinp": np.einsum("tij,tj->ti", jacobian, dn) * wide(rstd)[:, None],
+        "dgamma": wide(dgamma) + (wide(dout) * n).sum(axis=0),
+        "dbeta": wide(dbeta) + wide(dout).sum(axis=0),
+    }
+
+
+def residual_layernorm_forward(inp, residual, gamma, beta, d, eps, T, H, **_):
+    total = dropout_forward(inp, d, T, H)["out"] + wide(residual)
+    return {"sum": total, **layernorm_forward(total, gamma, beta, eps)}
+
+
+def residual_layernorm_backward(dgamma, dbeta, dout, sum, mean, rstd, gamma, d, T, H, **_):
+    grads = layernorm_backward(dgamma, dbeta, dout, sum, mean, rstd, gamma, H)
+    dresidual = grads.pop("dinp")
+    return {"dinp": dresidual * dropout_mask(d, T, H), "dresidual": dresidual, **grads}
+
+
+# -- GELU ----------------------------------------------------------------------------------------------------------
+
+
+def normal_cdf(x):
+    return np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)), otypes=[np.float64])(x)
+
+
+def gelu_forward(inp, **_):
+    return {"out": wide(inp) * normal_cdf(wide(inp))}
+
+
+def gelu_backward(dout, inp, **_):
+    x = wide(inp)
+    return {"dinp": wide(dout) * (normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi))}
+
+
+# -- attention -----------------------------------------------------------------------------------------------------
+
+
+def _heads(qkv, cu_seqlens, d, S, A, D):
+    """For each head of each sequence: its rows, its columns in (T,H), q, k, v (n,D) and the mask (n,n)."""
+    H = A * D
+    for s in range(S):
+        tokens = slice(cu_seqlens[s], cu_seqlens[s + 1])
+        n = tokens.stop - tokens.start
+        for a in range(A):
+            columns = slice(a * D, (a + 1) * D)
+            q, k, v = (wide(qkv[tokens, part * H : (part + 1) * H][:, columns]) for part in range(3))
+            sample = 0 if d.sample is None else d.sample[s]
+            yield a, tokens, columns, q, k, v, philox.keep(d, sample, a * 65536 + np.arange(n), n)
+
+
+def attention_forward(qkv, cu_seqlens, d, S, T, A, D, **_):
+    out, lse = np.empty((T, A * D)), np.empty((A, T))
+    for a, tokens, columns, q, k, v, mask in _heads(qkv, cu_seqlens, d, S, A, D):
+        scores = q @ k.T / math.sqrt(D)
+        largest = scores.max(axis=1, keepdims=True)
+        weights = np.exp(scores - largest)
+        total = weights.sum(axis=1, keepdims=True)
+        out[tokens, columns] = (weights / total * mask) @ v
+        lse[a, tokens] = (largest + np.log(total))[:, 0]
+    return {"out": out, "lse": lse}
+
+
+def attention_backward(dout, qkv, cu_seqlens, d, S, T, A, D, **_):
+    """From the inputs alone, without out and lse."""
+    dqkv, H = np.empty((T, 3 * A * D)), A * D
+    for _a, tokens, columns, q, k, v, mask in _heads(qkv, cu_seqlens, d, S, A, D):
+        scores = q @ k.T / math.sqrt(D)
+        p = np.exp(scores - scores.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        g = wide(dout[tokens, columns])
+        dp = g @ v.T * mask
+        ds = p * (dp - (p * dp).sum(axis=1, keepdims=True)) / math.sqrt(D)
+        for part, value in enumerate((ds @ k, ds.T @ q, (p * mask).T @ g)):
+            dqkv[tokens, part * H : (part + 1) * H][:, columns] = value
+    return {"dqkv": dqkv}
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+
+def rows_gather(out, inp, rows, H, **_):
+    out = out.copy()
+    out[:, :H] = inp[rows]
+    return {"out": out}
+
+
+def rows_scatter_add(dinp, dout, rows, H, **_):
+    dinp = dinp.copy()
+    for r, row in enumerate(rows):  # float32, in this order
+        dinp[row] += dout[r, :H]
+    return {"dinp": dinp}
+
+
+def mean_forward(out, inp, cu_seqlens, S, H, **_):
+    out = wide(out).copy()
+    for s in range(S):
+        out[s, :H] = wide(inp[cu_seqlens[s] : cu_seqlens[s + 1]]).mean(axis=0)
+    return {"out": out}
+
+
+def mean_backward(dinp, dout, cu_seqlens, H, **_):
+    lengths = np.diff(cu_seqlens)
+    return {"dinp": wide(dinp) + np.repeat(wide(dout[:, :H]) / lengths[:, None], lengths, axis=0)}
+
+
+def normalize_forward(inp, **_):
+    norm = np.maximum(np.sqrt((wide(inp) ** 2).sum(axis=1)), 1e-12)
+    return {"out": wide(inp) / norm[:, None], "norm": norm}
+
+
+def normalize_backward(dout, out, norm, **_):
+    along = (wide(out) * wide(dout)).sum(axis=1, keepdims=True)
+    return {"dinp": (wide(dout) - wide(out) * along) / wide(norm)[:, None]}
+
+
+# -- losses and optimiser ------------------------------------------------------------------------------------------
+
+
+def xent_sets(x, R, C):
+    """(candidates, positives): bool (R,C) each, of the rows that are counted."""
+    target = np.arange(C) == np.asarray(x.target)[:, None]
+    candidates, positives = np.ones((R, C), bool), target.copy()
+    if x.skip is not None:
+        candidates &= np.arange(C) != np.asarray(x.skip)[:, None]
+    if x.row_group is not None:
+        row_group = np.asarray(x.row_group)[:, None]
+        same = (row_group == np.asarray(x.col_group)) & (row_group >= 0)
+        if x.supervised:
+            positives |= same & candidates
+        else:
+            candidates &= ~same | target
+    counted = (np.asarray(x.target) >= 0)[:, None]
+    return candidates & counted, positives & counted
+
+
+def softmax_xent(logits, x, R, C, **_):
+    candidates, positives = xent_sets(x, R, C)
+    out = {"logits": np.zeros((R, C)), "loss": np.zeros(R), "correct": np.zeros(R, np.int32)}
+    for r in range(R):
+        chosen = np.flatnonzero(candidates[r])
+        if len(chosen) == 0:
+            continue
+        z = np.float64(np.float32(x.scale)) * wide(logits[r, chosen])
+        log_p = z - z.max() - np.log(np.exp(z - z.max()).sum())
+        q = positives[r, chosen] / positives[r].sum()  # the wanted distribution
+        out["loss"][r] = -(q * log_p).sum()
+        out["correct"][r] = positives[r, chosen[np.argmax(z)]]
+        out["logits"][r, chosen] = x.weight * x.scale * (np.exp(log_p) - q)
+    return out
+
+
+def sum_squares(inp, **_):
+    return {"out": np.array([math.fsum(wide(inp) ** 2)])}
+
+
+def adamw_update(param, m, v, grad, h, **_):
+    value = {name: np.float64(np.float32(number)) for name, number in vars(h).items()}
+    g = value["grad_scale"] * wide(grad)
+    m = value["beta1"] * wide(m) + (1 - value["beta1"]) * g
+    v = value["beta2"] * wide(v) + (1 - value["beta2"]) * g**2
+    step = (m / value["correction1"]) / (np.sqrt(v / value["correction2"]) + value["eps"])
+    return {"param": wide(param) * (1 - value["lr"] * value["weight_decay"]) - value["lr"] * step, "m": m, "v": v}

@@ -1,0 +1,179 @@
+"""What ops.h promises beside the numbers: memory, failures, the registry, results that are not finite."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from .cases import all_cases, cases_of
+from .harness import STATE, VALUE, Device, OpError, backends, cpu_levels, library, message, signatures
+
+pytestmark = pytest.mark.core
+
+ALIGN = 256
+
+
+@pytest.fixture(params=backends())
+def dev(request):
+    with Device(request.param, num_threads=2) as device:
+        yield device
+
+
+@pytest.mark.parametrize("name", backends())
+def test_a_table_bears_the_name_it_is_found_by(name):
+    with Device(name) as device:
+        assert device.name == name
+
+
+def test_cpu_is_one_of_the_levels():
+    with Device("cpu") as device:
+        assert device.name in cpu_levels()
+
+
+def test_every_slot_is_filled(dev):
+    assert len(signatures()) > 25
+    for op in signatures():
+        assert dev.function(op)
+    assert not library().rp_ops_slot(dev.struct.ops, b"no_such_operation")
+
+
+@pytest.mark.parametrize("name", ["", "re", "cpu/", "cpu/z80", "gpu"])
+def test_unknown_back_end_is_refused_with_the_reason(name):
+    assert not library().rp_ops_find(name.encode())
+    with pytest.raises(OpError) as caught:
+        Device(name)
+    assert caught.value.code == STATE
+    assert message()
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, 1 << 20])
+def test_number_of_threads_is_checked(num_threads):
+    with pytest.raises(OpError, match="num_threads") as caught:
+        Device("ref", num_threads)
+    assert caught.value.code == VALUE
+
+
+# -- memory --------------------------------------------------------------------------------------------------------
+
+
+def test_memory_comes_zeroed_and_aligned(dev):
+    for size in (0, 1, 255, 256, 100_001):
+        for _ in range(3):  # memory that is used again is not zero by luck
+            address = dev.alloc(size)
+            assert address
+            assert address % ALIGN == 0
+            content = np.full(size, 7, np.uint8)
+            dev.raw("download", content.ctypes.data, address, size)
+            assert not content.any()
+            content[:] = 255
+            dev.raw("upload", address, content.ctypes.data, size)
+            dev.raw("release", address)
+    dev.raw("release", None)
+
+
+def test_upload_zero_download(dev):
+    sent = np.arange(100, dtype=np.uint8) + 1
+    address = dev.alloc(100)
+    dev.raw("upload", address, sent.ctypes.data, 100)
+    dev.raw("zero", address + 10, 20)
+    dev.raw("zero", None, 0)
+    dev.raw("upload", None, None, 0)
+    dev.raw("download", None, None, 0)
+    got = np.empty(100, np.uint8)
+    dev.raw("download", got.ctypes.data, address, 100)
+    dev.raw("release", address)
+    sent[10:30] = 0
+    assert np.array_equal(got, sent)
+
+
+def test_reserve_grows_and_never_shrinks(dev):
+    assert dev.struct.scratch_bytes == 0
+    dev.raw("reserve", 1000)
+    first = dev.struct.scratch
+    assert dev.struct.scratch_bytes >= 1000
+    assert first % ALIGN == 0
+    dev.raw("reserve", 10)
+    assert dev.struct.scratch == first
+    assert dev.struct.scratch_bytes >= 1000
+    dev.raw("reserve", 5_000_000)
+    assert dev.struct.scratch_bytes >= 5_000_000
+    ctypes.memset(dev.struct.scratch, 1, 5_000_000)
+
+
+@pytest.mark.parametrize("op", ["alloc", "reserve", "zero", "upload", "download"])
+def test_negative_sizes_are_refused(dev, op):
+    out = ctypes.c_void_p()
+    leading = {"alloc": [ctypes.addressof(out)], "reserve": [], "zero": [None]}.get(op, [None, None])
+    with pytest.raises(OpError, match="-1") as caught:
+        dev.raw(op, *leading, -1)
+    assert caught.value.code == VALUE
+
+
+def test_memory_that_cannot_be_had(dev):
+    with pytest.raises(OpError, match=str(1 << 60)):
+        dev.alloc(1 << 60)
+    with pytest.raises(OpError):
+        dev.raw("reserve", 1 << 60)
+    assert dev.struct.scratch_bytes == 0
+
+
+# -- failures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
+def test_without_scratch_an_operation_refuses_or_needs_none(dev, case):
+    """A refusal has to come before the first write: Device.call checks the outputs then."""
+    try:
+        got, refusal = case.run(dev), None
+    except OpError as error:
+        refusal = error
+    if refusal is not None:
+        assert refusal.code == STATE
+        assert "scratch" in str(refusal)
+        return
+    dev.set_scratch(case.scratch)
+    case.check(got, case.run(dev), "without scratch")
+
+
+def test_ref_attention_states_the_scratch_it_lacks():
+    with Device("ref") as ref:
+        for case in cases_of("attention_forward", "attention_backward"):
+            if case.arguments["T"] > 0:
+                with pytest.raises(OpError, match=r"needs \d+ bytes of scratch, 0 are reserved"):
+                    case.run(ref)
+
+
+# -- results that are not finite -----------------------------------------------------------------------------------
+
+POISONED = {
+    "linear_forward": ("inp", "out"),
+    "linear_backward": ("dout", "dinp"),
+    "embed_forward": ("type", "out"),
+    "add_forward": ("a", "out"),
+    "layernorm_forward": ("inp", "out"),
+    "layernorm_backward": ("dout", "dinp"),
+    "gelu_forward": ("inp", "out"),
+    "gelu_backward": ("inp", "dinp"),
+    "attention_forward": ("qkv", "out"),
+    "attention_backward": ("dout", "dqkv"),
+    "mean_forward": ("inp", "out"),
+    "normalize_forward": ("inp", "out"),
+    "softmax_xent": ("logits", "loss"),
+    "sum_squares": ("inp", "out"),
+    "adamw_update": ("grad", "param"),
+    "linear_gelu_forward": ("inp", "act"),
+    "residual_layernorm_forward": ("residual", "out"),
+}
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf], ids=["nan", "inf"])
+@pytest.mark.parametrize("op", POISONED)
+def test_a_value_that_is_not_finite_is_not_hidden(dev, op, poison):
+    """The training loop looks at the loss and at the gradients' norm: NaN must reach them."""
+    source, result = POISONED[op]
+    case = max(cases_of(op), key=lambda case: case.arguments[source].size)
+    dev.set_scratch(case.scratch)
+    poisoned = case.arguments[source].copy()
+    poisoned.flat[poisoned.size // 2] = poison
+    got = dev.call(op, **{**case.arguments, source: poisoned})
+    assert not np.isfinite(got[result]).all()

@@ -1,0 +1,98 @@
+"""The cpu back end against the reference, at every instruction-set level that this build and machine have."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from .cases import all_cases, cases_of
+from .harness import Device, Same, backends, cpu_levels
+
+pytestmark = pytest.mark.core
+
+
+@functools.cache
+def device(backend, num_threads):
+    return Device(backend, num_threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_devices():
+    yield
+    for backend in backends():
+        for num_threads in (1, 2, 4):
+            device(backend, num_threads).close()
+    device.cache_clear()
+
+
+def run(case, backend, num_threads):
+    opened = device(backend, num_threads)
+    opened.set_scratch(case.scratch)
+    return case.run(opened)
+
+
+@functools.cache
+def reference(case):
+    return run(case, "ref", 1)
+
+
+@pytest.mark.parametrize("level", cpu_levels())
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
+def test_cpu_agrees_with_ref(case, level):
+    case.check(run(case, level, 2), reference(case), level)
+
+
+@pytest.mark.parametrize("level", cpu_levels())
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
+def test_bytes_do_not_depend_on_the_number_of_threads(case, level):
+    alone = run(case, level, 1)
+    for num_threads in (2, 4):
+        together = run(case, level, num_threads)
+        for name, value in alone.items():
+            assert value.tobytes() == together[name].tobytes(), f"{name} differs with {num_threads} threads"
+
+
+def linear_gelu_forward(dev, act, pre, **rest):
+    pre = dev.call("linear_forward", out=pre, **rest)["out"]
+    act = dev.call("gelu_forward", out=act, inp=pre, N=pre.size)["out"]
+    return {"pre": pre, "act": act}
+
+
+def residual_layernorm_forward(dev, out, sum, mean, rstd, inp, residual, gamma, beta, d, eps, T, H):
+    dropped = dev.call("dropout_forward", out=np.full_like(inp, np.nan), inp=inp, d=d, T=T, H=H)["out"]
+    total = dev.call("add_forward", out=np.full_like(inp, np.nan), a=dropped, b=residual, N=T * H)["out"]
+    norm = dict(out=out, mean=mean, rstd=rstd, inp=total, gamma=gamma, beta=beta, eps=eps, T=T, H=H)
+    return {"sum": total, **dev.call("layernorm_forward", **norm)}
+
+
+def residual_layernorm_backward(dev, dinp, dresidual, sum, d, T, H, **rest):
+    grads = dev.call("layernorm_backward", dinp=dresidual, inp=sum, T=T, H=H, **rest)
+    dresidual = grads.pop("dinp")
+    dropped = dev.call("dropout_forward", out=dinp, inp=dresidual, d=d, T=T, H=H)["out"]
+    return {"dinp": dropped, "dresidual": dresidual, **grads}
+
+
+COMPOSITIONS = {f.__name__: f for f in (linear_gelu_forward, residual_layernorm_forward, residual_layernorm_backward)}
+
+
+@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize("case", cases_of(*COMPOSITIONS), ids=lambda case: case.id)
+def test_coarse_operation_is_its_composition(case, backend):
+    arguments = {name: None if isinstance(value, Same) else value for name, value in case.arguments.items()}
+    got = run(case, backend, 2)
+    case.check(got, COMPOSITIONS[case.op](device(backend, 2), **arguments), backend)
+
+
+def elementary_operations(case):
+    """The product of a case's sizes: of every token with every output and input, or the like."""
+    a = dict(case.arguments)
+    if "cu_seqlens" in a:
+        a["T"] = int(a["cu_seqlens"][-1])
+    return math.prod(a.get(size, 1) for size in "TRNHIOCAD")
+
+
+@pytest.mark.parametrize("op", sorted({case.op for case in all_cases()}))
+def test_an_operation_has_a_case_that_is_large_enough_for_threads(op):
+    """A back end runs small inputs on one thread, which proves nothing about several."""
+    assert max(map(elementary_operations, cases_of(op))) >= 1 << 15

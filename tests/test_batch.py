@@ -1,0 +1,313 @@
+"""Corpus checks, the five input settings, the window, and slices of a batch."""
+
+import ctypes
+
+import numpy as np
+import pytest
+from corpora import CM, CT, OC, OM, OT, TOKENS, VOCAB, arrays_of, build, parts_of, random_arrays, sentence, sequences
+from level1 import Batch
+
+from relpt import _core
+
+pytestmark = pytest.mark.core
+
+SETTINGS = {"C+M": CM, "C+T": CT, "OnlyC": OC, "OnlyM": OM, "OnlyT": OT}
+
+
+def build_core(arrays, setting, max_length, rows=None, blanks=None, tokens=TOKENS):
+    rows = np.arange(len(arrays["relation"])) if rows is None else np.asarray(rows)
+    return _core.build_batch(_core.Corpus(**arrays), tokens, rows.astype(np.int64), setting, max_length, blanks)
+
+
+def check_against_oracle(arrays, setting, max_length, blanks=None):
+    batch = build_core(arrays, setting, max_length, blanks=blanks)
+    n = len(arrays["relation"])
+    expected = [
+        build(arrays, row, setting, max_length, (False, False) if blanks is None else blanks[row]) for row in range(n)
+    ]
+    assert sequences(batch) == [ids for ids, *_ in expected]
+    starts = batch["cu_seqlens"][:-1]
+    np.testing.assert_array_equal(batch["head"] - starts, [head for _, head, _, _ in expected])
+    np.testing.assert_array_equal(batch["tail"] - starts, [tail for _, _, tail, _ in expected])
+    assert batch["truncated"] == sum(cut > 0 for *_, cut in expected)
+    assert batch["truncated_mentions"] == sum(cut > 1 for *_, cut in expected)
+    return batch
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("max_length", [16, 17, 23, 40, 512])
+def test_random_sentences_equal_the_oracle(setting, max_length):
+    for seed in range(3):
+        arrays = random_arrays(seed)
+        blanks = np.random.default_rng(seed).integers(0, 2, (len(arrays["relation"]), 2)).astype(np.uint8)
+        check_against_oracle(arrays, setting, max_length, blanks)
+        check_against_oracle(arrays, setting, max_length)
+
+
+@pytest.mark.parametrize("max_length", [16, 19])
+def test_every_proportion_of_parts_equals_the_oracle(max_length):
+    rng = np.random.default_rng(0)
+    outer, mentions = (0, 1, 2, 5, 9, 14), (1, 2, 4, 5, 6, 9, 14)
+    parts = [
+        sentence(rng, left, first, middle, second, right)
+        for left in outer
+        for right in outer
+        for middle in outer
+        for first in mentions
+        for second in mentions
+    ]
+    arrays = arrays_of(parts)
+    batch = check_against_oracle(arrays, CM, max_length)
+    assert 0 < batch["truncated_mentions"] < batch["truncated"] < len(parts)
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_markers_and_mentions_survive_any_window(setting):
+    """Said without the oracle: what the window promises to whoever reads the vectors of the markers."""
+    arrays = random_arrays(5, longest=60)
+    for max_length in (16, 24, 48):
+        batch = build_core(arrays, setting, max_length)
+        for row, ids in enumerate(sequences(batch)):
+            left, first, middle, second, right, tail_first = parts_of(arrays, row, setting)
+            total = sum(map(len, (left, first, middle, second, right))) + 6
+            assert len(ids) == min(total, max_length)  # no room is wasted
+            assert ids[0] == TOKENS["cls"]
+            assert ids[-1] == TOKENS["sep"]
+            head, tail = (first, second) if not tail_first else (second, first)
+            for name, mention in (("head", head), ("tail", tail)):
+                assert ids.count(TOKENS[f"{name}_start"]) == ids.count(TOKENS[f"{name}_end"]) == 1
+                kept = ids[ids.index(TOKENS[f"{name}_start"]) + 1 : ids.index(TOKENS[f"{name}_end"])]
+                assert len(kept) >= 1
+                assert kept == mention[: len(kept)]
+                assert len(first) + len(second) + 6 > max_length or kept == mention
+            assert (ids.index(TOKENS["tail_start"]) < ids.index(TOKENS["head_start"])) == tail_first
+
+
+def test_packing():
+    arrays = random_arrays(1)
+    batch = build_core(arrays, CM, 32, rows=[5, 3, 3, 0])
+    lengths = np.diff(batch["cu_seqlens"])
+    assert batch["cu_seqlens"][0] == 0
+    assert batch["max_len"] == lengths.max()
+    np.testing.assert_array_equal(batch["pos"], np.concatenate([np.arange(n) for n in lengths]))
+    np.testing.assert_array_equal(batch["sequence"], np.repeat(np.arange(4), lengths))
+    np.testing.assert_array_equal(batch["sample"], np.arange(4))
+    np.testing.assert_array_equal(batch["relation"], arrays["relation"][[5, 3, 3, 0]])
+    np.testing.assert_array_equal(batch["ids"][batch["head"]], TOKENS["head_start"])
+    np.testing.assert_array_equal(batch["ids"][batch["tail"]], TOKENS["tail_start"])
+    assert len(batch["mlm_row"]) == len(batch["mlm_label"]) == 0
+    assert all(batch[name].dtype == np.int32 for name in batch if isinstance(batch[name], np.ndarray))
+
+
+def test_only_mentions_puts_the_head_first():
+    arrays = arrays_of([([50, 51, 52, 53], [2, 4, 0, 1])])
+    t = TOKENS
+    wanted = [t["cls"], t["head_start"], 52, 53, t["head_end"], t["tail_start"], 50, t["tail_end"], t["sep"]]
+    assert build_core(arrays, OM, 16)["ids"].tolist() == wanted
+
+
+def test_blanks_leave_the_other_settings_alone():
+    arrays = random_arrays(2, n=50)
+    blanks = np.ones((50, 2), np.uint8)
+    for setting in (CT, OC, OT):
+        with_blanks, without = (build_core(arrays, setting, 64, blanks=b)["ids"] for b in (blanks, None))
+        np.testing.assert_array_equal(with_blanks, without)
+
+
+def test_an_empty_corpus_is_one():
+    assert len(_core.Corpus(**arrays_of([]))) == 0
+
+
+def good():
+    return arrays_of(
+        [([30, 31, 32, 33], [0, 1, 2, 4]), ([40, 41, 42], [2, 3, 0, 1]), ([50, 51], [0, 1, 1, 2])],
+        relation=[0, 1, 1],
+        n_relations=2,
+        types=[[0, 1], [1, -1], [0, 0]],
+        type_names=[[60], [61, 62]],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value", "message"),
+    [
+        ("ids", 5, VOCAB, r"row 1: ids\[1\] is 200; expected 0 .. 199 \(vocab_size is 200\)"),
+        ("ids", 0, -1, r"row 0: ids\[0\] is -1"),
+        ("offsets", 0, 1, "row 0: offsets begins at 1; expected 0"),
+        ("offsets", 2, 3, "row 1: offsets ends at 3; expected 4 .. 9"),
+        ("offsets", 1, 10, "row 0: offsets ends at 10; expected 0 .. 9"),
+        ("offsets", 3, 8, "offsets ends at 8; expected the 9 word pieces given"),
+        ("spans", (1, 1), 4, r"row 1: spans: the head is \[2, 4\); expected 0 <= start < end <= 3"),
+        ("spans", (1, 2), -1, r"row 1: spans: the tail is \[-1, 1\)"),
+        ("spans", (2, 0), 1, r"row 2: spans: the head is \[1, 1\)"),
+        ("spans", (0, 1), 3, r"row 0: spans: the head \[0, 3\) and the tail \[2, 4\) overlap"),
+        ("spans", (1, 3), 3, r"row 1: spans: the head \[2, 3\) and the tail \[0, 3\) overlap"),
+        ("relation", 1, 2, "row 1: relation is 2; expected 0 .. 1"),
+        ("relation", 2, -1, "row 2: relation is -1; expected 0 .. 1"),
+        ("head_id", 0, -2, "row 0: head_id is -2"),
+        ("tail_id", 1, -2, "row 1: tail_id is -2"),
+        ("head_type", 0, 2, "row 0: head_type is 2; expected -1 .. 1"),
+        ("tail_type", 2, -2, "row 2: tail_type is -2; expected -1 .. 1"),
+        ("type_ids", 1, VOCAB, r"type 1: type_ids\[0\] is 200"),
+        ("type_offsets", 1, 0, "type 0: type_offsets: its name has no word pieces"),
+        ("type_offsets", 2, 4, "type 1: type_offsets ends at 4; expected 1 .. 3"),
+    ],
+)
+def test_corpus_names_the_row_and_the_field(name, index, value, message):
+    arrays = good()
+    _core.Corpus(**arrays)
+    arrays[name][index] = value
+    with pytest.raises(ValueError, match=message):
+        _core.Corpus(**arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("spans", np.zeros((3, 2)), ValueError, r"spans: .* int32 array of shape \(3, 4\), got float64 \(3, 2\)"),
+        (
+            "ids",
+            np.zeros(9, np.int64),
+            ValueError,
+            r"ids: expected a C-contiguous int32 array of shape \(n,\), got int64 \(9,\)",
+        ),
+        ("ids", np.zeros(18, np.int32)[::2], ValueError, r"got int32 \(9,\), which is not C-contiguous"),
+        ("ids", np.zeros(9, ">i4"), ValueError, r"ids: .*, got >i4 \(9,\)"),
+        ("relation", [0, 1, 1], TypeError, r"relation: .* of shape \(3,\), got an object of type list"),
+        ("head_id", np.zeros(2, np.int32), ValueError, r"head_id: .* of shape \(3,\), got int32 \(2,\)"),
+        ("offsets", np.zeros(0, np.int64), ValueError, "offsets has 0 elements"),
+        ("n_relations", 0, ValueError, "n_relations is 0; expected at least 1"),
+        ("vocab_size", -1, ValueError, "vocab_size is -1; expected at least 1"),
+        ("vocab_size", 2**40, ValueError, "vocab_size is 1099511627776; expected a 32-bit integer"),
+        ("vocab_size", 1.5, TypeError, "float"),
+    ],
+)
+def test_corpus_names_the_argument(name, value, error, message):
+    with pytest.raises(error, match=message):
+        _core.Corpus(**{**good(), name: value})
+
+
+def test_corpus_reads_read_only_arrays():
+    arrays = good()
+    for array in arrays.values():
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
+    assert len(_core.Corpus(**arrays)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": [0, 3]}, "row 3 is not in the corpus; expected 0 .. 2"),
+        ({"rows": [-1]}, "row -1 is not in the corpus"),
+        ({"rows": []}, "a batch of 0 sequences"),
+        ({"max_length": 15}, "max_length is 15; expected 16 .. 65535"),
+        ({"max_length": 65536}, "max_length"),
+        ({"setting": 5}, r"input is 5; expected 0 .. 4 \(C\+M, C\+T, OnlyC, OnlyM, OnlyT\)"),
+        ({"setting": -1}, "input is -1"),
+        ({"setting": CT, "rows": [0, 1]}, r"row 1: tail_type is -1 \(unknown\)"),
+        ({"setting": OT, "rows": [1]}, r"row 1: tail_type is -1 \(unknown\)"),
+        ({"tokens": {**TOKENS, "blank": VOCAB}}, "tokens: blank is 200; expected 0 .. 199"),
+        ({"tokens": {**TOKENS, "blank": 50}}, r"tokens: special\[50\] is 0, but blank has this id"),
+        ({"tokens": {k: v for k, v in TOKENS.items() if k != "mask"}}, 'tokens: there is no "mask"'),
+        ({"tokens": {k: v for k, v in TOKENS.items() if k != "special"}}, 'tokens: there is no "special"'),
+        ({"tokens": {**TOKENS, "special": np.ones(9)}}, r"special: expected a C-contiguous uint8 array"),
+        ({"blanks": np.zeros((2, 2), np.uint8)}, r"blanks: .* of shape \(3, 2\), got uint8 \(2, 2\)"),
+    ],
+)
+def test_build_batch_names_what_is_wrong(change, message):
+    options = {"setting": CM, "max_length": 32, **change}
+    with pytest.raises(ValueError, match=message):
+        build_core(good(), **options)
+
+
+def test_build_batch_wants_a_corpus():
+    with pytest.raises(TypeError, match=r"corpus: expected a .*Corpus.*, got .*dict"):
+        _core.build_batch({}, TOKENS, np.zeros(1, np.int64), CM, 32)
+
+
+@pytest.fixture
+def library():
+    library = ctypes.CDLL(_core.__file__)
+    library.rp_message.restype = ctypes.c_char_p
+    library.rp_batch_new.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    library.rp_batch_clear.argtypes = library.rp_batch_free.argtypes = (ctypes.c_void_p,)
+    library.rp_batch_slice.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
+    return library
+
+
+@pytest.fixture
+def new_batch(library):
+    made = []
+
+    def new(sequences, tokens):
+        made.append(ctypes.POINTER(Batch)())
+        assert library.rp_batch_new(ctypes.byref(made[-1]), sequences, tokens) == 0
+        return made[-1].contents
+
+    yield new
+    for batch in made:
+        library.rp_batch_free(batch)
+
+
+def fill(batch, source):
+    batch.S, batch.T, batch.M = len(source["sample"]), len(source["ids"]), len(source["mlm_row"])
+    for name in Batch.arrays:
+        ctypes.memmove(getattr(batch, name), source[name].ctypes.data, source[name].nbytes)
+
+
+def test_slices_are_batches_of_their_own(library, new_batch):
+    corpus = _core.Corpus(**random_arrays(3))
+    whole = _core.Sampler(corpus, TOKENS, seed=1, pairs=6, max_length=24, prefetch=False, mlm_probability=0.3).batch(0)
+    batch, part = new_batch(12, 12 * 24), new_batch(12, 12 * 24)
+    fill(batch, whole)
+    for first in range(12):
+        for last in range(first + 1, 13):
+            assert library.rp_batch_slice(ctypes.byref(part), ctypes.byref(batch), first, last) == 0
+            t0, t1 = whole["cu_seqlens"][[first, last]]
+            masked = (whole["mlm_row"] >= t0) & (whole["mlm_row"] < t1)
+            wanted = {name: whole[name][t0:t1] for name in ("ids", "pos")}
+            wanted |= {name: whole[name][first:last] for name in ("sample", "relation")}
+            wanted |= {name: whole[name][first:last] - t0 for name in ("head", "tail")}
+            wanted["sequence"] = whole["sequence"][t0:t1] - first
+            wanted["cu_seqlens"] = whole["cu_seqlens"][first : last + 1] - t0
+            wanted["mlm_row"], wanted["mlm_label"] = whole["mlm_row"][masked] - t0, whole["mlm_label"][masked]
+            found = part.dict()
+            assert found == {name: wanted[name].tolist() for name in found}
+            assert part.max_len == np.diff(whole["cu_seqlens"])[first:last].max()
+
+
+def test_a_slice_can_be_used_as_a_batch_again(library, new_batch):
+    corpus = _core.Corpus(**random_arrays(3))
+    whole = _core.Sampler(corpus, TOKENS, seed=1, pairs=2, max_length=24, prefetch=False).batch(0)
+    batch, part = new_batch(4, 96), new_batch(4, 96)
+    own = [ctypes.addressof(getattr(part, name).contents) for name in Batch.arrays]
+    fill(batch, whole)
+    assert library.rp_batch_slice(ctypes.byref(part), ctypes.byref(batch), 1, 3) == 0
+    library.rp_batch_clear(ctypes.byref(part))
+    assert [ctypes.addressof(getattr(part, name).contents) for name in Batch.arrays] == own
+    assert (part.S, part.T, part.M, part.max_len, part.cu_seqlens[0]) == (0, 0, 0, 0, 0)
+
+
+def test_slices_out_of_range_and_too_large_are_refused(library, new_batch):
+    corpus = _core.Corpus(**random_arrays(3))
+    whole = _core.Sampler(corpus, TOKENS, seed=1, pairs=2, max_length=24, prefetch=False).batch(0)
+    batch, narrow, short = new_batch(4, 96), new_batch(4, 10), new_batch(1, 96)
+    fill(batch, whole)
+    for target, first, last, message in (
+        (batch, 0, 5, b"slice [0, 5) of a batch of 4 sequences"),
+        (batch, 2, 2, b"slice [2, 2)"),
+        (batch, -1, 2, b"slice [-1, 2)"),
+        (narrow, 0, 2, b"its memory holds 4 and 10"),
+        (short, 0, 2, b"its memory holds 1 and 96"),
+    ):
+        assert library.rp_batch_slice(ctypes.byref(target), ctypes.byref(batch), first, last) == 1
+        assert message in library.rp_message()
+
+
+@pytest.mark.parametrize(("sequences", "tokens"), [(0, 10), (10, 0), (-1, 10), (2**31, 10), (10, 2**31)])
+def test_batches_of_impossible_size_are_refused(library, sequences, tokens):
+    out = ctypes.POINTER(Batch)()
+    assert library.rp_batch_new(ctypes.byref(out), sequences, tokens) == 1
+    assert b"expected 1 .. 2147483646 of each" in library.rp_message()
+    assert not out
