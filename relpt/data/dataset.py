@@ -1,0 +1,146 @@
+"""A list of instances that knows its labels and can show and check itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from relpt.data.instance import BadRecord, Instance
+
+if TYPE_CHECKING:
+    from relpt.corpus import Corpus
+    from relpt.data.report import Report
+
+__all__ = ["Dataset"]
+
+
+class Dataset(Sequence[Instance]):
+    """Sentences with two marked entities, list-like.
+
+    ``data[3]`` is an Instance; ``data[:10]``, ``data[[1, 5, 7]]`` and ``data[mask]`` are Datasets.
+
+    Args:
+        instances: the instances, all with a relation or all without.
+        name: what the dataset is called in reports.
+        bad: notes on records that were left out.
+        bad_counts: how many records of each kind were left out.
+
+    Attributes:
+        name, bad, bad_counts: as given.
+    """
+
+    def __init__(
+        self,
+        instances: Iterable[Instance],
+        *,
+        name: str = "data",
+        bad: Iterable[BadRecord] = (),
+        bad_counts: Mapping[str, int] | None = None,
+    ) -> None:
+        self._instances = list(instances)
+        self.name = name
+        self.bad: list[BadRecord] = list(bad)
+        self.bad_counts: dict[str, int] = dict(bad_counts or Counter(b.kind for b in self.bad))
+        self._labels: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(self._instances)
+
+    @overload
+    def __getitem__(self, index: int) -> Instance: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Dataset: ...
+    def __getitem__(self, index: Any) -> Instance | Dataset:
+        if isinstance(index, slice):
+            return Dataset(self._instances[index], name=self.name)
+        if hasattr(index, "__index__") and getattr(index, "ndim", 0) == 0:
+            return self._instances[int(index)]
+        rows = np.asarray(index)
+        if rows.size == 0:
+            rows = rows.astype(np.int64)
+        if rows.dtype == bool:
+            if rows.shape != (len(self),):
+                raise IndexError(
+                    f"a mask needs one value per instance: got shape {rows.shape} for {len(self)} instances"
+                )
+            rows = np.flatnonzero(rows)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise TypeError(f"index with a number, a slice, a list of numbers or a mask, not {type(index).__name__}")
+        return Dataset([self._instances[i] for i in rows.tolist()], name=self.name)
+
+    @property
+    def labels(self) -> list[str]:
+        """The relations' names, sorted; empty for unlabelled data."""
+        if self._labels is None:
+            self._labels = sorted({i.relation for i in self._instances if i.relation is not None})
+        return list(self._labels)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the instances have relations."""
+        return bool(self.labels)
+
+    def label_counts(self) -> dict[str, int]:
+        """Instances per relation, the most frequent first, then by name."""
+        counts = Counter(i.relation for i in self._instances if i.relation is not None)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def select(self, *, labels: Iterable[str]) -> Dataset:
+        """The instances of the given relations; ValueError names the relations that the data does not have."""
+        wanted = {labels} if isinstance(labels, str) else set(labels)
+        missing = sorted(wanted - set(self.labels))
+        if missing:
+            raise ValueError(
+                f"{self.name} has no relation {', '.join(map(repr, missing[:5]))}; it has "
+                f"{', '.join(self.labels[:5])}{'…' if len(self.labels) > 5 else ''}"
+            )
+        return self.filter(lambda instance: instance.relation in wanted)
+
+    def filter(self, keep: Callable[[Instance], bool]) -> Dataset:
+        """The instances for which ``keep`` is true."""
+        return Dataset([i for i in self._instances if keep(i)], name=self.name)
+
+    def check(self) -> Report:
+        """Counts, lengths, relations, entities and what looks wrong; prints as text, shows as a table in a notebook."""
+        from relpt.data.report import Report
+
+        return Report.of(self)
+
+    def tokenize(
+        self, encoder_or_tokenizer: Any, *, max_length: int = 64, show_progress_bar: bool | None = None
+    ) -> Corpus:
+        """Word pieces and mention spans as flat integer arrays.
+
+        Args:
+            encoder_or_tokenizer: an Encoder, a ``tokenizers.Tokenizer``, a fast transformers tokenizer, or the path
+                of a tokenizer.json or of the folder that holds it. It is not changed: a private copy reads all text
+                as plain text, "[SEP]" or "[MASK]" in it too.
+            max_length: word pieces of an input, markers included, that later steps will use. Sentences are kept whole;
+                those that will need a window are counted in one TruncationWarning.
+            show_progress_bar: True, False, or None for a notebook or terminal alone.
+
+        Returns:
+            A Corpus with one row per instance, in order.
+
+        Raises:
+            FormatError: a mention has no word piece, or shares its only one with the other mention (names the record).
+        """
+        from relpt.corpus.tokenizing import tokenize
+
+        return tokenize(self, encoder_or_tokenizer, max_length=max_length, show_progress_bar=show_progress_bar)
+
+    def __repr__(self) -> str:
+        labels = f"{len(self.labels):,} relations" if self.labelled else "unlabelled"
+        bad = f", {sum(self.bad_counts.values()):,} bad records left out" if self.bad_counts else ""
+        return f"<relpt.Dataset {self.name!r}: {len(self):,} instances, {labels}{bad}>"
+
+    def _repr_html_(self) -> str:
+        from relpt.data.report import dataset_html
+
+        return dataset_html(self)

@@ -1,0 +1,428 @@
+"""From one raw record (a dict in any of the field's shapes) to an Instance, or a Problem that says what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from relpt.data.instance import Instance, Span
+
+__all__ = ["Problem", "build_instance", "parse_marked", "relation_of", "same_name"]
+
+_SHOWN = 48  # characters of user text in a message
+_WORD = re.compile(r"\S+")
+_MARKED = ((re.compile(r"<< (.*?) >>", re.S), "h", "<< >>"), (re.compile(r"\[\[ (.*?) \]\]", re.S), "t", "[[ ]]"))
+
+
+class Problem(Exception):
+    """Why a record is bad: ``kind`` for counting, ``field`` at fault, ``reason`` with what was got and the remedy."""
+
+    def __init__(self, kind: str, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.field, self.reason = kind, field, reason
+
+
+def show(value: object) -> str:
+    """``repr`` on one line, cut to a length that a message bears."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _kind(value: object) -> str:
+    names = {
+        "NoneType": "nothing",
+        "dict": "an object",
+        "list": "a list",
+        "str": "a string",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true/false",
+    }
+    return names.get(type(value).__name__, type(value).__name__)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, missing values (None, NaN, pandas.NA) as None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    return value
+
+
+def _string(value: Any, field: str, *, number: bool = False) -> str | None:
+    """An optional string: None and "" are absent; whole numbers pass as text where ids are meant."""
+    if type(value) is not str:
+        value = _plain(value)
+        if value is None:
+            return None
+        if number and type(value) is int:
+            return str(value)
+        if not isinstance(value, str):
+            raise Problem("wrong type", field, f"expected a string, got {_kind(value)} ({show(value)})")
+    if not value:
+        return None
+    return _encodable(value, field)
+
+
+def _encodable(text: str, field: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise Problem(
+                "bad character",
+                field,
+                f"holds half of a surrogate pair ({text[error.start]!a}) at "
+                f"character {error.start}; write the character itself or the whole pair",
+            ) from None
+    return text
+
+
+def relation_of(record: dict[str, Any]) -> Any:
+    """The record's relation or label, None where it has neither."""
+    value = record.get("relation")
+    if value is None:
+        value = record.get("label")
+    return value if type(value) is str else _plain(value)
+
+
+def _relation(record: dict[str, Any], labelled: bool) -> str | None:
+    value = relation_of(record)
+    if type(value) is str and value:
+        return _encodable(value, "relation")
+    if value is None or value == "":
+        if labelled:
+            raise Problem(
+                "missing relation",
+                "relation",
+                "missing, though other records have one; give a relation "
+                "name, or leave the field out of all records (unlabelled data)",
+            )
+        return None
+    raise Problem(
+        "wrong type", "relation", f"expected the relation's name as a string, got {_kind(value)} ({show(value)})"
+    )
+
+
+class _Sentence:
+    """Text, and where its positions stand: tokens joined by single spaces, words of the text, or characters."""
+
+    __slots__ = ("bounds", "text", "tokens", "unit")
+
+    def __init__(self, text: str, tokens: Sequence[str] | None, bounds: list[Span] | None, unit: str) -> None:
+        self.text, self.tokens, self.bounds, self.unit = text, tokens, bounds, unit
+
+    @property
+    def length(self) -> int:
+        if self.unit == "char":
+            return len(self.text)
+        return len(self.tokens if self.tokens is not None else self.bounds or ())
+
+    def chars(self, start: int, end: int) -> Span:
+        """Character span of the positions start..end, which lie inside."""
+        if self.unit == "char":
+            return start, end
+        if self.tokens is not None:
+            first = len(" ".join(self.tokens[:start])) + (start > 0)
+            return first, first + len(" ".join(self.tokens[start:end]))
+        assert self.bounds is not None
+        return self.bounds[start][0], self.bounds[end - 1][1]
+
+    def covered(self, start: int, end: int) -> str:
+        a, b = self.chars(start, end)
+        return self.text[a:b]
+
+
+def _sentence(record: dict[str, Any], spans: str | None) -> _Sentence:
+    field = "tokens" if "tokens" in record else "token"
+    tokens = record.get(field)
+    if tokens is not None and type(tokens) is not list:
+        tokens = _plain(tokens)
+        tokens = list(tokens) if isinstance(tokens, tuple) else tokens
+    text = record.get("text")
+    if type(text) is not str:
+        text = _plain(text)
+    if tokens is None and text is None:
+        raise Problem(
+            "missing field",
+            "text",
+            f"the record has neither text nor tokens (its fields: {_fields(record)}); give one of them",
+        )
+    if tokens is not None and text is not None and spans is None:
+        raise Problem(
+            "ambiguous",
+            "text",
+            'both text and tokens are given; say what positions count: spans="token" or spans="char"',
+        )
+    unit = spans or ("char" if tokens is None else "token")
+    joined = _joined(tokens, field) if tokens is not None and (unit == "token" or text is None) else None
+    if joined is not None:
+        sentence = _Sentence(joined, tokens, None, unit)
+    else:
+        if not isinstance(text, str):
+            raise Problem("wrong type", "text", f"expected a string, got {_kind(text)} ({show(text)})")
+        field = "text"
+        bounds = [m.span() for m in _WORD.finditer(text)] if unit == "token" else None
+        sentence = _Sentence(text, None, bounds, unit)
+    if not sentence.text or sentence.text.isspace():
+        raise Problem("empty text", field, "the sentence is empty; remove the record")
+    _encodable(sentence.text, field)
+    return sentence
+
+
+def _joined(tokens: Any, field: str) -> str:
+    if not isinstance(tokens, list):
+        raise Problem("wrong type", field, f"expected a list of strings, got {_kind(tokens)} ({show(tokens)})")
+    try:
+        return " ".join(tokens)
+    except TypeError:
+        i, token = next((i, t) for i, t in enumerate(tokens) if not isinstance(t, str))
+        raise Problem("wrong type", f"{field}[{i}]", f"expected a string, got {_kind(token)} ({show(token)})") from None
+
+
+def _fields(record: dict[str, Any]) -> str:
+    return ", ".join(str(key) for key in list(record)[:8]) or "none"
+
+
+def _whole(value: Any) -> int | None:
+    """A position as int; None for what is no whole number (true and false among them)."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool):
+        return None
+    try:
+        return int(value.__index__())
+    except (AttributeError, TypeError):
+        return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def _pair(value: Any, field: str) -> tuple[int, int]:
+    if type(value) is not list:
+        value = _plain(value)
+    if value is None:
+        raise Problem("missing field", field, "missing; give the mention as [start, end), half-open")
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        start, end = _whole(value[0]), _whole(value[1])
+        if start is not None and end is not None:
+            return start, end
+    raise Problem("wrong type", field, f"expected two whole numbers [start, end), got {show(value)}")
+
+
+def _index_run(value: Any, field: str) -> tuple[int, int]:
+    """FewRel's positions: token numbers of every mention; the first mention counts."""
+    value = _plain(value)
+    if not isinstance(value, (list, tuple)) or not value:
+        raise Problem("wrong type", field, f"expected lists of token numbers, one per mention, got {show(value)}")
+    run = _plain(value[0])
+    numbers = [_whole(i) for i in run] if isinstance(run, (list, tuple)) else [None]
+    if None in numbers:
+        raise Problem("wrong type", field, f"expected lists of token numbers, one per mention, got {show(value)}")
+    if not numbers:
+        raise Problem("span empty", field, f"the first mention has no tokens ({show(value)})")
+    first, last = numbers[0], numbers[-1]
+    assert first is not None
+    assert last is not None
+    if numbers != list(range(first, first + len(numbers))):
+        raise Problem(
+            "mention not contiguous",
+            field,
+            f"the first mention {show(list(run))} is no run of neighbouring tokens; give one unbroken mention",
+        )
+    return first, last + 1
+
+
+def _mention(
+    record: dict[str, Any], key: str, sentence: _Sentence, spans: str | None, check_names: bool
+) -> tuple[Span, str | None, str | None, str | None]:
+    """(character span, name, id, type) of the entity under ``h`` or ``t``."""
+    value = record.get(key)
+    type_: Any = record.get(f"{key}_type")
+    if isinstance(value, dict):
+        field, name, id_ = f"{key}.pos", value.get("name"), value.get("id")
+        type_ = value.get("type", type_)
+        start, end = _pair(value.get("pos"), field)
+    elif isinstance(value, (list, tuple)):
+        field = f"{key}[2]"
+        if len(value) < 3:
+            raise Problem("wrong type", key, f"expected [name, id, [[token numbers]]], got {show(value)}")
+        if spans == "char":
+            raise Problem("wrong unit", field, 'FewRel positions are token numbers; leave out spans="char"')
+        name, id_ = value[0], value[1]
+        start, end = _index_run(value[2], field)
+    elif value is None:
+        raise Problem(
+            "missing field", key, f"missing (the record's fields: {_fields(record)}); give an object with pos"
+        )
+    else:
+        raise Problem("wrong type", key, f"expected an object with pos, got {_kind(value)} ({show(value)})")
+    name = _string(name, f"{key}.name")
+    span = _checked_span(sentence, start, end, field, name, check_names)
+    return span, name, _string(id_, f"{key}.id", number=True), _string(type_, f"{key}.type")
+
+
+def _checked_span(sentence: _Sentence, start: int, end: int, field: str, name: str | None, check_names: bool) -> Span:
+    got, length = (start, end), sentence.length
+    if start > end:
+        raise Problem("span reversed", field, f"{got} ends before it starts; positions are [start, end), half-open")
+    if start == end:
+        raise Problem(
+            "span empty",
+            field,
+            f"{got} is empty; the end is half-open, one past the last "
+            f"{'token' if sentence.unit == 'token' else 'character'}",
+        )
+    if start < 0 or end > length:
+        what = "tokens" if sentence.unit == "token" else "characters"
+        characters = sentence.unit == "token" and 0 <= start < end <= len(sentence.text)
+        remedy = 'character positions need spans="char"' if characters else "correct the span"
+        hint = _hint(sentence, start, end, name) or remedy
+        raise Problem("span outside", field, f"{got} is outside the sentence's {length} {what}; {hint}")
+    a, b = sentence.chars(start, end)
+    mention = sentence.text[a:b]
+    if not any(c.isprintable() and c != " " for c in mention):
+        raise Problem(
+            "span empty", field, f"{got} covers only blanks or control characters ({show(mention)}); correct the span"
+        )
+    if check_names and name is not None and not same_name(mention, name):
+        remedy = "correct the span, or pass check_names=False if names are not surface text"
+        hint = _hint(sentence, start, end, name) or remedy
+        raise Problem("name mismatch", field, f"{got} reads {show(mention)}, but the name is {show(name)}; {hint}")
+    return a, b
+
+
+def same_name(mention: str, name: str) -> bool:
+    """Equal but for case, blanks and Unicode's composed or decomposed writing.
+
+    Tokenisers put blanks inside names ("Kurushima - Kaikyō Bridge"), so that blanks cannot count.
+    """
+    if mention == name or _squeezed(mention) == _squeezed(name):
+        return True
+    if mention.isascii() and name.isascii():
+        return False
+    import unicodedata
+
+    return _squeezed(unicodedata.normalize("NFKC", mention)) == _squeezed(unicodedata.normalize("NFKC", name))
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split()).casefold()
+
+
+def _hint(sentence: _Sentence, start: int, end: int, name: str | None) -> str:
+    """What the positions seem to count, judged by where the name really stands; empty when nothing fits."""
+    text, length = sentence.text, sentence.length
+    if name is None or start < 0:
+        return ""
+    if sentence.unit == "token" and same_name(text[start:end], name):
+        return 'these are character positions: pass spans="char"'
+    if sentence.unit == "char":
+        words = sentence.tokens if sentence.tokens is not None else text.split()
+        if same_name(" ".join(words[start:end]), name):
+            return 'these are token positions: pass spans="token"'
+        if not text.isascii() and same_name(text.encode()[start:end].decode(errors="replace"), name):
+            return "these are byte positions: count characters (code points)"
+        wide = text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le", errors="replace")
+        if not text.isascii() and same_name(wide, name):
+            return "these are UTF-16 positions: count characters (code points)"
+    if end + 1 <= length and same_name(sentence.covered(start, end + 1), name):
+        return f"the end seems inclusive: write ({start}, {end + 1}), half-open"
+    found = _find(sentence, name)
+    return f"the name stands at {found}: correct the span" if found else ""
+
+
+def _find(sentence: _Sentence, name: str) -> Span | None:
+    """The first place where the name stands, in the sentence's unit."""
+    if sentence.unit == "char":
+        pattern = r"\s*".join(re.escape(word) for word in name.split())
+        match = re.search(pattern, sentence.text, re.IGNORECASE)
+        return match.span() if match else None
+    words, wanted = [_squeezed(sentence.covered(i, i + 1)) for i in range(sentence.length)], _squeezed(name)
+    for i, word in enumerate(words):
+        j, joined = i + 1, word
+        while j < len(words) and len(joined) < len(wanted):
+            joined, j = joined + words[j], j + 1
+        if word and joined == wanted:
+            return i, j
+    return None
+
+
+def parse_marked(record: dict[str, Any]) -> dict[str, Any]:
+    """A ChemProt-style record (``<< head >>`` and ``[[ tail ]]`` in the text) as text with character positions."""
+    text = record.get("text")
+    if not isinstance(text, str):
+        raise Problem(
+            "wrong type" if text is not None else "missing field",
+            "text",
+            f"expected a string with << head >> and [[ tail ]], got {_kind(text)}",
+        )
+    if not text or text.isspace():
+        raise Problem("empty text", "text", "the sentence is empty; remove the record")
+    cuts: list[tuple[int, int]] = []
+    inner: dict[str, Span] = {}
+    for pattern, key, marks in _MARKED:
+        found = list(pattern.finditer(text))
+        if len(found) != 1:
+            count = "no" if not found else str(len(found))
+            raise Problem("bad marks", "text", f"has {count} mentions marked {marks}; mark exactly one")
+        match = found[0]
+        inner[key] = match.span(1)
+        cuts += [(match.start(), match.start(1)), (match.end(1), match.end())]
+    cuts.sort()
+    (a, b), (c, d) = sorted(inner.values())
+    if c < b:
+        raise Problem(
+            "overlapping entities",
+            "text",
+            f"the marked mentions {show(text[a:b])} and {show(text[c:d])} overlap; mark them apart",
+        )
+    plain, at = [], 0
+    for start, end in cuts:
+        plain.append(text[at:start])
+        at = end
+    plain.append(text[at:])
+
+    def shifted(i: int) -> int:
+        return i - sum(min(i, end) - start for start, end in cuts if start < i)
+
+    entities = {key: {"pos": [shifted(start), shifted(end)]} for key, (start, end) in inner.items()}
+    return {"text": "".join(plain), "relation": relation_of(record), **entities}
+
+
+def build_instance(record: Any, *, spans: str | None, check_names: bool, labelled: bool, source: str) -> Instance:
+    """One Instance of a raw record; raises Problem.
+
+    ``record``: text or token(s), h, t (dicts with ``pos``, or FewRel's ``[name, id, [[token numbers]]]``), relation or
+    label. ``spans``: "token", "char" or None (by what is given). ``labelled``: a missing relation is a problem.
+    """
+    if not isinstance(record, dict):
+        raise Problem(
+            "not an object",
+            "",
+            f"expected an object with text or tokens, h and t, got {_kind(record)} "
+            f"({show(record)}); check that the file holds instances",
+        )
+    sentence = _sentence(record, spans)
+    head, head_name, head_id, head_type = _mention(record, "h", sentence, spans, check_names)
+    tail, tail_name, tail_id, tail_type = _mention(record, "t", sentence, spans, check_names)
+    if head[0] < tail[1] and tail[0] < head[1]:
+        raise Problem(
+            "overlapping entities",
+            "t",
+            f"head {show(sentence.text[head[0] : head[1]])} {head} and tail "
+            f"{show(sentence.text[tail[0] : tail[1]])} {tail} (characters) overlap; give two separate mentions",
+        )
+    return Instance(
+        sentence.text,
+        head,
+        tail,
+        _relation(record, labelled),
+        head_name,
+        tail_name,
+        head_id,
+        tail_id,
+        head_type,
+        tail_type,
+        source,
+    )
