@@ -1,0 +1,100 @@
+"""relpt: pre-trains, evaluates and dissects relation encoders.
+
+``relpt.load`` reads sentences with two marked entities, ``relpt.Encoder`` gives their relation vectors,
+``relpt.CPTrainer`` pre-trains it by contrast, ``relpt.FewShot`` evaluates it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from relpt.corpus import Corpus
+    from relpt.data import BadRecord, Dataset, Instance, Report, load, load_sample, sample_relations
+    from relpt.encoder import Encoder
+    from relpt.errors import BadRecordWarning, CudaError, FormatError, TruncationWarning
+    from relpt.fewshot import FewShot, FewShotResult
+    from relpt.history import History
+    from relpt.trainer import CPTrainer
+
+_HOMES = {
+    "BadRecord": "data",
+    "BadRecordWarning": "errors",
+    "CPTrainer": "trainer",
+    "Corpus": "corpus",
+    "CudaError": "errors",
+    "Dataset": "data",
+    "Encoder": "encoder",
+    "FewShot": "fewshot",
+    "FewShotResult": "fewshot",
+    "FormatError": "errors",
+    "History": "history",
+    "Instance": "data",
+    "Report": "data",
+    "TruncationWarning": "errors",
+    "load": "data",
+    "load_sample": "data",
+    "sample_relations": "data",
+}
+
+__all__ = [
+    "BadRecord",
+    "BadRecordWarning",
+    "CPTrainer",
+    "Corpus",
+    "CudaError",
+    "Dataset",
+    "Encoder",
+    "FewShot",
+    "FewShotResult",
+    "FormatError",
+    "History",
+    "Instance",
+    "Report",
+    "TruncationWarning",
+    "__version__",
+    "load",
+    "load_sample",
+    "sample_relations",
+]
+
+logging.getLogger("relpt").addHandler(logging.NullHandler())
+
+
+def _load_core() -> None:
+    """Loads the compiled core, whose libraries read their settings from the environment at that moment alone.
+
+    OpenMP's threads wait asleep instead of spinning: on a machine that does other work too, a spinning thread holds up
+    the one it waits for, and a step took twice as long. OpenBLAS starts no threads: relpt's own team calls it. What the
+    user has set stands, and the environment is afterwards as it was.
+    """
+    settings = {"OPENBLAS_NUM_THREADS": "1"}
+    if "OMP_WAIT_POLICY" not in os.environ:
+        settings["GOMP_SPINCOUNT"] = "1000"
+    missing = [name for name in settings if name not in os.environ]
+    os.environ.update({name: settings[name] for name in missing})
+    try:
+        importlib.import_module("relpt._core")
+    finally:
+        for name in missing:
+            del os.environ[name]
+
+
+_load_core()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'relpt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"relpt.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

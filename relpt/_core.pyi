@@ -1,0 +1,125 @@
+"""The compiled core (csrc/python). Its names are internal: use those of the package relpt."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
+
+class FormatError(ValueError):
+    """A file or record breaks its own format."""
+
+class CudaError(RuntimeError):
+    """The CUDA back end failed, or is not there."""
+
+class Batch(TypedDict):
+    """A packed batch of S sequences, T tokens and M masked tokens (csrc/batch.h). Not a class of the module."""
+
+    ids: Int32Array  # (T) after MLM masking
+    pos: Int32Array  # (T) place in the sequence
+    sequence: Int32Array  # (T) sequence of the token
+    cu_seqlens: Int32Array  # (S+1)
+    sample: Int32Array  # (S) number of the sample in the step
+    head: Int32Array  # (S) rows of the start markers
+    tail: Int32Array  # (S)
+    relation: Int32Array  # (S)
+    mlm_row: Int32Array  # (M) rows of the masked tokens, ascending
+    mlm_label: Int32Array  # (M) their true ids
+    truncated: int  # samples cut by the window
+    truncated_mentions: int  # samples of which a mention itself had to be cut
+    max_len: int  # longest sequence
+
+@final
+class Corpus:
+    """A tokenized corpus over flat arrays, which are checked once, kept, and must not be changed afterwards.
+
+    ids int32 (n_ids), offsets int64 (n + 1), spans int32 (n, 4) as head start, head end, tail start, tail end
+    (half-open, from the sentence's start), relation, head_id, tail_id, head_type and tail_type int32 (n), type_ids
+    int32 with type_offsets int64 (n_types + 1). ValueError names the row, the field, the value and its range.
+    """
+
+    def __new__(
+        cls,
+        *,
+        ids: Int32Array,
+        offsets: Int64Array,
+        spans: Int32Array,
+        relation: Int32Array,
+        head_id: Int32Array,
+        tail_id: Int32Array,
+        head_type: Int32Array,
+        tail_type: Int32Array,
+        type_ids: Int32Array,
+        type_offsets: Int64Array,
+        n_relations: int,
+        vocab_size: int,
+    ) -> Corpus: ...
+    def __len__(self) -> int: ...
+
+@final
+class Sampler:
+    """Draws the pairs of a step and builds its batch, the next one in a worker thread.
+
+    tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, and the uint8
+    array special (vocab_size). input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT. One call of batch at a time: a
+    second thread gets RuntimeError "busy".
+    """
+
+    def __new__(
+        cls,
+        corpus: Corpus,
+        tokens: Mapping[str, Any],
+        *,
+        seed: int,
+        pairs: int,
+        max_length: int,
+        relation_exponent: float = 1.0,
+        distinct_relations: bool = False,
+        p_blank: float = 0.7,
+        mlm_probability: float = 0.15,
+        input_weight: Sequence[float] = (1, 0, 0, 0, 0),
+        prefetch: bool = True,
+        pairs_per_relation: int = 1,
+        role_blanks: bool = False,
+    ) -> Sampler: ...
+    def batch(self, step: int, /) -> Batch:
+        """The batch of a step, as a dict of fresh arrays; samples 2i and 2i + 1 are pair i."""
+    def pair(self, step: int, i: int, /) -> tuple[int, int]:
+        """The two corpus rows of pair i of a step."""
+    def counts(self) -> tuple[int, int]:
+        """Relations that can be drawn, and sentences left out because their relation has no two different ones."""
+
+def build_batch(
+    corpus: Corpus,
+    tokens: Mapping[str, Any],
+    rows: Int64Array,
+    input: int,
+    max_length: int,
+    blanks: NDArray[np.uint8] | None = None,
+) -> Batch:
+    """The batch of these corpus rows in one input setting (0 .. 4); blanks: (n, 2) flags of head and tail."""
+
+def draw_episodes(
+    labels: Int32Array, n_classes: int, n_way: int, k_shot: int, n_query: int, seed: int, first: int, count: int
+) -> tuple[Int64Array, Int64Array]:
+    """Rows of `count` episodes from `first` on: support (count, n_way, k_shot), query (count, n_way, n_query)."""
+
+def fewshot_score(
+    vectors: NDArray[np.float32],
+    labels: Int32Array,
+    n_classes: int,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    episodes: int,
+    similarity: int,
+    seed: int,
+    num_threads: int,
+) -> NDArray[np.float64]:
+    """The share of right queries of each episode; similarity 0 dot, 1 cosine, 2 euclidean."""
+
+def default_threads() -> int:
+    """The number of threads used when none is given."""

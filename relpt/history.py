@@ -1,0 +1,82 @@
+"""The course of a training run: one record a step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relpt.errors import FormatError
+
+__all__ = ["History"]
+
+
+class History:
+    """Records of the steps of a run.
+
+    ``history["loss"]`` is a float64 array over the steps, ``history[-1]`` the last record.
+
+    Attributes:
+        records: dicts with step (from 1), loss, loss_cp, loss_mlm, accuracy, lr, grad_norm, sentences_per_second,
+            sentences, tokens, masked, truncated, truncated_mentions.
+        status: "finished", "interrupted" (Ctrl-C) or "stopped" (by a callback).
+    """
+
+    def __init__(self, records: list[dict[str, Any]] | None = None, status: str = "finished") -> None:
+        self.records: list[dict[str, Any]] = list(records or [])
+        self.status = status
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.records)
+
+    def __getitem__(self, key: str | int) -> Any:
+        if isinstance(key, str):
+            return np.array([record[key] for record in self.records], np.float64)
+        return self.records[key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Status, and a list over the steps for each field."""
+        fields = list(self.records[0]) if self.records else []
+        return {"status": self.status, **{field: [record[field] for record in self.records] for field in fields}}
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame, a row a step."""
+        import pandas
+
+        return pandas.DataFrame(self.records)
+
+    @classmethod
+    def read(cls, path: str | Path) -> History:
+        """Reads a history.jsonl.
+
+        Raises:
+            FormatError: a line is no record; names file and line.
+        """
+        records = []
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise FormatError(f"{path}, line {number}: is no valid JSON ({error})") from None
+        return cls(records)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draws loss and its parts over the steps; returns the Axes."""
+        from relpt.report.plots import plot_history
+
+        return plot_history(self, ax=ax)
+
+    def __repr__(self) -> str:
+        if not self.records:
+            return f"<relpt.History: no steps, {self.status}>"
+        first, last = self.records[0], self.records[-1]
+        return (
+            f"<relpt.History: {len(self)} steps, loss {first['loss']:.3f} -> {last['loss']:.3f}, "
+            f"{np.median(self['sentences_per_second']):.0f} sentences/s, {self.status}>"
+        )

@@ -1,0 +1,55 @@
+"""Names of the input settings, similarities and representation parts, and their numbers in the core."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["INPUTS", "PARTS", "SIMILARITIES", "choice", "input_number", "input_name", "representation_parts"]
+
+INPUTS: Final = ("C+M", "C+T", "OnlyC", "OnlyM", "OnlyT")
+_ALIASES: Final = {"CM": "C+M", "CT": "C+T", "OC": "OnlyC", "OM": "OnlyM", "OT": "OnlyT"}
+SIMILARITIES: Final = ("dot", "cosine", "euclidean")
+PARTS: Final = ("entity_start", "cls", "mean")
+
+
+def choice(value: object, choices: tuple[str, ...], name: str) -> int:
+    """The position of ``value`` among ``choices``; ValueError names them."""
+    if isinstance(value, str) and value in choices:
+        return choices.index(value)
+    raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def input_name(inputs: object) -> str:
+    """The full name of an input setting (Peng et al. 2020, section 2.2), from it or its two-letter form.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    name = _ALIASES.get(inputs, inputs) if isinstance(inputs, str) else inputs
+    if not isinstance(name, str) or name not in INPUTS:
+        raise ValueError(f"inputs is {inputs!r}; expected one of {', '.join(INPUTS)} (or CM, CT, OC, OM, OT)")
+    return name
+
+
+def input_number(inputs: object) -> int:
+    """The core's number of an input setting."""
+    return INPUTS.index(input_name(inputs))
+
+
+def representation_parts(representation: object) -> tuple[int, ...]:
+    """The core's numbers of the parts of a representation such as "entity_start+mean".
+
+    Raises:
+        ValueError: a part is unknown or named twice.
+    """
+    if not isinstance(representation, str):
+        raise ValueError(f"representation is {representation!r}; expected text such as 'entity_start+mean'")
+    names = representation.split("+")
+    for name in names:
+        if name not in PARTS:
+            raise ValueError(
+                f"representation {representation!r}: {name!r} is unknown; expected {', '.join(PARTS)}, joined by '+'"
+            )
+    if len(set(names)) != len(names):
+        raise ValueError(f"representation {representation!r} names a part twice")
+    return tuple(PARTS.index(name) for name in names)

@@ -1,0 +1,304 @@
+"""Plots of training, few-shot results and relation vectors. They take ``ax=None``, return the Axes and never call show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["new_figure", "pca", "plot_fewshot", "plot_history", "plot_map"]
+
+# Okabe and Ito's colours, told apart with any kind of colour vision; yellow is left out, too pale on white.
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+_BEFORE, _AFTER, _INK, _PALE = "#B3B3B3", "#0072B2", "#333333", "#DDDDDD"
+# The parts of a loss: field of the history, name, colour.
+_LOSSES: Final = (
+    ("loss", "total", "#333333"),
+    ("loss_cp", "contrastive", "#0072B2"),
+    ("loss_mlm", "masked words", "#D55E00"),
+)
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise ImportError("plots need matplotlib, which is not installed: pip install 'relpt[plots]'") from None
+    return pyplot
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib Figure outside pyplot's list of figures, for files.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    _pyplot()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _axes(width: float, height: float, columns: int = 1) -> Any:
+    return _pyplot().subplots(1, columns, figsize=(width, height), layout="constrained")[1]
+
+
+def _sober(ax: Any, grid: str | None = "y") -> None:
+    """No frame above and right, pale grid lines behind the data."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#888888")
+    ax.tick_params(colors=_INK, labelsize=9)
+    ax.set_axisbelow(True)
+    if grid is not None:
+        ax.grid(axis=grid, color=_PALE, linewidth=0.6)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over the last ``window`` steps, fewer at the start."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    smoothed: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return smoothed
+
+
+def _spread(positions: list[float], gap: float) -> list[float]:
+    """The positions moved apart, so that neighbours have at least the gap; order and middle stay."""
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    moved = list(positions)
+    for low, high in zip(order, order[1:], strict=False):
+        moved[high] = max(moved[high], moved[low] + gap)
+    shift = float(np.mean(positions) - np.mean(moved)) if positions else 0.0
+    return [value + shift for value in moved]
+
+
+def plot_history(history: Any, ax: Axes | None = None, *, window: int | None = None) -> Axes:
+    """Loss and its parts over the steps: each step pale, the mean over a window strong, the names at the lines' ends.
+
+    Args:
+        history: a ``History``.
+        ax: where to draw; None makes a figure.
+        window: steps of the running mean; None: a twentieth of the run.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the history has no steps.
+    """
+    if not len(history):
+        raise ValueError("the history has no steps to plot")
+    ax = _axes(6.4, 3.6) if ax is None else ax
+    steps = history["step"]
+    window = max(1, len(steps) // 20) if window is None else window
+    curves = [(name, colour, history[field]) for field, name, colour in _LOSSES if field in history[0]]
+    curves = [curve for curve in curves if np.any(curve[2] != 0)] or curves[:1]
+    if len(curves) == 2:  # one part alone is the total
+        curves = curves[1:]
+    ends = []
+    for name, colour, values in curves:
+        smooth = _smooth(values, window)
+        alone = "o" if len(steps) == 1 else None
+        if window > 1:
+            ax.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8, label="_steps")
+        ax.plot(steps, smooth, color=colour, linewidth=1.8, label=name, marker=alone)
+        ends.append(float(smooth[-1]))
+    _sober(ax)
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
+    ax.set_ylim(bottom=0)
+    gap = 0.065 * (ax.get_ylim()[1] - ax.get_ylim()[0])
+    for (name, colour, _), y, value in zip(curves, _spread(ends, gap), ends, strict=True):
+        ax.annotate(
+            f"{name} {value:.2f}",
+            (steps[-1], y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=9,
+            annotation_clip=False,
+        )
+    return ax
+
+
+# -- few-shot results -------------------------------------------------------------------------------------------------
+
+
+def _row(result: Any) -> dict[str, Any]:
+    row: dict[str, Any] = result.to_dict() if hasattr(result, "to_dict") else dict(result)
+    return row
+
+
+def _pairs(before: Iterable[Any], after: Iterable[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows of the same input setting, way and shot, in the first list's order."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(name) for name in ("inputs", "way", "shot", "similarity"))
+
+    later = {key(row): row for row in map(_row, after)}
+    pairs = [(row, later.pop(key(row), None)) for row in map(_row, before)]
+    if later or any(second is None for _, second in pairs):
+        raise ValueError("before and after must hold rows of the same inputs, way, shot and similarity")
+    return [(first, second) for first, second in pairs if second is not None]
+
+
+def plot_fewshot(before: Iterable[Any], after: Iterable[Any], ax: Axes | None = None) -> Axes:
+    """Accuracy before and after, a pair of bars for each input setting, with 95 % intervals and the chance level.
+
+    Args:
+        before, after: ``FewShotResult`` objects, or rows as ``to_dict`` gives them, of the same settings.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the two lists are empty or of different settings.
+    """
+    pairs = _pairs(before, after)
+    if not pairs:
+        raise ValueError("there are no few-shot results to plot")
+    ax = _axes(max(4.8, 1.6 * len(pairs)), 3.6) if ax is None else ax
+    shapes = {(first["way"], first["shot"]) for first, _ in pairs}
+    width = 0.36
+    for side, colour, name in ((0, _BEFORE, "before"), (1, _AFTER, "after")):
+        values = [pair[side]["accuracy"] for pair in pairs]
+        spreads = [pair[side].get("ci95", 0.0) for pair in pairs]
+        places = np.arange(len(pairs)) + (side - 0.5) * (width + 0.03)
+        ax.bar(places, values, width, yerr=spreads, color=colour, label=name, error_kw={"ecolor": _INK, "capsize": 3})
+        for x, value, spread in zip(places, values, spreads, strict=True):
+            text = f"{value:.3f}"
+            place = (x, value + spread)
+            ax.annotate(text, place, (0, 3), textcoords="offset points", ha="center", fontsize=9, color=_INK)
+    ways = {way for way, _ in shapes}
+    for i, (first, _) in enumerate(pairs):
+        ax.hlines(1 / first["way"], i - 0.46, i + 0.46, colors=_INK, linestyles=(0, (2, 2)), linewidth=1)
+    chance = 1 / pairs[-1][0]["way"]
+    label = f"chance {chance:.2f}" if len(ways) == 1 else "chance"
+    ax.annotate(label, (len(pairs) - 0.53, chance), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    _sober(ax)
+    many = len(shapes) > 1
+    names = [f"{a['inputs']}\n{a['way']}-way {a['shot']}-shot" if many else a["inputs"] for a, _ in pairs]
+    ax.set_xticks(range(len(pairs)), names)
+    ax.tick_params(axis="x", length=0)
+    way, shot = next(iter(shapes))
+    ax.set_ylabel("accuracy" if many else f"{way}-way {shot}-shot accuracy")
+    ax.set_xlim(-0.6, len(pairs) - 0.1)
+    ax.set_ylim(0, 1.08)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.45, 1.14), fontsize=9)
+    return ax
+
+
+# -- relation vectors -------------------------------------------------------------------------------------------------
+
+
+def pca(vectors: np.ndarray, n: int = 2, *, normalize: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components by singular value decomposition.
+
+    Args:
+        vectors: (rows, dim).
+        n: components.
+        normalize: divide each vector by its length first, as the cosine does.
+
+    Returns:
+        float64 (rows, n), and the n shares of the variance. The sign is such that each component's entry of the
+        largest size is positive, so that the same vectors give the same map anywhere.
+
+    Raises:
+        ValueError: not a finite matrix of at least 2 rows and n columns.
+    """
+    x = np.asarray(vectors, np.float64)
+    if x.ndim != 2 or x.shape[0] < 2 or x.shape[1] < n or not np.isfinite(x).all():
+        raise ValueError(f"vectors have shape {x.shape}; expected finite numbers, 2 rows or more, {n} columns or more")
+    if normalize:
+        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    x = x - x.mean(axis=0)
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    kept = min(n, len(s))
+    signs = np.sign(vt[np.arange(kept), np.abs(vt[:kept]).argmax(axis=1)])
+    points = np.zeros((len(x), n))
+    points[:, :kept] = u[:, :kept] * s[:kept] * np.where(signs == 0, 1, signs)
+    shares = np.zeros(n)
+    shares[:kept] = s[:kept] ** 2 / max(float((s**2).sum()), 1e-300)
+    return points, shares
+
+
+def plot_map(
+    vectors_before: np.ndarray, vectors_after: np.ndarray, labels: Sequence[Any], ax: Sequence[Axes] | None = None
+) -> Any:
+    """Relation vectors before and after in two panels, a point a sentence, a colour and shape a relation.
+
+    Each panel shows the first two principal components of its own vectors, scaled to length 1.
+
+    Args:
+        vectors_before, vectors_after: (n, dim), as ``Encoder.encode`` gives them.
+        labels: n relations.
+        ax: two Axes; None makes a figure.
+
+    Returns:
+        The two Axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the lengths differ, or ``ax`` is not two Axes.
+    """
+    labels = [str(label) for label in labels]
+    if not len(vectors_before) == len(vectors_after) == len(labels):
+        raise ValueError(
+            f"got {len(vectors_before)} vectors before, {len(vectors_after)} after and {len(labels)} labels; "
+            "expected as many of each"
+        )
+    names = sorted(set(labels))
+    axes = _axes(9.6, 4.8, 2) if ax is None else ax
+    if np.size(axes) != 2:  # type: ignore[arg-type]
+        raise ValueError(f"ax holds {np.size(axes)} Axes; expected two, for before and after")  # type: ignore[arg-type]
+    rows = {name: [i for i, label in enumerate(labels) if label == name] for name in names}
+    for panel, vectors, title in zip(axes, (vectors_before, vectors_after), ("before", "after"), strict=True):
+        points, shares = pca(vectors)
+        for number, name in enumerate(names):
+            panel.scatter(
+                points[rows[name], 0],
+                points[rows[name], 1],
+                s=20,
+                color=COLOURS[number % len(COLOURS)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                alpha=0.75,
+                linewidths=0,
+                label=name,
+            )
+        _sober(panel, None)
+        panel.set_title(title, fontsize=11, loc="left", color=_INK)
+        panel.set_xlabel(f"first component ({shares[0]:.0%} of the variance)", fontsize=9)
+        panel.set_ylabel(f"second component ({shares[1]:.0%})", fontsize=9)
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.set_aspect("equal", adjustable="datalim")
+    _legend_below(axes[0].figure, axes[0], names)
+    return axes
+
+
+def _legend_below(figure: Any, panel: Any, names: list[str]) -> None:
+    """One legend for the figure, below the panels, in as many columns as its width holds."""
+    longest = max(map(len, names))
+    columns = max(1, min(len(names), int(figure.get_figwidth() * 12 / (longest + 5))))
+    columns = math.ceil(len(names) / math.ceil(len(names) / columns))
+    inside = figure.get_layout_engine() is not None
+    figure.legend(
+        *panel.get_legend_handles_labels(),
+        loc="outside lower center" if inside else "upper center",
+        bbox_to_anchor=None if inside else (0.5, 0.0),
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        markerscale=1.4,
+        handletextpad=0.2,
+        columnspacing=1.2,
+    )

