@@ -1,4 +1,4 @@
-"""Builds relpt._core: csrc/ once, csrc/cpu/ once per instruction-set level, linked to the OpenBLAS copied into the package.
+"""Builds relpt._core: csrc/ once, csrc/cpu/ once per instruction-set level, linked to OpenBLAS, which it copies along.
 
 Environment:
     RELPT_WERROR=1     warnings are errors (CI)
@@ -17,12 +17,23 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 SANITIZE = os.environ.get("RELPT_SANITIZE") == "1"
-COMMON = ["-std=c11", "-O3", "-g1", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Wpedantic"]
+COMMON = [
+    "-std=c11",
+    "-O3",
+    "-g1",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+]
 COMMON.append("-Wno-pass-failed")  # clang: a loop that was not vectorised is no fault
 LEVELS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
     LEVELS["avx2"] = ["-mavx2", "-mfma"]
-    LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+    LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+    LEVELS["avx512"].append("-mprefer-vector-width=512")
 if os.environ.get("RELPT_WERROR") == "1":
     COMMON.append("-Werror")
 if SANITIZE:
@@ -71,8 +82,7 @@ core = Extension(
     include_dirs=["csrc", numpy.get_include(), scipy_openblas32.get_include_dir()],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] + [(f"RP_HAVE_{level.upper()}", None) for level in LEVELS],
     extra_compile_args=COMMON,
-    extra_link_args=["-fopenmp", "-Wl,-rpath,$ORIGIN/_lib"]
-    + (["-fsanitize=address,undefined"] if SANITIZE else []),
+    extra_link_args=["-fopenmp", "-Wl,-rpath,$ORIGIN/_lib"] + (["-fsanitize=address,undefined"] if SANITIZE else []),
     library_dirs=[scipy_openblas32.get_lib_dir()],
     libraries=["scipy_openblas", "m", "pthread"],
     py_limited_api=True,

