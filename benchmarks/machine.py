@@ -1,0 +1,39 @@
+"""What a benchmark says of the machine and the libraries."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def describe(threads: int) -> dict:
+    """Machine, level, threads and versions."""
+    from relpt import _core
+
+    info = _core.cpu_info()
+    versions = {}
+    for name in ("relpt", "numpy", "torch", "transformers", "tokenizers"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu_model(),
+        "level": info["level"],
+        "blas": info["blas"],
+        "threads": threads,
+        "python": platform.python_version(),
+        "versions": versions,
+    }

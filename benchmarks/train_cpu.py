@@ -1,0 +1,170 @@
+"""Training speed of relpt against PyTorch at its best, on the same batches, in alternating runs.
+
+    python benchmarks/train_cpu.py [--data FILE…] [--rounds N] [--steps N] [--threads N] [--opponents …]
+                                   [--json] [--short]
+
+The job is that of `relpt pretrain --pairs 32`: MiniLM-L6, CP + MLM, 64 sentences a step, at most 64 word pieces. Every
+contestant lives in a process of its own, which sleeps while another one is timed; in each round every contestant does
+the same number of steps on the same batches. Medians over rounds, with the range; ratios are to relpt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from machine import describe
+
+OPPONENTS = {
+    "torch": {"padded_to": None, "bf16": False},  # packed, SDPA, MLM head on masked rows, fused AdamW, float32
+    "torch-bf16": {"padded_to": None, "bf16": True},
+    "torch-published": {"padded_to": 64, "bf16": False},  # padded to 64, MLM head on every position
+}
+JOB = {"preset": "released-code", "mask_same_relation": True, "pairs_per_step": 32, "max_steps": 10**6}
+LABELS = {
+    "relpt": "relpt, float32",
+    "torch": "PyTorch at its best, float32",
+    "torch-bf16": "PyTorch at its best, bf16 autocast",
+    "torch-published": "PyTorch, published recipe (padded, MLM head everywhere)",
+}
+
+
+def corpus_and_encoder(paths: list[str], threads: int):
+    import relpt
+
+    warnings.simplefilter("ignore", relpt.TruncationWarning)
+    encoder = relpt.Encoder.from_pretrained("minilm", num_threads=threads)
+    data = relpt.load(paths[0] if len(paths) == 1 else paths) if paths else relpt.load_sample("all")
+    return data.tokenize(encoder, max_length=64, show_progress_bar=False), encoder
+
+
+def make_relpt(paths: list[str], threads: int):
+    """step(number) -> sentences, on relpt."""
+    import relpt
+    from relpt import _core
+
+    corpus, encoder = corpus_and_encoder(paths, threads)
+    owner = relpt.CPTrainer(
+        encoder, preset="released-code", mask_same_relation=True, pairs_per_step=32, max_steps=10**6
+    )
+    sampler, trainer = owner._sampler(corpus), _core.Trainer(**owner._core_options(32))
+    return lambda step: trainer.step(sampler, step)["sentences"]
+
+
+def make_torch(paths: list[str], threads: int, padded_to: int | None, bf16: bool):
+    """The same on PyTorch, with relpt's batches."""
+    import torch
+    from torch_model import Opponent
+
+    import relpt
+    from relpt.weights import find_folder
+
+    torch.set_num_threads(threads)
+    corpus, encoder = corpus_and_encoder(paths, 1)
+    owner = relpt.CPTrainer(
+        encoder, preset="released-code", mask_same_relation=True, pairs_per_step=32, max_steps=10**6
+    )
+    sampler = owner._sampler(corpus)
+    model = Opponent(find_folder("minilm"), padded_to=padded_to, bf16=bf16, learning_rate=3e-5)
+
+    def step(number: int) -> int:
+        model.step(sampler.batch(number))
+        return 64
+
+    return step
+
+
+def contestant(name: str, paths: list[str], threads: int, pipe) -> None:
+    """Waits for (first, steps) and answers with the seconds and sentences they took."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    step = make_relpt(paths, threads) if name == "relpt" else make_torch(paths, threads, **OPPONENTS[name])
+    step(0)
+    pipe.send("ready")
+    while (order := pipe.recv()) is not None:
+        first, steps = order
+        begin = time.perf_counter()
+        sentences = sum(step(first + i) for i in range(steps))
+        pipe.send((time.perf_counter() - begin, sentences))
+
+
+def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Sentences per second of each contestant in each round."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for name in names:
+        pipes[name], other = context.Pipe()
+        process = context.Process(target=contestant, args=(name, options.data, options.threads, other), daemon=True)
+        process.start()
+        processes.append(process)
+        if pipes[name].recv() != "ready":
+            raise RuntimeError(f"{name} did not start")
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(options.rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            pipes[name].send((1 + number * options.steps, options.steps))
+            seconds, sentences = pipes[name].recv()
+            speeds[name].append(sentences / seconds)
+            print(f"round {number + 1}/{options.rounds} {name}: {speeds[name][-1]:.1f}", file=sys.stderr)
+    for name in names:
+        pipes[name].send(None)
+    for process in processes:
+        process.join()
+    return speeds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", nargs="*", default=[], help="FewRel or OpenNRE files; default: the shipped sample corpus"
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="steps a round")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--opponents", nargs="*", choices=list(OPPONENTS), default=list(OPPONENTS))
+    parser.add_argument("--short", action="store_true", help="3 rounds of 2 steps")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--out", type=Path, help="write the JSON to this file too")
+    options = parser.parse_args()
+    if options.short:
+        options.rounds, options.steps = 3, 2
+    names = ["relpt", *options.opponents]
+    speeds = measure(names, options)
+    ours = statistics.median(speeds["relpt"])
+    rows = [
+        {
+            "contestant": name,
+            "sentences_per_second": statistics.median(values),
+            "lowest": min(values),
+            "highest": max(values),
+            "relpt_is_faster_by": ours / statistics.median(values),
+        }
+        for name, values in speeds.items()
+    ]
+    job = {"rounds": options.rounds, "steps": options.steps, "data": options.data or "sample corpus"}
+    result = {"benchmark": "train_cpu", "machine": describe(options.threads), **job, "rows": rows}
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    machine = result["machine"]
+    print(f"{machine['cpu']}, {machine['level']}, {options.threads} threads; {machine['versions']}")
+    print(f"{'CP + MLM, MiniLM-L6, 64 sentences a step':56} {'sent/s':>8} {'range':>15} {'relpt / it':>11}")
+    for row in rows:
+        spread = f"{row['lowest']:.1f}–{row['highest']:.1f}"
+        print(
+            f"{LABELS[row['contestant']]:56} {row['sentences_per_second']:8.1f} {spread:>15} "
+            f"{row['relpt_is_faster_by']:11.2f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
