@@ -123,3 +123,101 @@ def fewshot_score(
 
 def default_threads() -> int:
     """The number of threads used when none is given."""
+
+@final
+class Model:
+    """A BERT encoder with an MLM head: configuration and weights on a device. Reading calls wait for a busy model,
+    writing ones get RuntimeError "busy"."""
+
+    def __new__(
+        cls,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        num_hidden_layers: int,
+        num_attention_heads: int,
+        intermediate_size: int,
+        max_position_embeddings: int,
+        type_vocab_size: int,
+        layer_norm_eps: float,
+        initializer_range: float,
+        hidden_dropout_prob: float,
+        attention_probs_dropout_prob: float,
+        backend: str = "cpu",
+    ) -> Model: ...
+    @property
+    def backend(self) -> str:
+        """The back end's name."""
+    def parameters(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of all parameters, in the order of the table."""
+    def get(self, name: str, /) -> NDArray[np.float32]:
+        """A copy of a parameter."""
+    def set(self, name: str, array: NDArray[np.float32], /) -> None:
+        """Writes a parameter; float32 of its shape."""
+    def init(self, name: str, seed: int, /) -> None:
+        """Writes a parameter's initial value."""
+
+@final
+class EncodeRun:
+    """A workspace that encodes, for batches of at most max_sequences sequences and max_tokens tokens."""
+
+    def __new__(cls, model: Model, max_sequences: int, max_tokens: int, num_threads: int) -> EncodeRun: ...
+    def rows(
+        self,
+        corpus: Corpus,
+        tokens: Mapping[str, Any],
+        rows: Int64Array,
+        input: int,
+        max_length: int,
+        representation: Sequence[int],
+        /,
+    ) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+        """Vectors (n, dim) of corpus rows, and the counts (tokens, truncated, truncated_mentions)."""
+    def ids(self, ids: Int32Array, cu_seqlens: Int32Array, /) -> NDArray[np.float32]:
+        """Hidden states (T, H) of packed sequences of token ids."""
+
+@final
+class Trainer:
+    """Contrastive pre-training of a Model: gradients, moments and workspace."""
+
+    def __new__(
+        cls,
+        *,
+        model: Model,
+        representation: Sequence[int],
+        similarity: int,
+        temperature: float,
+        symmetric: bool,
+        mask_same_relation: bool,
+        supervised: bool,
+        cp_weight: float,
+        mlm_weight: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        max_grad_norm: float,
+        schedule: int,
+        learning_rate: float,
+        warmup_steps: int,
+        max_steps: int,
+        seed: int,
+        pairs: int,
+        max_length: int,
+        micro_batch_pairs: int,
+        num_threads: int,
+    ) -> Trainer: ...
+    def step(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
+        """One update on the sampler's batch of that step; the step's figures."""
+    def gradients(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
+        """The same without the update."""
+    def get(self, which: int, name: str, /) -> NDArray[np.float32]:
+        """Gradient (0), first (1) or second (2) moment of a parameter."""
+    def set(self, which: int, name: str, array: NDArray[np.float32], /) -> None:
+        """Writes a first (1) or second (2) moment."""
+
+def trainer_bytes(**options: Any) -> int:
+    """Bytes that a Trainer of these options takes."""
+
+def cpu_info() -> dict[str, Any]:
+    """levels: the CPU levels of this build that run here; level: the one chosen; problem: why none; blas: its core."""

@@ -33,7 +33,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1][1] if found else None
 
 
-def save_checkpoint(folder: Path, encoder: Any, trainer: Any, history: History, card: dict[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path, encoder: Any, trainer: Any, history: History, card: dict[str, Any], keep: int = 2
+) -> Path:
     """Writes folder/step-NNNNNNNN whole or not at all; then removes all but the last ``keep``."""
     step = len(history)
     target = folder / f"step-{step:08d}"
@@ -63,11 +65,17 @@ def load_checkpoint(folder: Path, encoder: Any, trainer: Any) -> tuple[History, 
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no optimizer.safetensors")
     weights = load_tensors(folder)
     moments = load_tensors(folder, "optimizer.safetensors")
-    for name, shape in encoder._model.parameters():
-        encoder._model.set(name, _tensor(weights, name, shape, folder / "model.safetensors"))
+    values: dict[str, np.ndarray] = {}
+    for name, shape in encoder._model.parameters():  # all are checked before one is written
+        values[name] = _tensor(weights, name, shape, folder / "model.safetensors")
+        for kind in _MOMENTS:
+            _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors")
+    history, card = History.read(folder / "history.jsonl"), read_json(folder / "relpt.json")
+    for name, value in values.items():
+        encoder._model.set(name, value)
         for kind, which in _MOMENTS.items():
-            trainer.set(which, name, _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors"))
-    return History.read(folder / "history.jsonl"), read_json(folder / "relpt.json")
+            trainer.set(which, name, moments[f"{kind}.{name}"])
+    return history, card
 
 
 def _tensor(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["INPUTS", "PARTS", "SIMILARITIES", "choice", "input_number", "input_name", "representation_parts"]
+__all__ = ["INPUTS", "PARTS", "SIMILARITIES", "choice", "input_name", "input_number", "representation_parts"]
 
 INPUTS: Final = ("C+M", "C+T", "OnlyC", "OnlyM", "OnlyT")
 _ALIASES: Final = {"CM": "C+M", "CT": "C+T", "OC": "OnlyC", "OM": "OnlyM", "OT": "OnlyT"}

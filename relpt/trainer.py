@@ -321,7 +321,7 @@ class CPTrainer:
         relations, left_out = sampler.counts()
         if left_out:
             _log.warning(
-                "%s: %d sentences are left out: theirs is the only one of its relation (%d relations of %d can be drawn)",
+                "%s: %d sentences are left out: each is the only one of its relation (%d of %d relations can be drawn)",
                 corpus.name,
                 left_out,
                 relations,
@@ -354,7 +354,12 @@ class CPTrainer:
             "options": options,
             "seed": self.options["seed"],
             "encoder": {"name": self.encoder.name, **self.encoder.get_params()},
-            "data": {"name": corpus.name, "hash": corpus.data_hash, "sentences": len(corpus), "relations": len(corpus.relations)},
+            "data": {
+                "name": corpus.name,
+                "hash": corpus.data_hash,
+                "sentences": len(corpus),
+                "relations": len(corpus.relations),
+            },
             "versions": {"relpt": __version__, "python": platform.python_version(), "numpy": numpy.__version__},
             "cpu": _core.cpu_info()["level"],
         }
@@ -401,11 +406,15 @@ class _Loop:
     def step(self) -> dict[str, Any]:
         """One step and its record."""
         begin = time.perf_counter()
-        stats = self.trainer.step(self.sampler, len(self.history))
-        seconds = time.perf_counter() - begin
-        record = {"step": len(self.history) + 1, **stats, "sentences_per_second": stats["sentences"] / seconds}
-        self.history.records.append(record)
-        return record
+        made: list[dict[str, Any]] = []
+        try:
+            # One call of C code makes the step and keeps its figures, so that no Ctrl-C falls between the two.
+            made.extend(map(self.trainer.step, (self.sampler,), (len(self.history),)))
+        finally:
+            for stats in made:
+                speed = stats["sentences"] / (time.perf_counter() - begin)
+                self.history.records.append({"step": len(self.history) + 1, **stats, "sentences_per_second": speed})
+        return self.history.records[-1]
 
     def save(self) -> None:
         """A checkpoint of the state after the last step, unless it has one."""
@@ -445,8 +454,9 @@ def _compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
     if not (checkpoint / "relpt.json").is_file():
         raise FileNotFoundError(f"{checkpoint} is no checkpoint: there is no relpt.json")
     old = read_json(checkpoint / "relpt.json")
-    for name, value in card["options"].items():
-        was = old["options"].get(name)
+    compared = {name: (value, old["options"].get(name)) for name, value in card["options"].items()}
+    compared |= {name: (card["encoder"][name], old["encoder"][name]) for name in ("representation", "dtype")}
+    for name, (value, was) in compared.items():
         if was != value and name not in ("micro_batch_pairs", "prefetch"):
             raise ValueError(
                 f"resume: {name} is {value!r}, but the checkpoint {checkpoint} was made with {was!r}; "

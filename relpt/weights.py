@@ -11,7 +11,7 @@ import numpy as np
 from relpt.errors import FormatError
 from relpt.files import read_json, write_file, write_json
 
-__all__ = ["find_folder", "fill_model", "load_config", "load_tensors", "load_tokenizer", "save_model", "save_tensors"]
+__all__ = ["fill_model", "find_folder", "load_config", "load_tensors", "load_tokenizer", "save_model", "save_tensors"]
 
 _log = logging.getLogger("relpt")
 _MINILM: Final = "sentence-transformers/all-MiniLM-L6-v2"
@@ -57,7 +57,14 @@ def _download(name: str) -> Path:
             f"{name!r} is no folder here; to fetch it from the hub install huggingface-hub "
             "(pip install 'relpt[hub]'), or give a local folder"
         ) from None
-    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.txt", "relpt.json"]
+    patterns = [
+        "config.json",
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "tokenizer*.json",
+        "vocab.txt",
+        "relpt.json",
+    ]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
@@ -209,7 +216,9 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
     """Writes tensors as safetensors, synced."""
     from safetensors.numpy import save
 
-    data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"format": "pt", **(metadata or {})})
+    data = save(
+        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"format": "pt", **(metadata or {})}
+    )
     write_file(path, lambda file: file.write(data))
 
 
@@ -235,7 +244,8 @@ def fill_model(model: Any, tensors: dict[str, np.ndarray], *, seed: int, where: 
     bias = left.pop("cls.predictions.decoder.bias", None)
     if bias is not None:
         left.setdefault("cls.predictions.bias", bias)
-    missing, created = [], []
+    missing: list[str] = []
+    created: list[str] = []
     for name, shape in model.parameters():
         tensor = left.pop(name, None)
         if tensor is None:

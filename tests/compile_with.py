@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy
 
 ROOT = Path(__file__).parents[1]
-FLAGS = "-std=c11 -O2 -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wall -Wextra -Wpedantic -Werror -Wno-pass-failed"
+FLAGS = "-std=c11 -O2 -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast"
+FLAGS += " -Wall -Wextra -Wpedantic -Werror -Wno-pass-failed"
 LEVELS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
-    "avx512": "-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512".split(),
+    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
 
 

@@ -47,7 +47,8 @@ def test_every_relation_is_described_and_every_mention_typed(corpus):
     relations = relpt.sample_relations()
     assert set(relations) == set(corpus.labels)
     for part in ("train", "unseen"):
-        assert {name for name, entry in relations.items() if entry["part"] == part} == set(relpt.load_sample(part).labels)
+        described = {name for name, entry in relations.items() if entry["part"] == part}
+        assert described == set(relpt.load_sample(part).labels)
     assert all(entry["description"].endswith(".") for entry in relations.values())
     assert all(instance.head_type and instance.tail_type for instance in corpus)
 

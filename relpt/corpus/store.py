@@ -7,15 +7,13 @@ import hashlib
 import html
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from relpt.errors import FormatError
+from relpt.files import replace_folder, write_file
 
 __all__ = ["Corpus"]
 
@@ -174,20 +172,12 @@ class Corpus:
         empty = target.is_dir() and not any(target.iterdir())
         if target.exists() and not empty and not (target / "corpus.json").is_file():
             raise FileExistsError(f"{target} is there and is no corpus; give another path, or remove it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
-        try:
-            os.chmod(new, 0o777 & ~_umask())
-            arrays = {key: np.ascontiguousarray(array) for key, array in self.arrays().items()}
+        arrays = {key: np.ascontiguousarray(array) for key, array in self.arrays().items()}
+        with replace_folder(target) as new:
             for key, array in arrays.items():
-                _write(new / f"{key}.npy", functools.partial(np.save, arr=array, allow_pickle=False))
+                write_file(new / f"{key}.npy", functools.partial(np.save, arr=array, allow_pickle=False))
             text = json.dumps(self._json(arrays), indent=1, ensure_ascii=False) + "\n"
-            _write(new / "corpus.json", lambda file: file.write(text.encode()))
-            _sync_folder(new)
-            _replace(new, target)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
+            write_file(new / "corpus.json", lambda file: file.write(text.encode()))
         return Path(path)
 
     def _json(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -290,45 +280,6 @@ def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) ->
             )
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _write(path: Path, write: Callable[[Any], object]) -> None:
-    with open(path, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _replace(new: Path, target: Path) -> None:
-    """Renames ``new`` to ``target``; what was there is moved aside first and removed last, or put back on failure."""
-    old = target.with_name(f"{new.name}.old")
-    had = target.exists()
-    if had:
-        os.rename(target, old)
-    try:
-        os.rename(new, target)
-    except BaseException:
-        if had:
-            os.rename(old, target)
-        raise
-    _sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_bytes().decode())
@@ -369,4 +320,4 @@ def _map(path: Path, expected: Any) -> np.ndarray:
         raise FormatError(f"{path}: {size:,} bytes, expected {need:,}; the file is cut or overwritten: save again")
     if 0 in shape:
         return np.empty(shape, dtype)
-    return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    return np.load(path, mmap_mode="r", allow_pickle=False)

