@@ -75,7 +75,7 @@ void rp_encode_run_free(rp_encode_run *run) {
 }
 
 static rp_status forward(rp_encode_run *run) {
-    rp_pass pass = {.training = false};
+    rp_pass pass = {0};
     RP_TRY(rp_inputs_upload(&run->inputs, run->dev, run->batch));
     return rp_encoder_forward(&run->encoder, run->dev, run->model->values, &run->inputs, &pass);
 }

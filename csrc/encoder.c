@@ -83,14 +83,12 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
 
 enum { SITE_EMBEDDINGS, SITE_SCORES, SITE_ATTENDED, SITE_FEED_FORWARD, SITES_PER_LAYER = 3 };
 
-static rp_dropout dropout_at(const rp_encoder *e, const rp_inputs *in, const rp_pass *pass, int site, int64_t layer) {
-    const rp_config *c = &e->params->config;
-    double p = site == SITE_SCORES ? c->attention_probs_dropout_prob : c->hidden_dropout_prob;
+static rp_dropout dropout_at(const rp_inputs *in, const rp_pass *pass, int site, int64_t layer) {
     uint32_t number = (uint32_t)(site + layer * SITES_PER_LAYER);
     return (rp_dropout){
         .key = rp_rng_key(pass->seed, RP_PURPOSE_DROPOUT, number),
         .step = pass->step,
-        .threshold = pass->training ? rp_dropout_threshold(p) : 0,
+        .threshold = rp_dropout_threshold(site == SITE_SCORES ? pass->attention_dropout : pass->hidden_dropout),
         .sample = in->sample,
         .sequence = in->sequence,
         .pos = in->pos,
@@ -104,7 +102,7 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
     const rp_params *p = e->params;
     const rp_ops *ops = dev->ops;
     int64_t H = p->config.hidden_size;
-    rp_dropout d = dropout_at(e, in, pass, SITE_EMBEDDINGS, 0);
+    rp_dropout d = dropout_at(in, pass, SITE_EMBEDDINGS, 0);
     RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, values + p->position,
                               values + p->type, in->T, H));
     RP_TRY(ops->layernorm_forward(dev, e->first, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
@@ -120,8 +118,8 @@ static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, 
     const rp_ops *ops = dev->ops;
     int64_t T = in->T, H = c->hidden_size, F = c->intermediate_size, A = c->num_attention_heads;
     float eps = (float)c->layer_norm_eps;
-    rp_dropout scores = dropout_at(e, in, pass, SITE_SCORES, i), attended = dropout_at(e, in, pass, SITE_ATTENDED, i),
-               feed_forward = dropout_at(e, in, pass, SITE_FEED_FORWARD, i);
+    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i), attended = dropout_at(in, pass, SITE_ATTENDED, i),
+               feed_forward = dropout_at(in, pass, SITE_FEED_FORWARD, i);
     RP_TRY(rp_dev_poll(dev));
     RP_TRY(ops->linear_forward(dev, m->qkv, x, values + w->qkv_weight, values + w->qkv_bias, T, H, 3 * H));
     RP_TRY(ops->attention_forward(dev, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores, in->S, T, A, H / A));
@@ -155,8 +153,8 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
     rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
     int64_t T = in->T, H = c->hidden_size, F = c->intermediate_size, A = c->num_attention_heads;
-    rp_dropout scores = dropout_at(e, in, pass, SITE_SCORES, i), attended = dropout_at(e, in, pass, SITE_ATTENDED, i),
-               feed_forward = dropout_at(e, in, pass, SITE_FEED_FORWARD, i);
+    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i), attended = dropout_at(in, pass, SITE_ATTENDED, i),
+               feed_forward = dropout_at(in, pass, SITE_FEED_FORWARD, i);
     float *dx = e->dhidden, *dbranch = e->dother, *dwide = e->dwide;
     float *dmid = m->out, *dfirst = m->mid; /* both are dead by the time they are written */
     RP_TRY(rp_dev_poll(dev));
@@ -185,7 +183,7 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
     const rp_params *p = e->params;
     const rp_ops *ops = dev->ops;
     int64_t H = p->config.hidden_size;
-    rp_dropout d = dropout_at(e, in, pass, SITE_EMBEDDINGS, 0);
+    rp_dropout d = dropout_at(in, pass, SITE_EMBEDDINGS, 0);
     if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, e->dhidden, e->dhidden, &d, in->T, H));
     RP_TRY(ops->layernorm_backward(dev, e->dother, grads + p->norm_gamma, grads + p->norm_beta, e->dhidden, e->embedded,
                                    e->mean, e->rstd, values + p->norm_gamma, in->T, H));

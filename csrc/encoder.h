@@ -24,9 +24,9 @@ typedef struct rp_inputs {
 void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens);
 rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch);
 
-/* Dropout of a pass: off for encoding (training false). */
+/* Dropout of a pass; all 0 for encoding. */
 typedef struct rp_pass {
-    bool training;
+    double hidden_dropout, attention_dropout; /* probabilities, below 1 */
     uint64_t seed;
     uint32_t step;
 } rp_pass;

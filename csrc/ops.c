@@ -110,4 +110,7 @@ int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int
     return (int64_t)sizeof(float) * (rows > attention ? rows : attention) + RP_ALIGN;
 }
 
-uint32_t rp_dropout_threshold(double p) { return (uint32_t)lround(p * 65536.0); }
+uint32_t rp_dropout_threshold(double p) {
+    long threshold = lround(p * 65536.0);
+    return threshold < 65536 ? (uint32_t)threshold : 65535u;
+}

@@ -200,7 +200,7 @@ rp_status rp_dev_poll(rp_dev *dev);
  * O, and D. */
 int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size);
 
-/* round(65536 p) for rp_dropout.threshold. */
+/* round(65536 p) for rp_dropout.threshold, p < 1; at most 65535. */
 uint32_t rp_dropout_threshold(double p);
 
 #endif

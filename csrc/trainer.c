@@ -48,6 +48,9 @@ static rp_status check_options(const rp_model *model, const rp_trainer_options *
     if (!(o->cp_weight >= 0) || !(o->mlm_weight >= 0) || !(o->cp_weight + o->mlm_weight > 0))
         return rp_fail(RP_STATUS_VALUE, "cp_weight is %g and mlm_weight %g: expected both 0 or more and one above 0",
                        o->cp_weight, o->mlm_weight);
+    if (!(o->hidden_dropout >= 0 && o->hidden_dropout < 1 && o->attention_dropout >= 0 && o->attention_dropout < 1))
+        return rp_fail(RP_STATUS_VALUE, "dropout is %g (attention %g), expected 0 <= p < 1", o->hidden_dropout,
+                       o->attention_dropout);
     if (!(o->learning_rate > 0))
         return rp_fail(RP_STATUS_VALUE, "learning_rate is %g, expected above 0", o->learning_rate);
     if (o->max_steps < 1 || o->max_steps > UINT32_MAX || o->warmup_steps < 0)
@@ -202,7 +205,12 @@ static rp_status accumulate(rp_trainer *t, const rp_batch *batch, const rp_pass 
 
 rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
     const rp_trainer_options *o = &t->options;
-    rp_pass pass = {.training = true, .seed = o->seed, .step = (uint32_t)step};
+    rp_pass pass = {
+        .hidden_dropout = o->hidden_dropout,
+        .attention_dropout = o->attention_dropout,
+        .seed = o->seed,
+        .step = (uint32_t)step,
+    };
     *stats = (rp_step_stats){.sentences = batch->S,
                              .tokens = batch->T,
                              .masked = batch->M,

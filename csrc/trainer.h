@@ -18,6 +18,7 @@ typedef struct rp_trainer_options {
     rp_schedule_kind schedule;
     double learning_rate;
     int64_t warmup_steps, max_steps;
+    double hidden_dropout, attention_dropout;
     uint64_t seed;             /* of dropout */
     int64_t pairs, max_length; /* as the sampler's */
     int64_t micro_batch_pairs; /* pairs whose activations are held at a time; pairs: the whole step */

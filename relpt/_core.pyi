@@ -206,6 +206,8 @@ class Trainer:
         max_length: int,
         micro_batch_pairs: int,
         num_threads: int,
+        hidden_dropout: float,
+        attention_dropout: float,
     ) -> Trainer: ...
     def step(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
         """One update on the sampler's batch of that step; the step's figures."""

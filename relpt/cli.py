@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -149,6 +150,17 @@ def _open_encoder(args: argparse.Namespace, name: str) -> Any:
     return Encoder.from_pretrained(name, **options)
 
 
+def _open_for_training(args: argparse.Namespace) -> Any:
+    """The encoder of a run. Where nobody names a representation (option, preset, the checkpoint's card), it gets the one
+    that goes with the trainer's defaults."""
+    from relpt.trainer import REPRESENTATION
+    from relpt.weights import find_folder
+
+    if args.representation is None and args.preset is None and not (find_folder(args.encoder) / "relpt.json").is_file():
+        args = argparse.Namespace(**{**vars(args), "representation": REPRESENTATION})
+    return _open_encoder(args, args.encoder)
+
+
 # -- pretrain ---------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +243,7 @@ def pretrain(args: argparse.Namespace) -> int:
     steps = int(trainer.options["max_steps"])
     try:
         data = _load(args, args.data)
-        encoder = trainer.encoder = _open_encoder(args, args.encoder)
+        encoder = trainer.encoder = _open_for_training(args)
         if not args.quiet:
             tell(f"relpt: {data!r}")
             tell(f"relpt: {encoder!r}")
@@ -268,9 +280,11 @@ def _end_run(args: argparse.Namespace, run: Path, encoder: Any, history: Any, se
                 "steps",
                 f"{metrics['steps']:,} in {duration(seconds)}, {metrics['sentences_per_second']:.0f} sentences/s",
             ),
-            ("loss", f"{metrics['loss_first']:.3f} → {metrics['loss_last']:.3f}"),
-            ("contrastive", f"{metrics['loss_cp_first']:.3f} → {metrics['loss_cp_last']:.3f}"),
-            ("masked words", f"{metrics['loss_mlm_first']:.3f} → {metrics['loss_mlm_last']:.3f}"),
+            *(
+                (name, f"{metrics[field + '_first']:.3f} → {metrics[field + '_last']:.3f}")
+                for name, field in (("loss", "loss"), ("contrastive", "loss_cp"), ("masked words", "loss_mlm"))
+                if metrics[field + "_first"]
+            ),
             ("saved in", f"{run} (use it with --model {shlex.quote(str(run))})"),
         ]
         print("Pre-training is complete.")
@@ -445,7 +459,7 @@ def demo(args: argparse.Namespace) -> int:
     options = _given(args, "steps", "pairs", "seed", "encoder", "threads", "episodes")
     result = run_demo(
         args.out,
-        say=tell if args.json else print,
+        say=tell if args.json else functools.partial(print, flush=True),
         callbacks_of=lambda steps: callbacks_for(args, steps),
         show_progress_bar=False if args.quiet else None,
         **options,

@@ -14,6 +14,7 @@ __all__ = ["SETTINGS", "fewshot_table", "run_demo"]
 
 SETTINGS: Final[dict[str, Any]] = {
     "encoder": "minilm",
+    "representation": "entity_start+mean",
     "steps": 150,
     "seed": 42,
     "options": {"pairs_per_step": 32, "learning_rate": 1e-4},  # the others are CPTrainer's defaults
@@ -105,7 +106,9 @@ def run_demo(
     _check_folder(out)
     stages = _Stages(say)
     stages.start("encoder", f"Open the encoder {encoder or s['encoder']!r}")
-    enc = Encoder.from_pretrained(encoder or s["encoder"], num_threads=threads, seed=seed)
+    enc = Encoder.from_pretrained(
+        encoder or s["encoder"], representation=s["representation"], num_threads=threads, seed=seed
+    )
     c = enc.config
     size = f"{c['num_hidden_layers']} layers, hidden {c['hidden_size']}, {enc.num_parameters / 1e6:.1f} M parameters"
     stages.done(f"{size}, {enc.num_threads} thread{'s' * (enc.num_threads > 1)}")
@@ -173,7 +176,7 @@ def run_demo(
     if figures:
         say(f"  figures      {', '.join(figures)}")
     say(f"  encoder      {out / 'encoder'}, opened by relpt and by transformers")
-    say(f"  everything   {stages.total():.0f} s")
+    say(f"  everything   {duration(stages.total())}")
     return result
 
 
@@ -218,7 +221,8 @@ def _figures(
             "Training",
             figure_png(loss),
             "Loss over the steps: each step pale, the mean over the last steps strong. Contrastive: finding the "
-            "sentence with the same relation among all of the step; masked words: guessing the words left out.",
+            "sentence with the same relation among all of the step"
+            + ("; masked words: guessing the words left out." if history[0]["loss_mlm"] else "."),
         ),
         "map.png": (
             "Map of the unseen relations",

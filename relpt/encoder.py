@@ -13,9 +13,9 @@ import numpy as np
 
 from relpt import _core, weights
 from relpt.errors import CudaError, TruncationWarning
-from relpt.files import read_json, write_file, write_into, write_json
+from relpt.files import read_table, write_file, write_into, write_json
 from relpt.inputs import input_number, representation_parts
-from relpt.markers import choose_markers, core_tokens
+from relpt.markers import card_markers, choose_markers, core_tokens
 from relpt.progress import progress
 
 __all__ = ["Encoder"]
@@ -94,13 +94,16 @@ class Encoder:
         """
         _check_device(device, dtype)
         folder = weights.find_folder(os.fspath(folder_or_name))
-        card = read_json(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
+        card = read_table(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
         config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
+        vocab_size = config["vocab_size"]  # markers may be added below
+        if representation is None:
+            representation = card.get("representation", "entity_start")
         encoder = cls(
             config=config,
             tokenizer=tokenizer,
-            markers=dict(card["markers"]) if "markers" in card else choose_markers(tokenizer),
-            representation=representation or card.get("representation", "entity_start"),
+            markers=card_markers(card, folder / "relpt.json") if "markers" in card else choose_markers(tokenizer),
+            representation=representation,
             device=device,
             dtype=dtype,
             num_threads=num_threads,
@@ -109,7 +112,9 @@ class Encoder:
         )
         encoder.card = card
         tensors = weights.load_tensors(folder)
-        encoder._extras = weights.fill_model(encoder._model, tensors, seed=seed, where=str(folder))
+        encoder._extras = weights.fill_model(
+            encoder._model, tensors, vocab_size=vocab_size, seed=seed, where=str(folder)
+        )
         return encoder
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> Path:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["read_json", "replace_folder", "sync_folder", "write_file", "write_into", "write_json"]
+__all__ = ["read_json", "read_table", "replace_folder", "sync_folder", "write_file", "write_into", "write_json"]
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -36,6 +36,16 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes().decode())
     except ValueError as error:
         raise FormatError(f"{path}: is no valid JSON ({error}); the file is damaged") from None
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object; FormatError names the file."""
+    from relpt.errors import FormatError
+
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: holds no JSON object; the file is damaged")
+    return value
 
 
 def sync_folder(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from relpt.errors import FormatError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["MARKERS", "choose_markers", "core_tokens"]
+__all__ = ["MARKERS", "card_markers", "choose_markers", "core_tokens"]
 
 # name: the token that is added where the vocabulary has no spare [unusedN] piece.
 MARKERS: Final = {
@@ -44,6 +45,18 @@ def choose_markers(tokenizer: Tokenizer) -> dict[str, str]:
         return dict(zip(MARKERS, spare, strict=False))
     tokenizer.add_special_tokens(list(MARKERS.values()))
     return dict(MARKERS)
+
+
+def card_markers(card: dict[str, Any], path: Path) -> dict[str, str]:
+    """The markers that a relpt.json names.
+
+    Raises:
+        FormatError: it does not name each of them.
+    """
+    markers = card["markers"]
+    if not isinstance(markers, dict) or not all(isinstance(markers.get(name), str) for name in MARKERS):
+        raise FormatError(f"{path}: markers is {markers!r}; expected a token for each of {', '.join(MARKERS)}")
+    return {name: markers[name] for name in MARKERS}
 
 
 def core_tokens(tokenizer: Tokenizer, markers: dict[str, str], vocab_size: int, where: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from relpt.history import History
 from relpt.inputs import INPUTS, SIMILARITIES, choice, input_name
 from relpt.progress import progress
 
-__all__ = ["DEFAULTS", "PRESETS", "CPTrainer"]
+__all__ = ["DEFAULTS", "PRESETS", "REPRESENTATION", "CPTrainer"]
 
 _log = logging.getLogger("relpt")
 _SCHEDULES: Final = ("constant", "linear", "cosine")
@@ -43,6 +43,7 @@ class CPOptions(TypedDict, total=False):
     pairs_per_step: int
     micro_batch_pairs: int | None
     memory_limit: int | None
+    dropout: float | None
     learning_rate: float
     weight_decay: float
     adam_betas: tuple[float, float]
@@ -56,25 +57,29 @@ class CPOptions(TypedDict, total=False):
     seed: int
 
 
+# The representation that goes with DEFAULTS where neither user nor checkpoint names one.
+REPRESENTATION: Final = "entity_start+mean"
+
 DEFAULTS: Final[dict[str, Any]] = {
     "similarity": "cosine",
-    "temperature": 0.05,
+    "temperature": 0.07,
     "symmetric": True,
     "mask_same_relation": True,
-    "positives": "pair",
+    "positives": "relation",
     "relation_sampling": "share",
-    "distinct_relations": False,
-    "pairs_per_relation": 1,
-    "p_blank": 0.7,
-    "blank_as": "blank",
-    "input_mix": None,
+    "distinct_relations": True,
+    "pairs_per_relation": 2,
+    "p_blank": 0.5,
+    "blank_as": "role",
+    "input_mix": {"C+M": 0.92, "OnlyC": 0.04, "OnlyM": 0.04},
     "cp_weight": 1.0,
     "mlm_probability": 0.15,
-    "mlm_weight": 1.0,
+    "mlm_weight": 0.0,
     "pairs_per_step": 2048,
     "micro_batch_pairs": None,
     "memory_limit": None,
-    "learning_rate": 3e-5,
+    "dropout": 0.0,
+    "learning_rate": 5e-5,
     "weight_decay": 0.01,
     "adam_betas": (0.9, 0.999),
     "adam_eps": 1e-8,
@@ -101,6 +106,7 @@ _PUBLISHED: Final[dict[str, Any]] = {
     "mlm_probability": 0.15,
     "mlm_weight": 1.0,
     "pairs_per_step": 2048,
+    "dropout": None,
     "learning_rate": 3e-5,
     "max_length": 64,
     "max_steps": 3500,
@@ -144,6 +150,7 @@ class CPTrainer:
         pairs_per_step: pairs whose sentences are each other's candidates.
         micro_batch_pairs: pairs whose activations are held at a time; None: as many as fit memory_limit.
         memory_limit: bytes for gradients, moments and activations; None: half of the memory that is free.
+        dropout: probability inside the network; None: what the encoder's config.json says (BERT: 0.1).
         learning_rate, weight_decay, adam_betas, adam_eps: of AdamW; biases and LayerNorm do not decay.
         warmup_steps: steps over which the rate rises; None: a tenth of max_steps.
         schedule: "linear" (down to 0), "cosine" or "constant".
@@ -234,6 +241,10 @@ class CPTrainer:
             "max_length": o["max_length"],
             "micro_batch_pairs": micro_batch_pairs,
             "num_threads": encoder.num_threads,
+            "hidden_dropout": encoder.config["hidden_dropout_prob"] if o["dropout"] is None else o["dropout"],
+            "attention_dropout": (
+                encoder.config["attention_probs_dropout_prob"] if o["dropout"] is None else o["dropout"]
+            ),
         }
 
     def _micro_batch_pairs(self) -> int:
@@ -381,6 +392,7 @@ class _Loop:
         self.owner, self.sampler, self.trainer, self.history = owner, sampler, trainer, history
         self.folder, self.every, self.card = folder, every, card
         self.saved = len(history)
+        self.begin = 0.0  # of the step under way
 
     def run(self, callbacks: list[Callable[[dict[str, Any]], Any]], show: bool | None) -> History:
         """All steps that are left; always ends with a checkpoint of the last whole step."""
@@ -398,6 +410,7 @@ class _Loop:
                     if len(self.history) % self.every == 0:
                         self.save()
             except KeyboardInterrupt:
+                self.complete()
                 self.history.status = "interrupted"
                 _log.warning("interrupted after step %d; the encoder keeps that step's state", len(self.history))
         self.save()
@@ -405,16 +418,18 @@ class _Loop:
 
     def step(self) -> dict[str, Any]:
         """One step and its record."""
-        begin = time.perf_counter()
-        made: list[dict[str, Any]] = []
-        try:
-            # One call of C code makes the step and keeps its figures, so that no Ctrl-C falls between the two.
-            made.extend(map(self.trainer.step, (self.sampler,), (len(self.history),)))
-        finally:
-            for stats in made:
-                speed = stats["sentences"] / (time.perf_counter() - begin)
-                self.history.records.append({"step": len(self.history) + 1, **stats, "sentences_per_second": speed})
+        self.begin = time.perf_counter()
+        # One call of C code makes the step and keeps its figures, so that no Ctrl-C falls between the two.
+        self.history.records.extend(map(self.trainer.step, (self.sampler,), (len(self.history),)))
+        self.complete()
         return self.history.records[-1]
+
+    def complete(self) -> None:
+        """Gives the last record its number and speed, where it has none yet."""
+        records = self.history.records
+        if records and "step" not in records[-1]:
+            speed = records[-1]["sentences"] / (time.perf_counter() - self.begin)
+            records[-1] = {"step": len(records), **records[-1], "sentences_per_second": speed}
 
     def save(self) -> None:
         """A checkpoint of the state after the last step, unless it has one."""

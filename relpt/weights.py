@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from relpt.errors import FormatError
-from relpt.files import read_json, write_file, write_json
+from relpt.files import read_json, read_table, write_file, write_json
 
 __all__ = ["fill_model", "find_folder", "load_config", "load_tensors", "load_tokenizer", "save_model", "save_tensors"]
 
@@ -112,15 +112,11 @@ def load_config(folder: Path) -> dict[str, Any]:
         FormatError: another model type, activation or position embedding; names the field.
     """
     path = folder / "config.json"
-    config: dict[str, Any] = read_json(path)
-    for field, allowed in (
-        ("model_type", ("bert",)),
-        ("hidden_act", ("gelu",)),
-        ("position_embedding_type", ("absolute",)),
-    ):
-        value = config.get(field, allowed[0])
-        if value not in allowed:
-            raise FormatError(f"{path}: {field} is {value!r}; relpt computes {allowed[0]!r} alone")
+    config: dict[str, Any] = read_table(path)
+    for field, computed in (("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+        value = config.get(field)
+        if value not in (computed, None):
+            raise FormatError(f"{path}: {field} is {value!r}; relpt computes {computed!r} alone")
     for field, default in CONFIG.items():
         value = config.setdefault(field, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -225,13 +221,25 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str,
 # -- a model's tensors ------------------------------------------------------------------------------------------------
 
 
+_BY_VOCABULARY: Final = ("embeddings.word_embeddings.weight", "cls.predictions.bias")
+
+
 def model_name(name: str) -> str:
     """The name of a parameter in a saved BertForMaskedLM."""
     return name if name.startswith("cls.") else f"bert.{name}"
 
 
-def fill_model(model: Any, tensors: dict[str, np.ndarray], *, seed: int, where: str) -> dict[str, np.ndarray]:
+def fill_model(
+    model: Any, tensors: dict[str, np.ndarray], *, vocab_size: int, seed: int, where: str
+) -> dict[str, np.ndarray]:
     """Writes the tensors into a core Model; what the MLM head or added tokens lack is initialised by the seed.
+
+    Args:
+        model: the core's.
+        tensors: by plain names.
+        vocab_size: tokens of the checkpoint; the model may have more behind them.
+        seed: of what the checkpoint lacks.
+        where: the checkpoint's name in messages.
 
     Returns:
         The tensors that the model has no place for (the pooler's), to be saved along.
@@ -252,7 +260,10 @@ def fill_model(model: Any, tensors: dict[str, np.ndarray], *, seed: int, where: 
             (created if name.startswith("cls.") else missing).append(name)
             model.init(name, seed)
             continue
-        model.set(name, _grown(model, name, tensor, shape, seed, where))
+        needed = (vocab_size, *shape[1:]) if name in _BY_VOCABULARY else shape
+        if tensor.shape != needed:
+            raise FormatError(f"{where}: tensor {name} has shape {tensor.shape}, config.json needs {needed}")
+        model.set(name, tensor if needed == shape else _grown(model, name, tensor, seed))
     if missing:
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise FormatError(f"{where}: {len(missing)} tensors are missing: {some}; is this a BERT encoder?")
@@ -261,17 +272,12 @@ def fill_model(model: Any, tensors: dict[str, np.ndarray], *, seed: int, where: 
     return left
 
 
-def _grown(model: Any, name: str, tensor: np.ndarray, shape: tuple[int, ...], seed: int, where: str) -> np.ndarray:
+def _grown(model: Any, name: str, tensor: np.ndarray, seed: int) -> np.ndarray:
     """The tensor, with initialised rows behind it where tokens were added to the vocabulary."""
-    if tensor.shape == shape:
-        return tensor
-    by_vocabulary = name in ("embeddings.word_embeddings.weight", "cls.predictions.bias")
-    if by_vocabulary and tensor.shape[1:] == shape[1:] and tensor.shape[0] < shape[0]:
-        model.init(name, seed)
-        grown: np.ndarray = model.get(name)
-        grown[: tensor.shape[0]] = tensor
-        return grown
-    raise FormatError(f"{where}: tensor {name} has shape {tensor.shape}, config.json needs {shape}")
+    model.init(name, seed)
+    grown: np.ndarray = model.get(name)
+    grown[: tensor.shape[0]] = tensor
+    return grown
 
 
 def save_model(folder: Path, model: Any, config: dict[str, Any], extras: dict[str, np.ndarray]) -> None:

@@ -379,28 +379,43 @@ typedef struct trainer_object {
 /* The options of a Trainer from keywords; the model among them. */
 static model_object *trainer_options(const relpt_state *state, PyObject *args, PyObject *kwargs,
                                      rp_trainer_options *o) {
-    static char *names[] = {"model",        "representation",
-                            "similarity",   "temperature",
-                            "symmetric",    "mask_same_relation",
-                            "supervised",   "cp_weight",
-                            "mlm_weight",   "beta1",
-                            "beta2",        "eps",
-                            "weight_decay", "max_grad_norm",
-                            "schedule",     "learning_rate",
-                            "warmup_steps", "max_steps",
-                            "seed",         "pairs",
-                            "max_length",   "micro_batch_pairs",
-                            "num_threads",  NULL};
+    static char *names[] = {"model",
+                            "representation",
+                            "similarity",
+                            "temperature",
+                            "symmetric",
+                            "mask_same_relation",
+                            "supervised",
+                            "cp_weight",
+                            "mlm_weight",
+                            "beta1",
+                            "beta2",
+                            "eps",
+                            "weight_decay",
+                            "max_grad_norm",
+                            "schedule",
+                            "learning_rate",
+                            "warmup_steps",
+                            "max_steps",
+                            "seed",
+                            "pairs",
+                            "max_length",
+                            "micro_batch_pairs",
+                            "num_threads",
+                            "hidden_dropout",
+                            "attention_dropout",
+                            NULL};
     PyObject *model_argument, *representation, *seed;
     int similarity, symmetric, mask_same_relation, supervised, schedule;
     long long warmup_steps, max_steps, pairs, max_length, micro_batch_pairs, num_threads;
     *o = (rp_trainer_options){0};
     if (no_positionals(args, "Trainer") < 0) return NULL;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOidpppdddddddidLLOLLLL:Trainer", names, &model_argument, &representation, &similarity,
+            args, kwargs, "OOidpppdddddddidLLOLLLLdd:Trainer", names, &model_argument, &representation, &similarity,
             &o->contrastive.temperature, &symmetric, &mask_same_relation, &supervised, &o->cp_weight, &o->mlm_weight,
             &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps, &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule,
-            &o->learning_rate, &warmup_steps, &max_steps, &seed, &pairs, &max_length, &micro_batch_pairs, &num_threads))
+            &o->learning_rate, &warmup_steps, &max_steps, &seed, &pairs, &max_length, &micro_batch_pairs, &num_threads,
+            &o->hidden_dropout, &o->attention_dropout))
         return NULL;
     if (parse_represent(representation, &o->represent) < 0 || relpt_parse_u64(seed, "seed", &o->seed) < 0) return NULL;
     o->contrastive.similarity = (rp_similarity)similarity;

@@ -12,9 +12,9 @@ from string import Template
 from typing import Any
 
 from relpt.files import write_file, write_into
-from relpt.report.plots import _pairs
+from relpt.report.plots import pair_rows
 
-__all__ = ["figure_png", "fewshot_text", "write_report"]
+__all__ = ["figure_png", "write_report"]
 
 
 def figure_png(figure_or_axes: Any, *, dpi: int = 160) -> bytes:
@@ -25,19 +25,9 @@ def figure_png(figure_or_axes: Any, *, dpi: int = 160) -> bytes:
     return out.getvalue()
 
 
-def fewshot_text(before: Iterable[Any], after: Iterable[Any]) -> str:
-    """The before/after table as lines of text."""
-    lines = [f"  {'inputs':<8}{'way':>4}{'shot':>6}{'before':>17}{'after':>17}{'change':>10}"]
-    for a, b in _pairs(before, after):
-        was, now = (f"{row['accuracy']:.3f} ± {row['ci95']:.3f}" for row in (a, b))
-        change = b["accuracy"] - a["accuracy"]
-        lines.append(f"  {a['inputs']:<8}{a['way']:>4}{a['shot']:>6}{was:>17}{now:>17}{change:>+10.3f}")
-    return "\n".join(lines)
-
-
 def _fewshot_table(before: Iterable[Any], after: Iterable[Any]) -> str:
     rows = []
-    for a, b in _pairs(before, after):
+    for a, b in pair_rows(before, after):
         change = b["accuracy"] - a["accuracy"]
         kind = "up" if change > 0 else "down"
         cells = "".join(f'<td class="n">{r["accuracy"]:.3f} ± {r["ci95"]:.3f}</td>' for r in (a, b))
@@ -123,9 +113,8 @@ def write_report(
     for heading, rows in (tables or {}).items():
         parts.append(f"<h2>{html.escape(heading)}</h2>{_table(rows)}")
     if options:
-        parts.append(
-            f"<h2>Options</h2><details><summary>All {len(options)} options of the run</summary>{_table(options)}</details>"
-        )
+        summary = f"<summary>All {len(options)} options of the run</summary>"
+        parts.append(f"<h2>Options</h2><details>{summary}{_table(options)}</details>")
     template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
     text = template.substitute(title=html.escape(title), lead=html.escape(lead), body="\n".join(parts))
     folder = Path(folder)
@@ -148,4 +137,5 @@ def _usage(checkpoint: str) -> str:
         f"relpt encode  --model {checkpoint} my-sentences.jsonl --inputs C+M -o vectors.npy\n"
         f"relpt fewshot --model {checkpoint} --data my-sentences.jsonl --inputs C+M,OnlyC,OnlyM"
     )
-    return f"<p>In this folder, from Python or the shell:</p><pre>{html.escape(python)}</pre><pre>{html.escape(shell)}</pre>"
+    code = "".join(f"<pre>{html.escape(text)}</pre>" for text in (python, shell))
+    return f"<p>In this folder, from Python or the shell:</p>{code}"

@@ -1,7 +1,8 @@
-"""Plots of training, few-shot results and relation vectors. They take ``ax=None``, return the Axes and never call show."""
+"""Plots of training, few-shot results and relation vectors; they take ``ax=None``, return the Axes, never call show."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -11,10 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["new_figure", "pca", "plot_fewshot", "plot_history", "plot_map"]
+__all__ = ["new_figure", "pair_rows", "pca", "plot_fewshot", "plot_history", "plot_map"]
 
-# Okabe and Ito's colours, told apart with any kind of colour vision; yellow is left out, too pale on white.
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Okabe and Ito's colours, told apart with any kind of colour vision; a violet in place of their yellow, too pale here.
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#5D3A9B")
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _BEFORE, _AFTER, _INK, _PALE = "#B3B3B3", "#0072B2", "#333333", "#DDDDDD"
 # The parts of a loss: field of the history, name, colour.
@@ -75,7 +76,7 @@ def _spread(positions: list[float], gap: float) -> list[float]:
     """The positions moved apart, so that neighbours have at least the gap; order and middle stay."""
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     moved = list(positions)
-    for low, high in zip(order, order[1:], strict=False):
+    for low, high in itertools.pairwise(order):
         moved[high] = max(moved[high], moved[low] + gap)
     shift = float(np.mean(positions) - np.mean(moved)) if positions else 0.0
     return [value + shift for value in moved]
@@ -138,7 +139,7 @@ def _row(result: Any) -> dict[str, Any]:
     return row
 
 
-def _pairs(before: Iterable[Any], after: Iterable[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def pair_rows(before: Iterable[Any], after: Iterable[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Rows of the same input setting, way and shot, in the first list's order."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -162,7 +163,7 @@ def plot_fewshot(before: Iterable[Any], after: Iterable[Any], ax: Axes | None = 
         ImportError: matplotlib is not installed.
         ValueError: the two lists are empty or of different settings.
     """
-    pairs = _pairs(before, after)
+    pairs = pair_rows(before, after)
     if not pairs:
         raise ValueError("there are no few-shot results to plot")
     ax = _axes(max(4.8, 1.6 * len(pairs)), 3.6) if ax is None else ax
@@ -182,7 +183,15 @@ def plot_fewshot(before: Iterable[Any], after: Iterable[Any], ax: Axes | None = 
         ax.hlines(1 / first["way"], i - 0.46, i + 0.46, colors=_INK, linestyles=(0, (2, 2)), linewidth=1)
     chance = 1 / pairs[-1][0]["way"]
     label = f"chance {chance:.2f}" if len(ways) == 1 else "chance"
-    ax.annotate(label, (len(pairs) - 0.53, chance), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.annotate(
+        label,
+        (len(pairs) - 0.53, chance),
+        (3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        backgroundcolor="white",
+    )
     _sober(ax)
     many = len(shapes) > 1
     names = [f"{a['inputs']}\n{a['way']}-way {a['shot']}-shot" if many else a["inputs"] for a, _ in pairs]
