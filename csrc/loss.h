@@ -39,8 +39,8 @@ typedef struct rp_contrastive {
 rp_status rp_contrastive_check(const rp_contrastive_options *options);
 void rp_contrastive_plan(rp_contrastive *memory, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim);
 
-/* dvectors(S,dim) = weight * gradient; *loss the mean, *accuracy the share of anchors whose partner is the most similar
- * candidate. relation (S) is host memory. */
+/* dvectors(S,dim) = weight * gradient; *loss the mean, *accuracy the share of anchors whose most similar
+ * candidate is a positive. relation (S) is host memory. */
 rp_status rp_contrastive_run(rp_contrastive *memory, rp_dev *dev, const rp_contrastive_options *options, double weight,
                              float *dvectors, double *loss, double *accuracy, const float *vectors,
                              const int32_t *relation, int64_t S, int64_t dim);
