@@ -151,8 +151,10 @@ def _open_encoder(args: argparse.Namespace, name: str) -> Any:
 
 
 def _open_for_training(args: argparse.Namespace) -> Any:
-    """The encoder of a run. Where nobody names a representation (option, preset, the checkpoint's card), it gets the one
-    that goes with the trainer's defaults."""
+    """The encoder of a run; its representation is the one that goes with the trainer's defaults where nobody names one.
+
+    An option, a preset or the card of an earlier run may name it.
+    """
     from relpt.trainer import REPRESENTATION
     from relpt.weights import find_folder
 
@@ -283,7 +285,7 @@ def _end_run(args: argparse.Namespace, run: Path, encoder: Any, history: Any, se
             *(
                 (name, f"{metrics[field + '_first']:.3f} → {metrics[field + '_last']:.3f}")
                 for name, field in (("loss", "loss"), ("contrastive", "loss_cp"), ("masked words", "loss_mlm"))
-                if metrics[field + "_first"]
+                if name == "loss" or metrics["loss_mlm_first"] > 0
             ),
             ("saved in", f"{run} (use it with --model {shlex.quote(str(run))})"),
         ]
@@ -292,7 +294,7 @@ def _end_run(args: argparse.Namespace, run: Path, encoder: Any, history: Any, se
     if whole:
         return 0
     tell(
-        f"relpt: interrupted after step {len(history):,}; the state is kept in {checkpoint}\n"
+        f"relpt: the state after step {len(history):,} is kept in {checkpoint}\n"
         f"relpt: go on with: {_resume_command(args.argv)}"
     )
     return 130

@@ -88,7 +88,7 @@ def plot_history(history: Any, ax: Axes | None = None, *, window: int | None = N
     Args:
         history: a ``History``.
         ax: where to draw; None makes a figure.
-        window: steps of the running mean; None: a twentieth of the run.
+        window: steps of the running mean; None: a tenth of the run.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -98,7 +98,7 @@ def plot_history(history: Any, ax: Axes | None = None, *, window: int | None = N
         raise ValueError("the history has no steps to plot")
     ax = _axes(6.4, 3.6) if ax is None else ax
     steps = history["step"]
-    window = max(1, len(steps) // 20) if window is None else window
+    window = max(1, len(steps) // 10) if window is None else window
     curves = [(name, colour, history[field]) for field, name, colour in _LOSSES if field in history[0]]
     curves = [curve for curve in curves if np.any(curve[2] != 0)] or curves[:1]
     if len(curves) == 2:  # one part alone is the total
