@@ -1,0 +1,471 @@
+"""The command line: outputs, exit codes, runs that are refused, resumed and interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
+
+import relpt
+from relpt import cli
+from relpt.settings import UsageError, parse_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+STEP_FIELDS = ("step", "loss", "loss_cp", "loss_mlm", "accuracy", "lr", "grad_norm", "sentences_per_second")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an encoder and data files."""
+    folder = tmp_path_factory.mktemp("cli")
+    tiny_encoder_folder(folder / "encoder")
+    records = tiny_dataset(6, 12)
+    write_jsonl(folder / "data.jsonl", records)
+    write_jsonl(folder / "more.jsonl", tiny_dataset(6, 4, seed=1))
+    bad = [dict(record) for record in records[:5]]
+    bad[2] = {**bad[2], "h": {**bad[2]["h"], "pos": [3, 900]}}
+    write_jsonl(folder / "bad.jsonl", bad)
+    return folder
+
+
+@pytest.fixture
+def relpt_command(place, monkeypatch, capfd):
+    """Runs a command line in that folder; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(place)
+
+    def run(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def pretrain(run, *more, steps=6):
+    fixed = ("--data", "data.jsonl", "--encoder", "encoder", "--pairs", 4, "--threads", 1, "--steps", steps)
+    return ("pretrain", *fixed, "-o", run, *more)
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """A finished run of 6 steps."""
+    here = os.getcwd()
+    os.chdir(place)
+    try:
+        assert cli.main([str(word) for word in pretrain("finished", "--quiet", "--json")]) == 0
+    finally:
+        os.chdir(here)
+    return place / "finished"
+
+
+def history(run):
+    return [json.loads(line) for line in (Path(run) / "history.jsonl").read_text().splitlines()]
+
+
+def same_records(first, second):
+    """Equal but for the speed."""
+    timeless = [[{k: v for k, v in r.items() if k != "sentences_per_second"} for r in side] for side in (first, second)]
+    return timeless[0] == timeless[1]
+
+
+# -- the command line itself ------------------------------------------------------------------------------------------
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom relpt import cli\n"
+        "try:\n    cli.main(['pretrain', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'tokenizers', 'safetensors', 'matplotlib', 'pandas', 'tqdm', 'relpt.trainer'} & set(sys.modules)\n"
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == "[]"
+    assert max(map(len, run.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["demo", "info", "check", "pretrain", "encode", "fewshot"])
+def test_every_command_has_help_and_the_common_options(relpt_command, command):
+    code, out, err = relpt_command(command, "--help")
+    assert (code, err) == (0, "")
+    assert "--json" in out
+    assert "--debug" in out
+
+
+def test_version(relpt_command):
+    assert relpt_command("--version")[1].strip() == f"relpt {relpt.__version__}"
+
+
+def test_python_m_is_the_same(place):
+    run = subprocess.run(
+        [sys.executable, "-m", "relpt", "check", str(place / "data.jsonl")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "instances           72" in run.stdout
+
+
+def test_presets_are_the_trainers():
+    from relpt.trainer import PRESETS
+
+    assert set(cli.PRESETS) == set(PRESETS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("nonsense",),
+        ("fewshot", "--model", "x"),
+        ("fewshot", "--model", "encoder", "--data", "data.jsonl", "--inputs", "C+X"),
+        ("fewshot", "--model", "encoder", "--data", "data.jsonl", "--way", "0"),
+        ("fewshot", "--model", "encoder", "--data", "data.jsonl", "--similarity", "manhattan"),
+        ("encode", "--model", "encoder", "data.jsonl"),
+        pretrain("never", "--preset", "papers"),
+        pretrain("never", "--set", "p_blnk=0.3"),
+        pretrain("never", "--set", "p_blank=often"),
+        pretrain("never", "--set", "p_blank"),
+        pretrain("never", "--set", "max_steps=7"),
+    ],
+)
+def test_usage_errors_exit_2_and_write_nothing(relpt_command, place, words):
+    code, out, err = relpt_command(*words)
+    assert (code, out) == (2, "")
+    assert "error:" in err
+    assert "Traceback" not in err
+    assert not (place / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("check", "missing.jsonl"), "missing.jsonl: no such file"),
+        (("encode", "--model", "encoder", "bad.jsonl", "-o", "x.npy"), "bad.jsonl:3"),
+        (("encode", "--model", "encoder", "data.jsonl", "-o", "no/such/x.npy"), "no/such"),
+        (("encode", "--model", "encoder", "data.jsonl", "-o", "encoder"), "encoder is a folder"),
+        (("fewshot", "--model", "encoder", "--data", "data.jsonl", "--way", "7"), "n_way is 7"),
+        (("fewshot", "--model", "encoder", "--data", "data.jsonl", "--shot", "1,12"), "k_shot + n_query is 13"),
+        (("encode", "--model", "data.jsonl", "data.jsonl", "-o", "x.npy"), "data.jsonl is a file"),
+        (pretrain("never", "--set", "p_blank=3"), "p_blank is 3"),
+        (pretrain("never", "--device", "cuda"), "CUDA"),
+        (pretrain("never", "--dtype", "float16"), "float32"),
+        (pretrain("data.jsonl"), "data.jsonl is a file"),
+        (pretrain("encoder"), "holds an encoder"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(relpt_command, place, words, said):
+    code, out, err = relpt_command(*words, "--quiet", "--json")
+    assert (code, out) == (1, "")
+    assert err.startswith("relpt: error: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert not (place / "never").exists()
+    assert not (place / "x.npy").exists()
+
+
+def test_debug_shows_the_traceback(relpt_command):
+    with pytest.raises(FileNotFoundError):
+        relpt_command("check", "missing.jsonl", "--debug")
+
+
+def test_a_closed_pipe_is_no_traceback(place):
+    command = f"{sys.executable} -m relpt check {' '.join(['data.jsonl'] * 2000)} | head -n 1"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(["bash", "-c", command], cwd=place, env=env, capture_output=True, text=True)
+    assert run.stdout == "data.jsonl\n"
+    assert run.stderr == ""
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_parsed_by_the_options_types():
+    texts = ["p-blank=0.5", "schedule=cosine", "symmetric=false", "warmup_steps=None", "adam_betas=0.9,0.98"]
+    texts += ["relation_sampling=0.5", "input_mix={'C+M': 1, 'OnlyC': 0.5}", "learning_rate=1"]
+    assert parse_settings(texts) == {
+        "p_blank": 0.5,
+        "schedule": "cosine",
+        "symmetric": False,
+        "warmup_steps": None,
+        "adam_betas": (0.9, 0.98),
+        "relation_sampling": 0.5,
+        "input_mix": {"C+M": 1, "OnlyC": 0.5},
+        "learning_rate": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("temprature=0.1", "did you mean temperature"),
+        ("zzz=1", "there are similarity"),
+        ("symmetric=1", "expected true or false"),
+        ("max_steps=3.5", "expected a whole number"),
+        ("adam_betas=0.9", "expected 2 numbers"),
+        ("input_mix=C+M", "expected a dict"),
+        ("warmup_steps=soon", "expected a whole number or none"),
+    ],
+)
+def test_bad_settings_name_the_option(text, said):
+    with pytest.raises(UsageError, match=said) as error:
+        parse_settings([text])
+    assert text in str(error.value)
+
+
+# -- info and check ---------------------------------------------------------------------------------------------------
+
+
+def test_info(relpt_command):
+    code, out, err = relpt_command("info")
+    assert (code, err) == (0, "")
+    for name in ("versions", "instructions", "BLAS", "threads", "memory", "CUDA", "MiniLM"):
+        assert any(line.startswith(name) for line in out.splitlines())
+    facts = json.loads(relpt_command("info", "--json")[1])
+    assert facts["versions"]["relpt"] == relpt.__version__
+    assert facts["cpu"]["level"] in facts["cpu"]["levels"]
+    assert facts["threads"]["default"] >= 1
+    assert facts["cuda"]["available"] is False
+    assert "not built" in facts["cuda"]["why"]
+
+
+def test_info_says_why_there_are_so_many_threads():
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-m", "relpt", "info", "--json"], cwd=ROOT, env=env, capture_output=True)
+    threads = json.loads(run.stdout)["threads"]
+    assert threads["default"] == 1
+    assert "OMP_NUM_THREADS=1" in threads["why"]
+
+
+def test_check_of_good_data(relpt_command):
+    code, out, err = relpt_command("check", "data.jsonl", "more.jsonl")
+    assert (code, err) == (0, "")
+    assert "72" in out
+    assert "more.jsonl" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_check_lists_bad_records_and_exits_1(relpt_command):
+    code, out, err = relpt_command("check", "bad.jsonl")
+    assert (code, err) == (1, "")
+    assert "bad.jsonl:3: h.pos" in out
+    code, out, _ = relpt_command("check", "bad.jsonl", "--show", 0)
+    assert code == 1
+    assert "1 more" in out
+    code, out, _ = relpt_command("check", "bad.jsonl", "data.jsonl", "--json")
+    found = json.loads(out)
+    assert code == 1
+    assert found["bad"] == 1
+    assert [report["n"] for report in found["files"]] == [4, 72]
+    assert found["files"][0]["bad"][0]["line"] == 3
+
+
+# -- pretrain ---------------------------------------------------------------------------------------------------------
+
+
+def test_pretrain_writes_a_run_that_opens(finished, place):
+    names = {path.name for path in finished.iterdir()}
+    expected = {"config.json", "model.safetensors", "tokenizer.json", "relpt.json", "history.jsonl", "checkpoints"}
+    assert expected <= names
+    records = history(finished)
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert all(field in records[0] for field in STEP_FIELDS)
+    card = json.loads((finished / "relpt.json").read_text())
+    assert card["options"]["max_steps"] == 6
+    assert card["options"]["pairs_per_step"] == 4
+    assert card["options"]["p_blank"] == relpt.CPTrainer(None).options["p_blank"]
+    assert card["metrics"]["steps"] == 6
+    assert card["metrics"]["loss_last"] == records[-1]["loss"]
+    assert {"markers", "data", "seed", "versions"} <= card.keys()
+    encoder = relpt.Encoder.from_pretrained(finished)
+    start = relpt.Encoder.from_pretrained(place / "encoder", representation=encoder.representation)
+    sentence = tiny_dataset(1, 1)[0]
+    assert not np.allclose(encoder.encode(sentence), start.encode(sentence))
+
+
+def test_pretrain_says_what_came_out(relpt_command):
+    code, out, err = relpt_command(*pretrain("told"), "--data", "data.jsonl", "more.jsonl")
+    assert code == 0
+    assert "96 instances" in err  # the last --data wins, with both files
+    assert "Pre-training is complete." in out
+    assert "--model told" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_json_is_all_of_stdout(relpt_command):
+    code, out, _ = relpt_command(*pretrain("as-json"), "--json", "-v")
+    result = json.loads(out)
+    assert code == 0
+    assert result["status"] == "finished"
+    assert result["steps"] == 6
+    assert Path(result["checkpoint"]).is_dir()
+
+
+def test_presets_and_options_reach_the_trainer(relpt_command, place):
+    words = ("--preset", "paper", "--lr", "1e-4", "--set", "p_blank=0.25", "--max-length", 32, "--seed", 7)
+    assert relpt_command(*pretrain("preset", *words, steps=1), "--representation", "cls")[0] == 0
+    card = json.loads((place / "preset" / "relpt.json").read_text())
+    options = card["options"]
+    given = {"preset": "paper", "learning_rate": 1e-4, "p_blank": 0.25, "max_length": 32, "seed": 7, "max_steps": 1}
+    assert given.items() <= options.items()
+    assert options["similarity"] == "dot"  # the preset's
+    assert card["representation"] == "cls"
+
+
+def test_a_finished_run_is_not_overwritten(relpt_command, finished):
+    before = (finished / "model.safetensors").read_bytes(), (finished / "history.jsonl").read_text()
+    code, out, err = relpt_command(*pretrain("finished"))
+    assert (code, out) == (1, "")
+    assert "--resume" in err
+    assert ((finished / "model.safetensors").read_bytes(), (finished / "history.jsonl").read_text()) == before
+
+
+def test_resume_goes_on_and_truncates_the_history(relpt_command, place, finished, monkeypatch):
+    """Stopped after step 5 with a checkpoint at 4: the resumed run equals the uninterrupted one."""
+    from relpt.trainer import _Loop
+
+    save, step = _Loop.save, _Loop.step
+
+    def killed(loop):
+        if len(loop.history) == 5:
+            raise SystemError("killed")
+        return step(loop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Loop, "step", killed)
+        code, _, err = relpt_command(*pretrain("resumed", "--checkpoint-every", 4))
+        assert code == 1
+        assert "SystemError: killed" in err
+    assert len(history(place / "resumed")) == 5
+    assert not (place / "resumed" / "config.json").exists()
+    code, _, err = relpt_command("encode", "--model", "resumed", "data.jsonl", "-o", "x.npy")
+    assert code == 1
+    assert "step-00000004" in err
+    assert _Loop.save is save
+    code, _, err = relpt_command(*pretrain("resumed", "--checkpoint-every", 4, "--resume"))
+    assert code == 0
+    assert "step-00000004" in err
+    assert same_records(history(place / "resumed"), history(finished))
+    weights = [(run / "model.safetensors").read_bytes() for run in (place / "resumed", finished)]
+    assert weights[0] == weights[1]
+
+
+def test_resume_of_a_finished_run_changes_nothing(relpt_command, finished):
+    before = (finished / "model.safetensors").read_bytes(), (finished / "history.jsonl").read_text()
+    assert relpt_command(*pretrain("finished", "--resume"))[0] == 0
+    assert ((finished / "model.safetensors").read_bytes(), (finished / "history.jsonl").read_text()) == before
+
+
+def test_resume_with_other_options_is_refused(relpt_command, finished):
+    code, _, err = relpt_command(*pretrain("finished", "--resume", steps=9), "--quiet")
+    assert code == 1
+    assert "max_steps is 9" in err
+    assert len(history(finished)) == 6
+
+
+def test_resume_without_a_checkpoint_starts_afresh(relpt_command, place):
+    code, _, err = relpt_command(*pretrain("fresh", "--resume"))
+    assert code == 0
+    assert "no checkpoint yet" in err
+    assert len(history(place / "fresh")) == 6
+
+
+def test_ctrl_c_exits_130_with_a_usable_checkpoint(place):
+    words = [str(word) for word in pretrain("stopped", steps=1_000_000)]
+    run = place / "stopped"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relpt", *words],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "history.jsonl").exists() and len((run / "history.jsonl").read_text().splitlines()) >= 3:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert "--resume" in err.splitlines()[-1]
+    records = history(run)
+    checkpoint = run / "checkpoints" / f"step-{len(records):08d}"
+    assert str(checkpoint.relative_to(place)) in err
+    assert len(records) >= 3
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    vectors = relpt.Encoder.from_pretrained(checkpoint, num_threads=1).encode(tiny_dataset(2, 2))
+    assert np.isfinite(vectors).all()
+
+
+# -- encode and fewshot -----------------------------------------------------------------------------------------------
+
+
+def test_encode_writes_the_vectors(relpt_command, place):
+    code, out, err = relpt_command("encode", "--model", "encoder", "data.jsonl", "--inputs", "OM", "-o", "v.npy")
+    assert (code, err) == (0, "")
+    assert "72 vectors of 64" in out
+    encoder = relpt.Encoder.from_pretrained(place / "encoder")
+    expected = encoder.encode(relpt.load(place / "data.jsonl"), inputs="OnlyM")
+    assert np.array_equal(np.load(place / "v.npy"), expected)
+    words = ("--normalize", "--representation", "cls+mean", "--max-length", 40, "--threads", 1, "--json")
+    code, out, _ = relpt_command("encode", "--model", "encoder", "data.jsonl", "-o", "n.npy", *words)
+    assert json.loads(out)["n"] == 72
+    assert np.allclose(np.linalg.norm(np.load(place / "n.npy"), axis=1), 1, atol=1e-5)
+    assert not list(place.glob(".*.new*"))
+
+
+def test_encode_counts_truncation_in_one_line(relpt_command):
+    words = ("--max-length", 16, "-o", "short.npy")
+    code, _, err = relpt_command("encode", "--model", "encoder", "data.jsonl", *words)
+    assert code == 0
+    assert err.startswith("relpt: warning: ")
+    assert err.count("\n") == 1
+    assert ".py:" not in err
+
+
+def test_fewshot_rows(relpt_command, place):
+    words = ("--way", "2,5", "--shot", "1,3", "--episodes", 200, "--inputs", "CM,OnlyC", "--threads", 1)
+    code, out, _ = relpt_command("fewshot", "--model", "encoder", "--data", "data.jsonl", *words, "--json")
+    rows = json.loads(out)["results"]
+    assert code == 0
+    assert [(row["inputs"], row["way"], row["shot"]) for row in rows] == [
+        (inputs, way, shot) for inputs in ("C+M", "OnlyC") for way in (2, 5) for shot in (1, 3)
+    ]
+    assert set(rows[0]) == {"inputs", "way", "shot", "similarity", "episodes", "accuracy", "ci95"}
+    data, encoder = relpt.load(place / "data.jsonl"), relpt.Encoder.from_pretrained(place / "encoder")
+    task = relpt.FewShot(n_way=5, k_shot=3, episodes=200)
+    assert rows[7] == task.evaluate(encoder, data, inputs="OnlyC").to_dict()
+
+
+def test_fewshot_table(relpt_command):
+    words = ("--episodes", 100, "--inputs", "C+M,OnlyM", "--per-relation", 5, "--quiet")
+    code, out, err = relpt_command("fewshot", "--model", "encoder", "--data", "data.jsonl", *words)
+    assert (code, err) == (0, "")
+    assert "30 sentences, 6 relations" in out
+    header, first, second = out.splitlines()[-3:]
+    assert header.split()[:3] == ["inputs", "way", "shot"]
+    assert first.index("±") == second.index("±")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_fewshot_of_unlabelled_data(relpt_command, place):
+    records = [{k: v for k, v in record.items() if k != "relation"} for record in tiny_dataset(2, 3)]
+    write_jsonl(place / "unlabelled.jsonl", records)
+    code, _, err = relpt_command("fewshot", "--model", "encoder", "--data", "unlabelled.jsonl")
+    assert code == 1
+    assert "names no relations" in err
