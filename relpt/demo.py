@@ -122,7 +122,7 @@ def run_demo(
 
     task = FewShot(**{**s["few_shot"], **({} if episodes is None else {"episodes": episodes})})
     test = unseen.tokenize(enc, max_length=s["max_length"], show_progress_bar=False)
-    what = f"{task.n_way}-way {task.k_shot}-shot, {task.episodes:,} episodes, on the unseen relations"
+    what = f"{task.n_way}-way {task.k_shot}-shot, {task.episodes:,} episodes, on unseen relations"
     stages.start("before", f"Test before training: {what}")
     before, vectors_before = _evaluate(enc, test, task, show_progress_bar)
     stages.done(_short(before))
@@ -247,7 +247,13 @@ def _report(
         f"{len(train.labels)} relations. On {len(unseen.labels)} other relations, which it never trained on, its "
         f"{result['before'][0]['inputs']} accuracy changed by {gain:+.3f}."
     )
-    names = {"encoder": "open the encoder", "data": "load the data", "before": "test before", "after": "test after"}
+    names = {
+        "encoder": "open the encoder",
+        "data": "load the data",
+        "before": "test before",
+        "pretrain": "pre-train",
+        "after": "test after",
+    }
     write_report(
         out,
         title="relpt demo: what an encoder learns about relations",

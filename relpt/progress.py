@@ -94,4 +94,6 @@ def progress(
     bar = _tqdm() if (interactive() if show is None else show) else None
     if bar is None:
         return _Silent(iterable)
-    return bar(iterable, total=total, desc=desc, unit=unit, initial=initial, mininterval=0.2, dynamic_ncols=True)
+    return bar(
+        iterable, total=total, desc=desc, unit=unit, initial=initial, mininterval=0.2, delay=0.5, dynamic_ncols=True
+    )

@@ -6,8 +6,11 @@ import difflib
 import logging
 import os
 import platform
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
@@ -402,7 +405,8 @@ class _Loop:
             try:
                 while len(self.history) < steps:
                     record = self.step()
-                    bar.set_postfix(loss=f"{record['loss']:.3f}", sent_s=f"{record['sentences_per_second']:.0f}")
+                    shown = {"loss": f"{record['loss']:.3f}", "sent_s": f"{record['sentences_per_second']:.0f}"}
+                    bar.set_postfix(shown, refresh=False)
                     bar.update(1)
                     if any([callback(record) is True for callback in callbacks]):
                         self.history.status = "stopped"
@@ -413,7 +417,10 @@ class _Loop:
                 self.complete()
                 self.history.status = "interrupted"
                 _log.warning("interrupted after step %d; the encoder keeps that step's state", len(self.history))
-        self.save()
+        try:
+            self.save()
+        except KeyboardInterrupt:  # held until the checkpoint was whole
+            self.history.status = "interrupted"
         return self.history
 
     def step(self) -> dict[str, Any]:
@@ -435,8 +442,25 @@ class _Loop:
         """A checkpoint of the state after the last step, unless it has one."""
         if self.folder is None or self.saved == len(self.history):
             return
-        save_checkpoint(self.folder, self.owner.encoder, self.trainer, self.history, self.card)
-        self.saved = len(self.history)
+        with _interrupts_held():
+            save_checkpoint(self.folder, self.owner.encoder, self.trainer, self.history, self.card)
+            self.saved = len(self.history)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Lets a Ctrl-C that comes inside the block take effect at its end. Python hears them in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def _check_names(options: Mapping[str, Any]) -> None:

@@ -858,3 +858,21 @@ def test_presets(folder: Path) -> None:
     mixed = relpt.CPTrainer(encoder, preset="paper", temperature=0.5, max_steps=10)
     assert (mixed.options["temperature"], mixed.options["max_steps"]) == (0.5, 10)
     assert (mixed.options["similarity"], mixed.options["pairs_per_step"]) == ("dot", 2048)
+
+
+def test_ctrl_c_while_the_last_checkpoint_is_written_waits_for_it(
+    folder: Path, data: relpt.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relpt import trainer as module
+
+    def interrupted_save(*args: Any, **kwargs: Any) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return save(*args, **kwargs)
+
+    save = module.save_checkpoint
+    monkeypatch.setattr(module, "save_checkpoint", interrupted_save)
+    before = signal.getsignal(signal.SIGINT)
+    history = trainer_of(encoder_of(folder), max_steps=2).fit(data, checkpoint_dir=tmp_path)
+    assert history.status == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (tmp_path / "step-00000002" / "optimizer.safetensors").is_file()
