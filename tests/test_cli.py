@@ -391,6 +391,7 @@ def test_ctrl_c_exits_130_with_a_usable_checkpoint(place):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
