@@ -15,9 +15,9 @@ __all__ = ["SETTINGS", "fewshot_table", "run_demo"]
 SETTINGS: Final[dict[str, Any]] = {
     "encoder": "minilm",
     "representation": "entity_start+mean",
-    "steps": 150,
+    "steps": 100,
     "seed": 42,
-    "options": {"pairs_per_step": 32, "learning_rate": 1e-4},  # the others are CPTrainer's defaults
+    "options": {"pairs_per_step": 32},  # the others are CPTrainer's defaults
     "inputs": ("C+M", "OnlyC", "OnlyM"),
     "few_shot": {"n_way": 5, "k_shot": 1, "episodes": 10_000, "similarity": "cosine", "seed": 42},
     "max_length": 128,
