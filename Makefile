@@ -66,7 +66,7 @@ format: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m mypy.stubtest relpt._core
+	$(VENV)/bin/python -m mypy.stubtest --mypy-config-file pyproject.toml relpt._core
 
 notebook: $(VENV)/.test
 	$(VENV)/bin/python notebooks/run.py

@@ -6,8 +6,8 @@ from typing import Any, TypedDict, final
 import numpy as np
 from numpy.typing import NDArray
 
-Int32Array = NDArray[np.int32]
-Int64Array = NDArray[np.int64]
+_Int32Array = NDArray[np.int32]
+_Int64Array = NDArray[np.int64]
 
 class FormatError(ValueError):
     """A file or record breaks its own format."""
@@ -15,19 +15,19 @@ class FormatError(ValueError):
 class CudaError(RuntimeError):
     """The CUDA back end failed, or is not there."""
 
-class Batch(TypedDict):
+class _Batch(TypedDict):
     """A packed batch of S sequences, T tokens and M masked tokens (csrc/batch.h). Not a class of the module."""
 
-    ids: Int32Array  # (T) after MLM masking
-    pos: Int32Array  # (T) place in the sequence
-    sequence: Int32Array  # (T) sequence of the token
-    cu_seqlens: Int32Array  # (S+1)
-    sample: Int32Array  # (S) number of the sample in the step
-    head: Int32Array  # (S) rows of the start markers
-    tail: Int32Array  # (S)
-    relation: Int32Array  # (S)
-    mlm_row: Int32Array  # (M) rows of the masked tokens, ascending
-    mlm_label: Int32Array  # (M) their true ids
+    ids: _Int32Array  # (T) after MLM masking
+    pos: _Int32Array  # (T) place in the sequence
+    sequence: _Int32Array  # (T) sequence of the token
+    cu_seqlens: _Int32Array  # (S+1)
+    sample: _Int32Array  # (S) number of the sample in the step
+    head: _Int32Array  # (S) rows of the start markers
+    tail: _Int32Array  # (S)
+    relation: _Int32Array  # (S)
+    mlm_row: _Int32Array  # (M) rows of the masked tokens, ascending
+    mlm_label: _Int32Array  # (M) their true ids
     truncated: int  # samples cut by the window
     truncated_mentions: int  # samples of which a mention itself had to be cut
     max_len: int  # longest sequence
@@ -44,16 +44,16 @@ class Corpus:
     def __new__(
         cls,
         *,
-        ids: Int32Array,
-        offsets: Int64Array,
-        spans: Int32Array,
-        relation: Int32Array,
-        head_id: Int32Array,
-        tail_id: Int32Array,
-        head_type: Int32Array,
-        tail_type: Int32Array,
-        type_ids: Int32Array,
-        type_offsets: Int64Array,
+        ids: _Int32Array,
+        offsets: _Int64Array,
+        spans: _Int32Array,
+        relation: _Int32Array,
+        head_id: _Int32Array,
+        tail_id: _Int32Array,
+        head_type: _Int32Array,
+        tail_type: _Int32Array,
+        type_ids: _Int32Array,
+        type_offsets: _Int64Array,
         n_relations: int,
         vocab_size: int,
     ) -> Corpus: ...
@@ -85,7 +85,7 @@ class Sampler:
         pairs_per_relation: int = 1,
         role_blanks: bool = False,
     ) -> Sampler: ...
-    def batch(self, step: int, /) -> Batch:
+    def batch(self, step: int, /) -> _Batch:
         """The batch of a step, as a dict of fresh arrays; samples 2i and 2i + 1 are pair i."""
     def pair(self, step: int, i: int, /) -> tuple[int, int]:
         """The two corpus rows of pair i of a step."""
@@ -95,21 +95,21 @@ class Sampler:
 def build_batch(
     corpus: Corpus,
     tokens: Mapping[str, Any],
-    rows: Int64Array,
+    rows: _Int64Array,
     input: int,
     max_length: int,
     blanks: NDArray[np.uint8] | None = None,
-) -> Batch:
+) -> _Batch:
     """The batch of these corpus rows in one input setting (0 .. 4); blanks: (n, 2) flags of head and tail."""
 
 def draw_episodes(
-    labels: Int32Array, n_classes: int, n_way: int, k_shot: int, n_query: int, seed: int, first: int, count: int
-) -> tuple[Int64Array, Int64Array]:
+    labels: _Int32Array, n_classes: int, n_way: int, k_shot: int, n_query: int, seed: int, first: int, count: int
+) -> tuple[_Int64Array, _Int64Array]:
     """Rows of `count` episodes from `first` on: support (count, n_way, k_shot), query (count, n_way, n_query)."""
 
 def fewshot_score(
     vectors: NDArray[np.float32],
-    labels: Int32Array,
+    labels: _Int32Array,
     n_classes: int,
     n_way: int,
     k_shot: int,
@@ -166,14 +166,14 @@ class EncodeRun:
         self,
         corpus: Corpus,
         tokens: Mapping[str, Any],
-        rows: Int64Array,
+        rows: _Int64Array,
         input: int,
         max_length: int,
         representation: Sequence[int],
         /,
     ) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
         """Vectors (n, dim) of corpus rows, and the counts (tokens, truncated, truncated_mentions)."""
-    def ids(self, ids: Int32Array, cu_seqlens: Int32Array, /) -> NDArray[np.float32]:
+    def ids(self, ids: _Int32Array, cu_seqlens: _Int32Array, /) -> NDArray[np.float32]:
         """Hidden states (T, H) of packed sequences of token ids."""
 
 @final
