@@ -94,6 +94,7 @@ def progress(
     bar = _tqdm() if (interactive() if show is None else show) else None
     if bar is None:
         return _Silent(iterable)
+    delay = 0.5 if show is None else 0.0  # nobody asked for a bar that is over at once
     return bar(
-        iterable, total=total, desc=desc, unit=unit, initial=initial, mininterval=0.2, delay=0.5, dynamic_ncols=True
+        iterable, total=total, desc=desc, unit=unit, initial=initial, mininterval=0.2, delay=delay, dynamic_ncols=True
     )
