@@ -77,19 +77,12 @@ static PyObject *corpus_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
-static void free_object(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    freefunc tp_free = __extension__(freefunc) PyType_GetSlot(type, Py_tp_free);
-    tp_free(self);
-    Py_DECREF(type);
-}
-
 static void corpus_dealloc(PyObject *object) {
     corpus_object *self = (corpus_object *)object;
     PyObject_GC_UnTrack(object);
     rp_corpus_free(self->corpus);
     Py_XDECREF(self->arrays);
-    free_object(object);
+    relpt_free_object(object);
 }
 
 /* There is no tp_clear, as in a tuple: what the core borrows stays until the object goes. */
@@ -369,7 +362,7 @@ static void sampler_dealloc(PyObject *object) {
     rp_sampler_free(self->sampler); /* before what it borrows */
     Py_XDECREF(self->special);
     Py_XDECREF(self->corpus);
-    free_object(object);
+    relpt_free_object(object);
 }
 
 /* No tp_clear: see corpus_traverse. */

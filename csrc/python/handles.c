@@ -17,13 +17,6 @@ static int check_signals(void *context) {
     return raised;
 }
 
-static void free_object(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    freefunc tp_free = __extension__(freefunc) PyType_GetSlot(type, Py_tp_free);
-    tp_free(self);
-    Py_DECREF(type);
-}
-
 static int no_positionals(PyObject *args, const char *name) {
     if (PyTuple_Size(args) == 0) return 0;
     PyErr_Format(PyExc_TypeError, "%s takes keyword arguments only", name);
@@ -86,7 +79,7 @@ static void model_dealloc(PyObject *object) {
     model_object *self = (model_object *)object;
     rp_model_free(self->model);
     if (self->lock != NULL) PyThread_free_lock(self->lock);
-    free_object(object);
+    relpt_free_object(object);
 }
 
 /* Waits for the model with the GIL released. */
@@ -273,7 +266,7 @@ static void run_dealloc(PyObject *object) {
     run_object *self = (run_object *)object;
     rp_encode_run_free(self->run);
     Py_XDECREF((PyObject *)self->model);
-    free_object(object);
+    relpt_free_object(object);
 }
 
 typedef struct rows_task {
@@ -465,7 +458,7 @@ static void trainer_dealloc(PyObject *object) {
     trainer_object *self = (trainer_object *)object;
     rp_trainer_free(self->trainer);
     Py_XDECREF((PyObject *)self->model);
-    free_object(object);
+    relpt_free_object(object);
 }
 
 static PyObject *stats_dict(const rp_step_stats *s) {

@@ -20,6 +20,14 @@ typedef struct relpt_state {
 static inline relpt_state *relpt_state_of(PyObject *self) { return PyType_GetModuleState(Py_TYPE(self)); }
 static inline relpt_state *relpt_module_state(PyObject *module) { return PyModule_GetState(module); }
 
+/* The end of a tp_dealloc: frees the object and drops its type's reference. */
+static inline void relpt_free_object(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc tp_free = __extension__(freefunc) PyType_GetSlot(type, Py_tp_free);
+    tp_free(self);
+    Py_DECREF(type);
+}
+
 /* A function as a slot's void pointer: ISO C has no such conversion, POSIX does. */
 #define RELPT_SLOT(function) (__extension__(void *)(function))
 
