@@ -17,22 +17,11 @@ from relpt.weights import CONFIG
 pytestmark = pytest.mark.oracle
 
 BASE: dict[str, Any] = {
-    "similarity": "cosine",
+    **tiny_bert.PINNED,
     "temperature": 0.05,
-    "symmetric": True,
-    "mask_same_relation": True,
-    "positives": "pair",
-    "relation_sampling": "share",
-    "distinct_relations": False,
-    "pairs_per_relation": 1,
-    "blank_as": "blank",
-    "dropout": None,
-    "adam_betas": (0.9, 0.999),
-    "adam_eps": 1e-8,
     "p_blank": 0.7,
     "input_mix": None,
     "mlm_probability": 0.15,
-    "mlm_weight": 1.0,
     "pairs_per_step": 8,
     "max_length": 32,
     "max_steps": 50,

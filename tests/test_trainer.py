@@ -27,22 +27,11 @@ from relpt import _core
 from relpt.trainer import PRESETS
 
 OPTIONS: dict[str, Any] = {
-    "similarity": "cosine",
+    **tiny_bert.PINNED,
     "temperature": 0.1,
-    "symmetric": True,
-    "mask_same_relation": True,
-    "positives": "pair",
-    "relation_sampling": "share",
-    "distinct_relations": False,
-    "pairs_per_relation": 1,
-    "blank_as": "blank",
-    "dropout": None,
-    "adam_betas": (0.9, 0.999),
-    "adam_eps": 1e-8,
     "p_blank": 0.5,
     "cp_weight": 1.0,
     "input_mix": None,
-    "mlm_weight": 1.0,
     "mlm_probability": 0.2,
     "pairs_per_step": 8,
     "micro_batch_pairs": 8,

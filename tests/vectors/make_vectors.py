@@ -23,22 +23,11 @@ FILE = Path(__file__).parent / "vectors.npz"
 STEPS = 5  # of the trajectory
 
 BASE: dict[str, Any] = {
-    "similarity": "cosine",
+    **tiny_bert.PINNED,
     "temperature": 0.1,
-    "symmetric": True,
-    "mask_same_relation": True,
-    "positives": "pair",
-    "relation_sampling": "share",
-    "distinct_relations": False,
-    "pairs_per_relation": 1,
-    "blank_as": "blank",
-    "dropout": None,
-    "adam_betas": (0.9, 0.999),
-    "adam_eps": 1e-8,
     "p_blank": 0.5,
     "input_mix": {"C+M": 2, "C+T": 1, "OnlyC": 1},
     "cp_weight": 1.0,
-    "mlm_weight": 1.0,
     "mlm_probability": 0.2,
     "pairs_per_step": 6,
     "micro_batch_pairs": 6,
