@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,10 +42,15 @@ def save_checkpoint(
     step = len(history)
     target = folder / f"step-{step:08d}"
     with replace_folder(target) as new:
-        encoder._write(new, {**card, "step": step})
-        names = [name for name, _ in encoder._model.parameters()]
-        moments = {f"{kind}.{name}": trainer.get(which, name) for kind, which in _MOMENTS.items() for name in names}
-        save_tensors(new / "optimizer.safetensors", moments)
+        moments = [
+            (f"{kind}.{name}", shape, partial(trainer.get, which, name))
+            for kind, which in _MOMENTS.items()
+            for name, shape in encoder._model.parameters()
+        ]
+        with ThreadPoolExecutor(1) as beside:  # a Ctrl-C waits for this, and the two files are most of it
+            second = beside.submit(save_tensors, new / "optimizer.safetensors", moments)
+            encoder._write(new, {**card, "step": step})
+            second.result()
         lines = "".join(json.dumps(record) + "\n" for record in history)
         write_file(new / "history.jsonl", lambda file: file.write(lines.encode()))
     for _, old in _steps(folder)[:-keep]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import struct
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -208,14 +213,29 @@ def load_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.
     return tensors
 
 
-def save_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, synced."""
-    from safetensors.numpy import save
+Entry = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]  # name, shape, and what gives the tensor
 
-    data = save(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"format": "pt", **(metadata or {})}
-    )
-    write_file(path, lambda file: file.write(data))
+
+def save_tensors(path: Path, entries: Iterable[Entry]) -> None:
+    """Writes float32 tensors as safetensors, synced, one after the other.
+
+    The library's own writer wants all tensors in memory at once; this one holds a single one: a checkpoint costs
+    no second copy of the training state. The bytes are those that the library writes.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    entries, end = sorted(entries, key=lambda entry: entry[0]), 0
+    for name, shape, _ in entries:
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+
+    def write(file: BinaryIO) -> None:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, _, read in entries:
+            file.write(np.ascontiguousarray(read(), "<f4").reshape(-1).view(np.uint8).data)
+
+    write_file(path, write)
 
 
 # -- a model's tensors ------------------------------------------------------------------------------------------------
@@ -284,6 +304,6 @@ def save_model(folder: Path, model: Any, config: dict[str, Any], extras: dict[st
     """config.json and model.safetensors of a BertForMaskedLM, as transformers' AutoModel opens it."""
     written = {**config, "architectures": ["BertForMaskedLM"], "model_type": "bert", "tie_word_embeddings": True}
     write_json(folder / "config.json", written)
-    tensors = {model_name(name): model.get(name) for name, _ in model.parameters()}
-    tensors.update({model_name(name): value for name, value in extras.items()})
-    save_tensors(folder / "model.safetensors", tensors)
+    entries: list[Entry] = [(model_name(name), shape, partial(model.get, name)) for name, shape in model.parameters()]
+    entries += [(model_name(name), value.shape, partial(np.asarray, value)) for name, value in extras.items()]
+    save_tensors(folder / "model.safetensors", entries)

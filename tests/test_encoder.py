@@ -242,6 +242,15 @@ def test_saved_and_opened_again(encoder: relpt.Encoder, data: relpt.Dataset, tmp
         assert (tmp_path / "twice" / name).read_bytes() == (target / name).read_bytes(), name
 
 
+def test_the_file_is_the_librarys(encoder: relpt.Encoder, tmp_path: Path) -> None:
+    """Byte for byte what safetensors writes of the same tensors."""
+    encoder.save_pretrained(tmp_path / "own")
+    tensors = load_file(tmp_path / "own" / "model.safetensors")
+    assert len(tensors) > 30
+    save_file(tensors, tmp_path / "theirs.safetensors", {"format": "pt"})
+    assert (tmp_path / "own" / "model.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
 def test_the_representation_is_saved(folder: Path, tmp_path: Path) -> None:
     relpt.Encoder.from_pretrained(folder, representation="cls+mean").save_pretrained(tmp_path)
     assert relpt.Encoder.from_pretrained(tmp_path).representation == "cls+mean"

