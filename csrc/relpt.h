@@ -20,7 +20,8 @@
 #include "ops.h"     /* devices and their operations */
 #include "trainer.h" /* a step of pre-training */
 
-#include "episodes.h" /* N-way K-shot draws */
-#include "fewshot.h"  /* their scores */
+#include "episodes.h"   /* N-way K-shot draws */
+#include "fewshot.h"    /* their scores */
+#include "projection.h" /* vectors fitted to relations */
 
 #endif

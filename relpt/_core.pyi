@@ -121,6 +121,16 @@ def fewshot_score(
 ) -> NDArray[np.float64]:
     """The share of right queries of each episode; similarity 0 dot, 1 cosine, 2 euclidean."""
 
+def fit_projection(
+    vectors: NDArray[np.float32], labels: _Int32Array, n_classes: int, shrinkage: float, /
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The affine map that evens out what varies inside relations: weight (dim, dim), bias (dim)."""
+
+def project(
+    vectors: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32], num_threads: int, /
+) -> NDArray[np.float32]:
+    """weight x + bias of each vector's direction x, (n, dim)."""
+
 def default_threads() -> int:
     """The number of threads used when none is given."""
 

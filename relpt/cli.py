@@ -249,15 +249,19 @@ def pretrain(args: argparse.Namespace) -> int:
         if not args.quiet:
             tell(f"relpt: {data!r}")
             tell(f"relpt: {encoder!r}")
+        show = False if args.quiet else None
+        corpus, _ = encoder._as_corpus(data, trainer.options["max_length"], show)
         history = trainer.fit(
-            data,
+            corpus,
             callbacks=[log, *callbacks_for(args, steps)],
             checkpoint_dir=run / "checkpoints",
             resume=args.resume,
-            show_progress_bar=False if args.quiet else None,
+            show_progress_bar=show,
             **_given(args, "checkpoint_every"),
         )
         log.finish(history)
+        if history.status == "finished" and args.preset is None and not args.no_projection:
+            encoder.fit_projection(corpus, max_length=trainer.options["max_length"], show_progress_bar=show)
     finally:
         log.close()
         if new and not any(run.iterdir()):
@@ -517,6 +521,12 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--lr", type=float, metavar="F", help="learning rate")
     p.add_argument("--seed", type=_natural, metavar="S", help="seed of every draw (default: 42)")
     _encoder_options(p, device=True)
+    p.add_argument(
+        "--no-projection",
+        action="store_true",
+        help="leave out the projection that is fitted to the relations after training (Encoder.fit_projection); "
+        "presets have none",
+    )
     p.add_argument("--checkpoint-every", type=_positive, metavar="N", help="steps between checkpoints (default: 500)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in RUN")
     p.add_argument(

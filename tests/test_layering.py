@@ -13,7 +13,7 @@ LEVELS = {
     0: {"status", "arena", "rng", "threads"},
     1: {"ops", "host", "cpu", "corpus", "sampler", "batch", "episodes"},
     2: {"params", "model", "encoder", "represent", "loss", "loss_contrastive", "loss_mlm", "adamw", "schedule"},
-    3: {"encode", "trainer", "fewshot", "relpt"},
+    3: {"encode", "projection", "trainer", "fewshot", "relpt"},
 }
 LEVEL = {noun: level for level, nouns in LEVELS.items() for noun in nouns}
 DATA = {"corpus", "sampler", "episodes"}  # data and models meet in batch.h alone

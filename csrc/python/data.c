@@ -507,6 +507,58 @@ static PyObject *py_fewshot_score(PyObject *module, PyObject *args, PyObject *kw
     return relpt_raise(state, status);
 }
 
+static PyObject *py_fit_projection(PyObject *module, PyObject *args) {
+    PyObject *vectors, *labels;
+    long long classes;
+    double shrinkage;
+    if (!PyArg_ParseTuple(args, "OOLd:fit_projection", &vectors, &labels, &classes, &shrinkage)) return NULL;
+    int64_t shape[2] = {-1, -1};
+    const float *table = relpt_array_data(vectors, "vectors", RELPT_FLOAT32, 2, shape);
+    if (table == NULL) return NULL;
+    const int32_t *label = relpt_array_data(labels, "labels", RELPT_INT32, 1, &shape[0]);
+    if (label == NULL) return NULL;
+    int64_t square[2] = {shape[1], shape[1]};
+    void *weight, *bias;
+    PyObject *matrix = relpt_array_new(RELPT_FLOAT32, 2, square, &weight);
+    if (matrix == NULL) return NULL;
+    PyObject *offset = relpt_array_new(RELPT_FLOAT32, 1, square, &bias);
+    if (offset == NULL) {
+        Py_DECREF(matrix);
+        return NULL;
+    }
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status =
+        rp_projection_fit(weight, bias, table, label, shape[0], classes, shape[1], shrinkage);
+    Py_END_ALLOW_THREADS if (status == RP_OK) return Py_BuildValue("NN", matrix, offset);
+    Py_DECREF(matrix);
+    Py_DECREF(offset);
+    return relpt_raise(relpt_module_state(module), status);
+}
+
+static PyObject *py_project(PyObject *module, PyObject *args) {
+    PyObject *vectors, *weight, *bias;
+    long long num_threads;
+    if (!PyArg_ParseTuple(args, "OOOL:project", &vectors, &weight, &bias, &num_threads)) return NULL;
+    int64_t shape[2] = {-1, -1};
+    const float *table = relpt_array_data(vectors, "vectors", RELPT_FLOAT32, 2, shape);
+    if (table == NULL) return NULL;
+    int64_t square[2] = {shape[1], shape[1]};
+    const float *matrix = relpt_array_data(weight, "weight", RELPT_FLOAT32, 2, square);
+    if (matrix == NULL) return NULL;
+    const float *offset = relpt_array_data(bias, "bias", RELPT_FLOAT32, 1, square);
+    if (offset == NULL) return NULL;
+    void *out;
+    PyObject *result = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
+    if (result == NULL) return NULL;
+    const relpt_state *state = relpt_module_state(module);
+    rp_status status = num_threads > 1 ? rp_threads_check_pid(state->pid) : RP_OK;
+    Py_BEGIN_ALLOW_THREADS if (status == RP_OK) status =
+        rp_projection_apply(out, table, matrix, offset, shape[0], shape[1], num_threads);
+    Py_END_ALLOW_THREADS if (status == RP_OK) return result;
+    Py_DECREF(result);
+    return relpt_raise(state, status);
+}
+
 static rp_status draw(const episode_args *a, int64_t *support, int64_t *query, int64_t first, int64_t count) {
     rp_episodes *episodes;
     RP_TRY(make_episodes(a, &episodes));
@@ -573,6 +625,11 @@ PyDoc_STRVAR(
     fewshot_score_doc,
     "fewshot_score(vectors, labels, n_classes, n_way, k_shot, n_query, episodes, similarity, seed, num_threads)\n"
     "--\n\nThe share of right queries of each episode, float64 (episodes).");
+PyDoc_STRVAR(fit_projection_doc,
+             "fit_projection(vectors, labels, n_classes, shrinkage)\n--\n\n"
+             "The affine map that evens out what varies inside relations: float32 weight (dim, dim), bias (dim).");
+PyDoc_STRVAR(project_doc, "project(vectors, weight, bias, num_threads)\n--\n\n"
+                          "weight x + bias of each vector's direction x, float32 (n, dim).");
 PyDoc_STRVAR(draw_episodes_doc,
              "draw_episodes(labels, n_classes, n_way, k_shot, n_query, seed, first, count)\n--\n\n"
              "Rows of the episodes: support int64 (count, n_way, k_shot), query int64 (count, n_way, n_query).");
@@ -581,6 +638,8 @@ PyDoc_STRVAR(default_threads_doc, "default_threads()\n--\n\nThe number of thread
 static PyMethodDef data_functions[] = {
     {"build_batch", RELPT_KEYWORDS(py_build_batch), METH_VARARGS | METH_KEYWORDS, build_batch_doc},
     {"fewshot_score", RELPT_KEYWORDS(py_fewshot_score), METH_VARARGS | METH_KEYWORDS, fewshot_score_doc},
+    {"fit_projection", py_fit_projection, METH_VARARGS, fit_projection_doc},
+    {"project", py_project, METH_VARARGS, project_doc},
     {"draw_episodes", RELPT_KEYWORDS(py_draw_episodes), METH_VARARGS | METH_KEYWORDS, draw_episodes_doc},
     {"default_threads", py_default_threads, METH_NOARGS, default_threads_doc},
     {NULL, NULL, 0, NULL},
