@@ -220,7 +220,7 @@ class Encoder:
         data: Any,
         *,
         inputs: Sequence[str] = ("C+M", "OnlyC"),
-        sentences: int = 8,
+        sentences: int = 32,
         shrinkage: float = 20.0,
         max_length: int = 128,
         show_progress_bar: bool | None = None,

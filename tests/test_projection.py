@@ -155,7 +155,7 @@ def test_saved_and_opened_again(fitted: relpt.Encoder, data: relpt.Dataset, tmp_
     fitted.save_pretrained(tmp_path)
     again = relpt.Encoder.from_pretrained(tmp_path, num_threads=1)
     np.testing.assert_array_equal(again.encode(data), fitted.encode(data))
-    card = {"inputs": ["C+M", "OnlyC"], "sentences": 8, "shrinkage": 20.0}
+    card = {"inputs": ["C+M", "OnlyC"], "sentences": 32, "shrinkage": 20.0}
     assert json.loads((tmp_path / "relpt.json").read_text())["projection"] == card
     named = relpt.Encoder.from_pretrained(tmp_path, representation="entity_start")
     assert named.projection is None
