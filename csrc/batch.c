@@ -39,6 +39,9 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->sequence = rp_arena_take(arena, T, sizeof(int32_t));
     batch->mlm_row = rp_arena_take(arena, T, sizeof(int32_t));
     batch->mlm_label = rp_arena_take(arena, T, sizeof(int32_t));
+    batch->read = rp_arena_take(arena, T, sizeof(int32_t));
+    batch->read_pos = rp_arena_take(arena, T, sizeof(int32_t));
+    batch->read_sequence = rp_arena_take(arena, T, sizeof(int32_t));
     batch->cu_seqlens = rp_arena_take(arena, S + 1, sizeof(int32_t));
     batch->sample = rp_arena_take(arena, S, sizeof(int32_t));
     batch->head = rp_arena_take(arena, S, sizeof(int32_t));
@@ -331,4 +334,23 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
     slice->mlm_label = batch->mlm_label + m0;
     for (int32_t m = 0; m < slice->M; m++) slice->mlm_row[m] = batch->mlm_row[m0 + m] - t0;
     return RP_OK;
+}
+
+/* -- rows that are read ---------------------------------------------------------------------------------- */
+
+void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
+    int32_t masked = 0;
+    batch->R = 0;
+    for (int32_t t = 0; t < batch->T; t++) {
+        int32_t s = batch->sequence[t];
+        bool wanted = reads->all || (reads->first && t == batch->cu_seqlens[s]);
+        wanted = wanted || (reads->markers && (t == batch->head[s] || t == batch->tail[s]));
+        while (masked < batch->M && batch->mlm_row[masked] < t) masked++;
+        wanted = wanted || (reads->masked && masked < batch->M && batch->mlm_row[masked] == t);
+        if (!wanted) continue;
+        batch->read[batch->R] = t;
+        batch->read_pos[batch->R] = batch->pos[t];
+        batch->read_sequence[batch->R] = s;
+        batch->R++;
+    }
 }

@@ -48,6 +48,10 @@ typedef struct rp_batch {
     int32_t *relation;          /* (S) */
     int32_t *mlm_row;           /* (M) rows of the masked tokens, ascending */
     int32_t *mlm_label;         /* (M) their true ids */
+    int32_t R;                  /* rows of the last layer's output that are read (rp_batch_read) */
+    int32_t *read;              /* (R) these rows, ascending */
+    int32_t *read_pos;          /* (R) pos of each */
+    int32_t *read_sequence;     /* (R) sequence of each */
     int64_t truncated;          /* samples cut by the window */
     int64_t truncated_mentions; /* samples of which a mention itself had to be cut */
     void *memory;
@@ -79,6 +83,17 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
  * Call for sequences in ascending order, once each. */
 void rp_batch_mask(rp_batch *batch, const rp_tokens *tokens, int32_t s, double probability, uint64_t key,
                    uint32_t step);
+
+/* What of the last layer's output is read. */
+typedef struct rp_reads {
+    bool all;     /* every row; the others do not matter then */
+    bool first;   /* the first row of each sequence, [CLS] */
+    bool markers; /* the two start markers of each sequence */
+    bool masked;  /* the masked tokens */
+} rp_reads;
+
+/* Fills R, read, read_pos and read_sequence. */
+void rp_batch_read(rp_batch *batch, const rp_reads *reads);
 
 /* The view of sequences [first, last) as a batch of its own: pointers into `batch`, except cu_seqlens, head, tail,
  * mlm_row and sequence, which count from the slice's start and are written into `slice`'s own memory (a batch made with

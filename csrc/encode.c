@@ -74,16 +74,17 @@ void rp_encode_run_free(rp_encode_run *run) {
     free(run);
 }
 
-static rp_status forward(rp_encode_run *run) {
+static rp_status forward(rp_encode_run *run, const rp_reads *reads) {
     rp_pass pass = {0};
-    RP_TRY(rp_inputs_upload(&run->inputs, run->dev, run->batch));
+    RP_TRY(rp_inputs_upload(&run->inputs, run->dev, run->batch, reads));
     return rp_encoder_forward(&run->encoder, run->dev, run->model->values, &run->inputs, &pass);
 }
 
 /* Vectors of the batch to out. */
 static rp_status flush(rp_encode_run *run, const rp_represent *spec, float *out) {
     int64_t H = run->model->params->config.hidden_size, S = run->batch->S;
-    RP_TRY(forward(run));
+    rp_reads reads = rp_represent_reads(spec);
+    RP_TRY(forward(run, &reads));
     RP_TRY(rp_represent_forward(spec, run->dev, run->vectors, run->encoder.hidden, &run->inputs, H));
     return run->dev->ops->download(run->dev, out, run->vectors, S * rp_represent_dim(spec, H) * (int64_t)sizeof(float));
 }
@@ -170,7 +171,8 @@ rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, cons
         b->cu_seqlens[s + 1] = cu_seqlens[s + 1];
     }
     b->cu_seqlens[0] = 0;
-    RP_TRY(forward(run));
+    rp_reads reads = {.all = true};
+    RP_TRY(forward(run, &reads));
     return run->dev->ops->download(run->dev, out, run->encoder.hidden,
                                    b->T * run->model->params->config.hidden_size * (int64_t)sizeof(float));
 }

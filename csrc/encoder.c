@@ -9,6 +9,9 @@ void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, i
     inputs->ids = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->pos = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->sequence = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->read = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->read_pos = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->read_sequence = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->mlm_row = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->mlm_label = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->cu_seqlens = rp_arena_take(arena, S + 1, sizeof(int32_t));
@@ -18,15 +21,20 @@ void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, i
     inputs->relation = rp_arena_take(arena, S, sizeof(int32_t));
 }
 
-rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch) {
+rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads) {
     const rp_ops *ops = dev->ops;
-    int64_t word = sizeof(int32_t), S = batch->S, T = batch->T, M = batch->M;
+    rp_batch_read(batch, reads);
+    int64_t word = sizeof(int32_t), S = batch->S, T = batch->T, M = batch->M, R = batch->R;
     inputs->S = S;
     inputs->T = T;
     inputs->M = M;
+    inputs->R = R;
     RP_TRY(ops->upload(dev, inputs->ids, batch->ids, T * word));
     RP_TRY(ops->upload(dev, inputs->pos, batch->pos, T * word));
     RP_TRY(ops->upload(dev, inputs->sequence, batch->sequence, T * word));
+    RP_TRY(ops->upload(dev, inputs->read, batch->read, R * word));
+    RP_TRY(ops->upload(dev, inputs->read_pos, batch->read_pos, R * word));
+    RP_TRY(ops->upload(dev, inputs->read_sequence, batch->read_sequence, R * word));
     RP_TRY(ops->upload(dev, inputs->mlm_row, batch->mlm_row, M * word));
     RP_TRY(ops->upload(dev, inputs->mlm_label, batch->mlm_label, M * word));
     RP_TRY(ops->upload(dev, inputs->cu_seqlens, batch->cu_seqlens, (S + 1) * word));
@@ -72,7 +80,9 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
         else
             layers[i] = layers[0];
     }
-    e->hidden = layers[L - 1].out;
+    e->attended = rp_arena_take(arena, T, H * f);
+    e->residual = rp_arena_take(arena, T, H * f);
+    e->spread = rp_arena_take(arena, T, H * f);
     if (!train) return;
     e->dhidden = rp_arena_take(arena, T, H * f);
     e->dother = rp_arena_take(arena, T, H * f);
@@ -110,26 +120,69 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
     return d.threshold == 0 ? RP_OK : ops->dropout_forward(dev, e->first, e->first, &d, in->T, H);
 }
 
+/* Rows that go through a layer behind its attention: all of the batch, or those that are read. */
+typedef struct some_rows {
+    int64_t N;
+    const int32_t *sequence, *pos; /* (N) */
+} some_rows;
+
+/* Of the last layer only some rows may be read: then the others end at its attention. */
+static bool is_partial(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
+    return layer == e->params->config.num_hidden_layers - 1 && in->R < in->T;
+}
+
+static some_rows rows_behind_attention(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
+    if (is_partial(e, in, layer)) return (some_rows){in->R, in->read_sequence, in->read_pos};
+    return (some_rows){in->T, in->sequence, in->pos};
+}
+
+static rp_dropout dropout_of(const rp_inputs *in, const rp_pass *pass, int site, int64_t layer, some_rows rows) {
+    rp_dropout d = dropout_at(in, pass, site, layer);
+    d.sequence = rows.sequence;
+    d.pos = rows.pos;
+    return d;
+}
+
+/* Everything behind the attention: m->out(N,H) from attended(N,H) and the layer's input x(N,H). */
+static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, const rp_pass *pass,
+                              int64_t i, const float *attended, const float *x) {
+    const rp_config *c = &e->params->config;
+    const rp_layer_params *w = &e->params->layers[i];
+    const rp_layer_memory *m = &e->layers[i];
+    const rp_ops *ops = dev->ops;
+    some_rows rows = rows_behind_attention(e, in, i);
+    int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
+    float eps = (float)c->layer_norm_eps;
+    rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
+               second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
+    RP_TRY(ops->linear_forward(dev, m->sum1, attended, values + w->out_weight, values + w->out_bias, N, H, H));
+    RP_TRY(ops->residual_layernorm_forward(dev, m->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
+                                           values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
+    RP_TRY(ops->linear_gelu_forward(dev, m->act, m->pre, m->mid, values + w->up_weight, values + w->up_bias, N, H, F));
+    RP_TRY(ops->linear_forward(dev, m->sum2, m->act, values + w->down_weight, values + w->down_bias, N, F, H));
+    return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, m->mid,
+                                           values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
+}
+
 static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
                                const rp_pass *pass, int64_t i, const float *x) {
     const rp_config *c = &e->params->config;
     const rp_layer_params *w = &e->params->layers[i];
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
-    int64_t T = in->T, H = c->hidden_size, F = c->intermediate_size, A = c->num_attention_heads;
-    float eps = (float)c->layer_norm_eps;
-    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i), attended = dropout_at(in, pass, SITE_ATTENDED, i),
-               feed_forward = dropout_at(in, pass, SITE_FEED_FORWARD, i);
+    int64_t T = in->T, H = c->hidden_size, A = c->num_attention_heads;
+    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
     RP_TRY(rp_dev_poll(dev));
     RP_TRY(ops->linear_forward(dev, m->qkv, x, values + w->qkv_weight, values + w->qkv_bias, T, H, 3 * H));
     RP_TRY(ops->attention_forward(dev, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores, in->S, T, A, H / A));
-    RP_TRY(ops->linear_forward(dev, m->sum1, m->attended, values + w->out_weight, values + w->out_bias, T, H, H));
-    RP_TRY(ops->residual_layernorm_forward(dev, m->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
-                                           values + w->norm1_gamma, values + w->norm1_beta, &attended, eps, T, H));
-    RP_TRY(ops->linear_gelu_forward(dev, m->act, m->pre, m->mid, values + w->up_weight, values + w->up_bias, T, H, F));
-    RP_TRY(ops->linear_forward(dev, m->sum2, m->act, values + w->down_weight, values + w->down_bias, T, F, H));
-    return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, m->mid,
-                                           values + w->norm2_gamma, values + w->norm2_beta, &feed_forward, eps, T, H);
+    e->hidden = m->out;
+    if (!is_partial(e, in, i)) return rows_forward(e, dev, values, in, pass, i, m->attended, x);
+    RP_TRY(ops->rows_gather(dev, e->attended, H, m->attended, in->read, in->R, H));
+    RP_TRY(ops->rows_gather(dev, e->residual, H, x, in->read, in->R, H));
+    RP_TRY(rows_forward(e, dev, values, in, pass, i, e->attended, e->residual));
+    e->hidden = e->spread;
+    RP_TRY(ops->zero(dev, e->spread, T * H * (int64_t)sizeof(float)));
+    return ops->rows_scatter_add(dev, e->spread, m->out, H, in->read, in->R, H);
 }
 
 rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
@@ -145,6 +198,47 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
 
 /* -- backward -------------------------------------------------------------------------------------------- */
 
+/* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of attended, which takes dout's
+ * place, and to that of the layer's input, which takes m->mid's. */
+static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                               const rp_pass *pass, int64_t i, float *dout, const float *attended) {
+    const rp_config *c = &e->params->config;
+    const rp_layer_params *w = &e->params->layers[i];
+    const rp_layer_memory *m = &e->layers[i];
+    const rp_ops *ops = dev->ops;
+    some_rows rows = rows_behind_attention(e, in, i);
+    int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
+    rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
+               second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
+    float *dbranch = e->dother, *dwide = e->dwide;
+    float *dmid = m->out, *dx = m->mid; /* both are dead by the time they are written */
+    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
+                                            m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
+    RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, m->act,
+                                values + w->down_weight, N, F, H, 0));
+    RP_TRY(ops->gelu_backward(dev, dwide, dwide, m->pre, N * F));
+    RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, m->mid,
+                                values + w->up_weight, N, H, F, 1));
+    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
+                                            m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H));
+    return ops->linear_backward(dev, dout, grads + w->out_weight, grads + w->out_bias, dbranch, attended,
+                                values + w->out_weight, N, H, H, 0);
+}
+
+/* rows_backward where not all rows are read: dhidden becomes the gradient of attended(T,H), spread(T,H) what of the
+ * gradient of x(T,H) does not come through the attention. */
+static rp_status partial_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                                  const rp_pass *pass, int64_t i) {
+    const rp_ops *ops = dev->ops;
+    int64_t H = e->params->config.hidden_size, bytes = in->T * H * (int64_t)sizeof(float);
+    RP_TRY(ops->rows_gather(dev, e->residual, H, e->dhidden, in->read, in->R, H));
+    RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, e->residual, e->attended));
+    RP_TRY(ops->zero(dev, e->dhidden, bytes));
+    RP_TRY(ops->rows_scatter_add(dev, e->dhidden, e->residual, H, in->read, in->R, H));
+    RP_TRY(ops->zero(dev, e->spread, bytes));
+    return ops->rows_scatter_add(dev, e->spread, e->layers[i].mid, H, in->read, in->R, H);
+}
+
 /* From dhidden (gradient of the layer's output) to dhidden (gradient of its input x). */
 static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                                 const rp_pass *pass, int64_t i, const float *x) {
@@ -152,29 +246,22 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
     const rp_layer_params *w = &e->params->layers[i];
     rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
-    int64_t T = in->T, H = c->hidden_size, F = c->intermediate_size, A = c->num_attention_heads;
-    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i), attended = dropout_at(in, pass, SITE_ATTENDED, i),
-               feed_forward = dropout_at(in, pass, SITE_FEED_FORWARD, i);
-    float *dx = e->dhidden, *dbranch = e->dother, *dwide = e->dwide;
-    float *dmid = m->out, *dfirst = m->mid; /* both are dead by the time they are written */
+    int64_t T = in->T, H = c->hidden_size, A = c->num_attention_heads;
+    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
+    bool partial = is_partial(e, in, i);
     RP_TRY(rp_dev_poll(dev));
-    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dx,
-                                            m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &feed_forward, T, H));
-    RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, m->act,
-                                values + w->down_weight, T, F, H, 0));
-    RP_TRY(ops->gelu_backward(dev, dwide, dwide, m->pre, T * F));
-    RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, m->mid,
-                                values + w->up_weight, T, H, F, 1));
-    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dfirst, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
-                                            m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &attended, T, H));
-    RP_TRY(ops->linear_backward(dev, dx, grads + w->out_weight, grads + w->out_bias, dbranch, m->attended,
-                                values + w->out_weight, T, H, H, 0));
-    RP_TRY(ops->attention_backward(dev, dwide, dx, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores, in->S, T, A,
-                                   H / A));
-    RP_TRY(ops->linear_backward(dev, dfirst, grads + w->qkv_weight, grads + w->qkv_bias, dwide, x,
+    if (partial)
+        RP_TRY(partial_backward(e, dev, values, grads, in, pass, i));
+    else
+        RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, e->dhidden, m->attended));
+    float **dx = partial ? &e->spread : &m->mid;
+    RP_TRY(ops->attention_backward(dev, e->dwide, e->dhidden, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores,
+                                   in->S, T, A, H / A));
+    RP_TRY(ops->linear_backward(dev, *dx, grads + w->qkv_weight, grads + w->qkv_bias, e->dwide, x,
                                 values + w->qkv_weight, T, H, 3 * H, 1));
-    m->mid = dx; /* the two buffers change places: the layer below reads its gradient from dhidden */
-    e->dhidden = dfirst;
+    float *used = e->dhidden; /* the two buffers change places: the layer below reads its gradient from dhidden */
+    e->dhidden = *dx;
+    *dx = used;
     return RP_OK;
 }
 

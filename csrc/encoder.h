@@ -14,15 +14,17 @@
 
 /* A batch's integers on the device. */
 typedef struct rp_inputs {
-    int64_t S, T, M;
+    int64_t S, T, M, R;
     int32_t *ids, *pos, *sequence;            /* (T) */
+    int32_t *read, *read_pos, *read_sequence; /* (R) the rows of the last layer's output that are read */
     int32_t *cu_seqlens;                      /* (S+1) */
     int32_t *sample, *head, *tail, *relation; /* (S) */
     int32_t *mlm_row, *mlm_label;             /* (M) */
 } rp_inputs;
 
 void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens);
-rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch);
+/* Also notes in the batch which rows are read. */
+rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads);
 
 /* Dropout of a pass; all 0 for encoding. */
 typedef struct rp_pass {
@@ -45,7 +47,8 @@ typedef struct rp_encoder {
     bool train;
     float *embedded, *mean, *rstd, *first; /* (T,H), (T), (T), (T,H): before and after the embeddings' LN (+ dropout) */
     rp_layer_memory *layers;               /* (L) host */
-    float *hidden;                         /* (T,H) the last layer's output */
+    float *hidden;                         /* (T,H) the last layer's output; rows that are not read are 0 */
+    float *attended, *residual, *spread;   /* (T,H) where not all rows are read: of those rows, of those rows, of all */
     float *dhidden, *dother, *dwide;       /* (T,H), (T,H), (T, max(F,3H)) gradients */
 } rp_encoder;
 
@@ -57,8 +60,8 @@ void rp_encoder_plan(rp_encoder *encoder, rp_arena *arena, rp_layer_memory *laye
 rp_status rp_encoder_forward(rp_encoder *encoder, rp_dev *dev, const float *values, const rp_inputs *inputs,
                              const rp_pass *pass);
 
-/* From encoder->dhidden (T,H), which is used up, adds all gradients to `grads`. After a forward pass with the same
- * inputs and pass, of an encoder planned with `train`. */
+/* From encoder->dhidden (T,H), which is used up and of which only rows that are read count, adds all gradients to
+ * `grads`. After a forward pass with the same inputs and pass, of an encoder planned with `train`. */
 rp_status rp_encoder_backward(rp_encoder *encoder, rp_dev *dev, const float *values, float *grads,
                               const rp_inputs *inputs, const rp_pass *pass);
 

@@ -65,8 +65,7 @@ static double covariance(fit_memory *m, int64_t n, int64_t dim) {
 static void factor(fit_memory *m, int64_t dim) {
     for (int64_t i = 0; i < dim; i++) {
         double *row = m->matrix + i * dim, *out = m->inverse + i * dim;
-        for (int64_t j = 0; j < i; j++)
-            row[j] = (row[j] - dot(row, m->matrix + j * dim, j)) / m->matrix[j * dim + j];
+        for (int64_t j = 0; j < i; j++) row[j] = (row[j] - dot(row, m->matrix + j * dim, j)) / m->matrix[j * dim + j];
         row[i] = sqrt(row[i] - dot(row, row, i));
         for (int64_t j = 0; j < i; j++) add_scaled(out, -row[j] / row[i], m->inverse + j * dim, j + 1);
         out[i] = 1 / row[i];

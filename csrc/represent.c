@@ -18,6 +18,16 @@ int64_t rp_represent_dim(const rp_represent *spec, int64_t H) {
     return dim;
 }
 
+rp_reads rp_represent_reads(const rp_represent *spec) {
+    rp_reads reads = {0};
+    for (int64_t i = 0; i < spec->parts; i++) {
+        reads.all |= spec->part[i] == RP_PART_MEAN;
+        reads.first |= spec->part[i] == RP_PART_CLS;
+        reads.markers |= spec->part[i] == RP_PART_ENTITY_START;
+    }
+    return reads;
+}
+
 static rp_status part_forward(rp_part part, rp_dev *dev, float *out, int64_t dim, const float *hidden,
                               const rp_inputs *in, int64_t H) {
     switch (part) {

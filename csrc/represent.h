@@ -17,6 +17,9 @@ typedef struct rp_represent {
 rp_status rp_represent_check(const rp_represent *spec);
 int64_t rp_represent_dim(const rp_represent *spec, int64_t H);
 
+/* The rows of hidden that the representation is made of. */
+rp_reads rp_represent_reads(const rp_represent *spec);
+
 /* out(S, dim) from hidden(T,H). */
 rp_status rp_represent_forward(const rp_represent *spec, rp_dev *dev, float *out, const float *hidden,
                                const rp_inputs *inputs, int64_t H);

@@ -149,9 +149,11 @@ rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_train
 
 /* -- one step -------------------------------------------------------------------------------------------- */
 
-static rp_status forward(rp_trainer *t, const rp_batch *micro, const rp_pass *pass, float *vectors) {
+static rp_status forward(rp_trainer *t, rp_batch *micro, const rp_pass *pass, float *vectors) {
     int64_t H = t->model->params->config.hidden_size;
-    RP_TRY(rp_inputs_upload(&t->inputs, t->dev, micro));
+    rp_reads reads = rp_represent_reads(&t->options.represent);
+    reads.masked = t->options.mlm_weight > 0;
+    RP_TRY(rp_inputs_upload(&t->inputs, t->dev, micro, &reads));
     RP_TRY(rp_encoder_forward(&t->encoder, t->dev, t->model->values, &t->inputs, pass));
     return rp_represent_forward(&t->options.represent, t->dev, vectors, t->encoder.hidden, &t->inputs, H);
 }
