@@ -5,7 +5,8 @@
 
 The job is that of `relpt pretrain --pairs 32`: MiniLM-L6, CP + MLM, 64 sentences a step, at most 64 word pieces. Every
 contestant lives in a process of its own, which sleeps while another one is timed; in each round every contestant does
-the same number of steps on the same batches. Medians over rounds, with the range; ratios are to relpt.
+the same number of steps on the same batches. Medians over rounds, with the range; ratios are to
+relpt in either precision.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from machine import describe
 
+OURS = {"relpt": "float32", "relpt-bf16": "bfloat16"}
 OPPONENTS = {
     "torch": {"padded_to": None, "bf16": False},  # packed, SDPA, MLM head on masked rows, fused AdamW, float32
     "torch-bf16": {"padded_to": None, "bf16": True},
@@ -30,27 +32,28 @@ OPPONENTS = {
 JOB = {"preset": "released-code", "mask_same_relation": True, "pairs_per_step": 32, "max_steps": 10**6}
 LABELS = {
     "relpt": "relpt, float32",
+    "relpt-bf16": "relpt, bfloat16",
     "torch": "PyTorch at its best, float32",
     "torch-bf16": "PyTorch at its best, bf16 autocast",
     "torch-published": "PyTorch, published recipe (padded, MLM head everywhere)",
 }
 
 
-def corpus_and_encoder(paths: list[str], threads: int):
+def corpus_and_encoder(paths: list[str], threads: int, dtype: str = "float32"):
     import relpt
 
     warnings.simplefilter("ignore", relpt.TruncationWarning)
-    encoder = relpt.Encoder.from_pretrained("minilm", num_threads=threads)
+    encoder = relpt.Encoder.from_pretrained("minilm", num_threads=threads, dtype=dtype)
     data = relpt.load(paths[0] if len(paths) == 1 else paths) if paths else relpt.load_sample("all")
     return data.tokenize(encoder, max_length=64, show_progress_bar=False), encoder
 
 
-def make_relpt(paths: list[str], threads: int):
+def make_relpt(paths: list[str], threads: int, dtype: str):
     """step(number) -> sentences, on relpt."""
     import relpt
     from relpt import _core
 
-    corpus, encoder = corpus_and_encoder(paths, threads)
+    corpus, encoder = corpus_and_encoder(paths, threads, dtype)
     owner = relpt.CPTrainer(
         encoder, preset="released-code", mask_same_relation=True, pairs_per_step=32, max_steps=10**6
     )
@@ -84,7 +87,10 @@ def make_torch(paths: list[str], threads: int, padded_to: int | None, bf16: bool
 def contestant(name: str, paths: list[str], threads: int, pipe) -> None:
     """Waits for (first, steps) and answers with the seconds and sentences they took."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    step = make_relpt(paths, threads) if name == "relpt" else make_torch(paths, threads, **OPPONENTS[name])
+    if name in OURS:
+        step = make_relpt(paths, threads, OURS[name])
+    else:
+        step = make_torch(paths, threads, **OPPONENTS[name])
     step(0)
     pipe.send("ready")
     while (order := pipe.recv()) is not None:
@@ -134,16 +140,15 @@ def main() -> int:
     options = parser.parse_args()
     if options.short:
         options.rounds, options.steps = 3, 2
-    names = ["relpt", *options.opponents]
+    names = [*OURS, *options.opponents]
     speeds = measure(names, options)
-    ours = statistics.median(speeds["relpt"])
     rows = [
         {
             "contestant": name,
             "sentences_per_second": statistics.median(values),
             "lowest": min(values),
             "highest": max(values),
-            "relpt_is_faster_by": ours / statistics.median(values),
+            **{f"{ours}_is_faster_by": statistics.median(speeds[ours]) / statistics.median(values) for ours in OURS},
         }
         for name, values in speeds.items()
     ]
@@ -156,12 +161,13 @@ def main() -> int:
         return 0
     machine = result["machine"]
     print(f"{machine['cpu']}, {machine['level']}, {options.threads} threads; {machine['versions']}")
-    print(f"{'CP + MLM, MiniLM-L6, 64 sentences a step':56} {'sent/s':>8} {'range':>15} {'relpt / it':>11}")
+    ratios = "".join(f"{ours + ' / it':>16}" for ours in OURS)
+    print(f"{'CP + MLM, MiniLM-L6, 64 sentences a step':56} {'sent/s':>8} {'range':>15} {ratios}")
     for row in rows:
         spread = f"{row['lowest']:.1f}–{row['highest']:.1f}"
         print(
             f"{LABELS[row['contestant']]:56} {row['sentences_per_second']:8.1f} {spread:>15} "
-            f"{row['relpt_is_faster_by']:11.2f}"
+            + "".join(f"{row[ours + '_is_faster_by']:16.2f}" for ours in OURS)
         )
     return 0
 

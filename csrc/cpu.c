@@ -1,7 +1,6 @@
 /* Which of the CPU levels runs: compiled for the baseline, so that it can be asked on any machine. */
 #include "cpu/cpu.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +29,15 @@ static bool level_runs(int level) {
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #endif
     return level == RP_CPU_BASELINE;
+}
+
+bool rp_cpu_has_bfloat16(int level) {
+#if defined(__x86_64__)
+    return level == RP_CPU_AVX512 && __builtin_cpu_supports("avx512bf16");
+#else
+    (void)level;
+    return false;
+#endif
 }
 
 static rp_status named_level(int *out, const char *name) {

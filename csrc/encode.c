@@ -44,7 +44,7 @@ static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
 }
 
 rp_status rp_encode_run_new(rp_encode_run **out, const rp_model *model, int64_t max_sequences, int64_t max_tokens,
-                            int64_t num_threads, int (*poll)(void *), void *poll_context) {
+                            int64_t num_threads, rp_dtype dtype, int (*poll)(void *), void *poll_context) {
     if (max_sequences < 1 || max_tokens < 1 || max_tokens > INT32_MAX)
         return rp_fail(RP_STATUS_VALUE, "capacity of %lld sequences and %lld tokens: expected at least 1 of each",
                        (long long)max_sequences, (long long)max_tokens);
@@ -61,6 +61,7 @@ rp_status rp_encode_run_new(rp_encode_run **out, const rp_model *model, int64_t 
     }
     run->dev->poll = poll;
     run->dev->poll_context = poll_context;
+    run->dev->products = dtype;
     *out = run;
     return RP_OK;
 }

@@ -11,7 +11,7 @@ typedef struct rp_encode_run rp_encode_run;
 
 /* A workspace for batches of at most max_sequences sequences and max_tokens tokens. The model must outlive the run. */
 rp_status rp_encode_run_new(rp_encode_run **out, const rp_model *model, int64_t max_sequences, int64_t max_tokens,
-                            int64_t num_threads, int (*poll)(void *), void *poll_context);
+                            int64_t num_threads, rp_dtype dtype, int (*poll)(void *), void *poll_context);
 void rp_encode_run_free(rp_encode_run *run); /* takes NULL */
 
 typedef struct rp_encode_counts {

@@ -66,6 +66,10 @@ const rp_ops *rp_ops_find(const char *name) {
     return NULL;
 }
 
+int rp_ops_has_bfloat16(const rp_ops *ops) {
+    return ops >= tables && ops < tables + RP_CPU_LEVELS && rp_cpu_has_bfloat16((int)(ops - tables));
+}
+
 void (*rp_ops_slot(const rp_ops *ops, const char *slot))(void) {
 #define MATCH(name, arguments)                                                                                         \
     if (strcmp(slot, #name) == 0) return (void (*)(void))ops->name;
@@ -103,11 +107,14 @@ rp_status rp_dev_poll(rp_dev *dev) {
 
 int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size) {
     /* Reductions: RP_CPU_BLOCKS partial sums of two rows. Attention: per thread, scores, their gradient and mask, and
-     * six copies of a head's rows. */
+     * six copies of a head's rows. Products: packed operands. */
     int64_t rows = RP_CPU_BLOCKS * 2 * (widest + 64);
     int64_t padded = max_len + 64, depth = head_size + 64;
     int64_t attention = num_threads * (3 * padded * padded + 6 * padded * depth);
-    return (int64_t)sizeof(float) * (rows > attention ? rows : attention) + RP_ALIGN;
+    int64_t wide = widest < RP_CPU_PANEL_WIDTH ? widest + 64 : RP_CPU_PANEL_WIDTH;
+    int64_t product = RP_CPU_PANEL_DEPTH * wide + num_threads * RP_CPU_ROWS_WORDS;
+    int64_t most = rows > attention ? rows : attention;
+    return (int64_t)sizeof(float) * (most > product ? most : product) + RP_ALIGN;
 }
 
 uint32_t rp_dropout_threshold(double p) {

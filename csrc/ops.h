@@ -33,6 +33,10 @@
 
 typedef struct rp_ops rp_ops;
 
+/* In what matrix products are computed: bfloat16 rounds their operands (8 bits of mantissa, ties to even) and sums the
+ * products in float32. Everything else is float32 always. */
+typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16 } rp_dtype;
+
 /* An opened device. `scratch` is shared by all operations, so one device serves one call at a time. */
 typedef struct rp_dev {
     const rp_ops *ops;
@@ -41,6 +45,7 @@ typedef struct rp_dev {
     size_t scratch_bytes;
     int (*poll)(void *); /* asked between operations of long calls; not 0: stop (RP_STATUS_INTERRUPT). May be NULL */
     void *poll_context;
+    rp_dtype products; /* of linear_forward, linear_backward and linear_gelu_forward */
 } rp_dev;
 
 /* Dropout of one place in the network (inverted: kept values are scaled).
@@ -182,6 +187,9 @@ struct rp_ops {
  * Names: "ref", "cpu" (the best level, or the one in the environment variable RELPT_CPU), "cpu/baseline", "cpu/avx2",
  * "cpu/avx512". */
 const rp_ops *rp_ops_find(const char *name);
+
+/* Whether the back end has instructions for bfloat16 products; others round and multiply float32, which is slower. */
+int rp_ops_has_bfloat16(const rp_ops *ops);
 
 /* A slot by its name, for tests; NULL when there is none. */
 void (*rp_ops_slot(const rp_ops *ops, const char *slot))(void);

@@ -123,6 +123,7 @@ rp_status rp_trainer_new(rp_trainer **out, rp_model *model, const rp_trainer_opt
     t->owner = rp_threads_pid();
     t->dev->poll = poll;
     t->dev->poll_context = poll_context;
+    t->dev->products = options->dtype;
     *out = t;
     return RP_OK;
 }
@@ -177,8 +178,12 @@ static rp_status backward(rp_trainer *t, const rp_pass *pass, const float *dvect
 
 static rp_status contrastive(rp_trainer *t, const rp_batch *batch, rp_step_stats *stats) {
     if (t->options.cp_weight == 0) return RP_OK;
-    return rp_contrastive_run(&t->contrastive, t->dev, &t->options.contrastive, t->options.cp_weight, t->dvectors,
-                              &stats->loss_cp, &stats->accuracy, t->vectors, batch->relation, batch->S, t->dim);
+    t->dev->products = RP_FLOAT32; /* a similarity over a small temperature needs its digits */
+    rp_status status =
+        rp_contrastive_run(&t->contrastive, t->dev, &t->options.contrastive, t->options.cp_weight, t->dvectors,
+                           &stats->loss_cp, &stats->accuracy, t->vectors, batch->relation, batch->S, t->dim);
+    t->dev->products = t->options.dtype;
+    return status;
 }
 
 /* The slice of micro-batch samples first .. first + micro_samples. */

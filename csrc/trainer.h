@@ -11,6 +11,7 @@
 #include "schedule.h"
 
 typedef struct rp_trainer_options {
+    rp_dtype dtype; /* of the encoder's and the MLM head's matrix products */
     rp_represent represent;
     rp_contrastive_options contrastive;
     double cp_weight, mlm_weight; /* 0 leaves the objective out */

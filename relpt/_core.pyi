@@ -171,7 +171,9 @@ class Model:
 class EncodeRun:
     """A workspace that encodes, for batches of at most max_sequences sequences and max_tokens tokens."""
 
-    def __new__(cls, model: Model, max_sequences: int, max_tokens: int, num_threads: int) -> EncodeRun: ...
+    def __new__(
+        cls, model: Model, max_sequences: int, max_tokens: int, num_threads: int, dtype: int = 0
+    ) -> EncodeRun: ...
     def rows(
         self,
         corpus: Corpus,
@@ -218,6 +220,7 @@ class Trainer:
         num_threads: int,
         hidden_dropout: float,
         attention_dropout: float,
+        dtype: int = 0,
     ) -> Trainer: ...
     def step(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
         """One update on the sampler's batch of that step; the step's figures."""

@@ -444,6 +444,7 @@ def info(args: argparse.Namespace) -> int:
         ("CPU", cpu["name"]),
         ("instructions", level),
         ("BLAS", f"OpenBLAS, core {cpu['blas']}"),
+        ("bfloat16", "instructions of this CPU" if cpu["bfloat16"] else "no instructions here: slower than float32"),
         ("threads", f"{threads['default']}: {threads['why']}"),
         ("memory", f"{gib['total']}, {gib['free']} free for this process"),
         ("CUDA", facts["cuda"]["why"]),
@@ -505,7 +506,9 @@ def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -
     parser.add_argument("--max-length", type=_positive, metavar="N", help="word pieces a sentence")
     parser.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
     if device:
-        parser.add_argument("--dtype", help="float32 (the only one so far)")
+        parser.add_argument(
+            "--dtype", help="float32 (default) or bfloat16, faster where the CPU has instructions for it"
+        )
         parser.add_argument("--device", help="cpu (the only one so far)")
 
 

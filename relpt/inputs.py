@@ -9,6 +9,7 @@ __all__ = ["INPUTS", "PARTS", "SIMILARITIES", "choice", "input_name", "input_num
 INPUTS: Final = ("C+M", "C+T", "OnlyC", "OnlyM", "OnlyT")
 _ALIASES: Final = {"CM": "C+M", "CT": "C+T", "OC": "OnlyC", "OM": "OnlyM", "OT": "OnlyT"}
 SIMILARITIES: Final = ("dot", "cosine", "euclidean")
+DTYPES: Final = ("float32", "bfloat16")
 PARTS: Final = ("entity_start", "cls", "mean")
 
 

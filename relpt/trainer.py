@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict, Unpack
 from relpt import _core
 from relpt.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from relpt.history import History
-from relpt.inputs import INPUTS, SIMILARITIES, choice, input_name
+from relpt.inputs import DTYPES, INPUTS, SIMILARITIES, choice, input_name
 from relpt.progress import progress
 
 __all__ = ["DEFAULTS", "PRESETS", "REPRESENTATION", "CPTrainer"]
@@ -248,6 +248,7 @@ class CPTrainer:
             "attention_dropout": (
                 encoder.config["attention_probs_dropout_prob"] if o["dropout"] is None else o["dropout"]
             ),
+            "dtype": choice(encoder.dtype, DTYPES, "dtype"),
         }
 
     def _micro_batch_pairs(self) -> int:

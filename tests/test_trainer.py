@@ -140,17 +140,33 @@ def test_gradients_are_of_the_loss_with_its_dropout(tmp_path: Path) -> None:
     assert core.gradients(sampler, 3)["loss"] != core.gradients(sampler, 4)["loss"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("changes", [{}, {"micro_batch_pairs": 7}], ids=["whole", "micro-batches"])
-def test_threads_do_not_change_a_byte(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_threads_do_not_change_a_byte(tmp_path: Path, changes: dict[str, Any], dtype: str) -> None:
     source = tiny_encoder_folder(tmp_path / "encoder", hidden=64)
     data = relpt.load(tiny_dataset(6, 20))
     options = {**OPTIONS, "pairs_per_step": 32, "max_length": 48, "max_steps": 4, "micro_batch_pairs": None, **changes}
     results = []
     for num_threads in (1, 2, 4):
-        encoder = encoder_of(source, num_threads=num_threads)
+        encoder = encoder_of(source, num_threads=num_threads, dtype=dtype)
         history = relpt.CPTrainer(encoder, **options).fit(data)
         results.append((weights(encoder), [[record[name] for name in FIGURES] for record in history]))
     assert results[0] == results[1] == results[2]
+
+
+def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
+    """Gradients differ by about the rounding of operands to 8 bits; the weights stay float32."""
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        encoder = tiny_bert.encoder(tmp_path / dtype, dtype=dtype)
+        sampler, core = core_parts(trainer_of(encoder, micro_batch_pairs=8, mlm_weight=1.0), tiny_bert.dataset())
+        stats = core.gradients(sampler, 1)
+        found[dtype] = stats["loss"], {name: core.get(0, name) for name, _ in encoder._model.parameters()}
+    assert found["bfloat16"][0] == pytest.approx(found["float32"][0], rel=0.01)
+    assert found["bfloat16"][0] != found["float32"][0]
+    for name, exact in found["float32"][1].items():
+        difference = np.linalg.norm(found["bfloat16"][1][name] - exact)
+        assert difference <= 0.05 * np.linalg.norm(exact) + 1e-6, name
 
 
 @pytest.mark.parametrize("changes", [{}, {"pairs_per_step": 1, "micro_batch_pairs": 1}])

@@ -2,6 +2,8 @@
 #ifndef RP_CPU_H
 #define RP_CPU_H
 
+#include <stdbool.h>
+
 #include "ops.h"
 
 enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_LEVELS };
@@ -9,9 +11,18 @@ enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_LEVELS };
 /* Reductions over rows are cut into this many blocks, whatever the number of threads, and summed in block order. */
 #define RP_CPU_BLOCKS 32
 
+/* The packed operands of a matrix product (cpu/gemm.c): depth and width of a panel, words of a thread's rows. */
+#define RP_CPU_PANEL_DEPTH 1024
+#define RP_CPU_PANEL_WIDTH 2048
+#define RP_CPU_ROWS_WORDS (56 * (RP_CPU_PANEL_DEPTH + 16))
+
 /* The level of "cpu" (RELPT_CPU or the best that this machine has), "cpu/baseline", "cpu/avx2", "cpu/avx512".
  * STATE: not built, not on this machine, or no such name. */
 rp_status rp_cpu_level(int *level, const char *name);
+
+/* Whether a level multiplies bfloat16 by instructions of its own on this machine; else it rounds and multiplies
+ * float32. */
+bool rp_cpu_has_bfloat16(int level);
 
 /* The level's table with its coarse slots as the level provides them. */
 const rp_ops *rp_cpu_table(int level);

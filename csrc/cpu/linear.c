@@ -1,7 +1,7 @@
-/* Matrix products: OpenBLAS, single-threaded, called by our own team on tiles whose cut depends on the shape alone. */
-#include "cpu/level.h"
-
+/* Matrix products: in float32 OpenBLAS, single-threaded, called by our own team on tiles whose cut depends on the shape
+ * alone; in bfloat16 gemm.c. */
 #include "cpu/gelu_row.h"
+#include "cpu/gemm.h"
 
 /* OpenBLAS as the package carries it (its symbols are prefixed). */
 void scipy_cblas_sgemm(int order, int transa, int transb, int m, int n, int k, float alpha, const float *a, int lda,
@@ -54,6 +54,14 @@ static rp_status product(rp_dev *dev, float *act, float *out, const float *inp, 
                          int64_t T, int64_t I, int64_t O) {
     RP_TRY(fits_blas(T, I, O));
     if (T == 0 || O == 0) return RP_OK;
+    if (dev->products == RP_BFLOAT16) {
+        rp_gemm g = {
+            .m = T, .n = O, .k = I, .a = inp, .ai = I, .al = 1, .b = weight, .bl = 1, .bj = I, .c = out, .ldc = O};
+        g.bias = bias;
+        g.act = act;
+        g.bfloat16 = true;
+        return RP_CPU(gemm)(dev, &g);
+    }
     scipy_openblas_set_num_threads(1);
     tiling g = cut(T, O, 64);
 #pragma omp parallel num_threads(team(dev, T *O))
@@ -145,11 +153,27 @@ static rp_status bias_gradient(rp_dev *dev, float *dbias, const float *dout, int
     return RP_OK;
 }
 
+static rp_status gradients_bfloat16(rp_dev *dev, float *dinp, float *dweight, const float *dout, const float *inp,
+                                    const float *weight, int64_t T, int64_t I, int64_t O, int64_t accumulate) {
+    rp_gemm to_input = {
+        .m = T, .n = I, .k = O, .a = dout, .ai = O, .al = 1, .b = weight, .bl = I, .bj = 1, .c = dinp, .ldc = I};
+    to_input.accumulate = accumulate != 0;
+    to_input.bfloat16 = true;
+    rp_gemm to_weight = {
+        .m = O, .n = I, .k = T, .a = dout, .ai = 1, .al = O, .b = inp, .bl = I, .bj = 1, .c = dweight, .ldc = I};
+    to_weight.accumulate = to_weight.bfloat16 = true;
+    if (dinp != NULL && T > 0 && I > 0) RP_TRY(RP_CPU(gemm)(dev, &to_input));
+    if (dweight != NULL && T > 0 && I > 0 && O > 0) RP_TRY(RP_CPU(gemm)(dev, &to_weight));
+    return RP_OK;
+}
+
 rp_status RP_CPU(linear_backward)(rp_dev *dev, float *dinp, float *dweight, float *dbias, const float *dout,
                                   const float *inp, const float *weight, int64_t T, int64_t I, int64_t O,
                                   int64_t accumulate) {
     RP_TRY(fits_blas(T, I, O));
     if (dbias != NULL && O > 0) RP_TRY(bias_gradient(dev, dbias, dout, T, O));
+    if (dev->products == RP_BFLOAT16)
+        return gradients_bfloat16(dev, dinp, dweight, dout, inp, weight, T, I, O, accumulate);
     scipy_openblas_set_num_threads(1);
     if (dinp != NULL && T > 0 && I > 0) input_gradient(dev, dinp, dout, weight, T, I, O, accumulate ? 1.0f : 0.0f);
     if (dweight != NULL && T > 0 && I > 0 && O > 0) weight_gradient(dev, dweight, dout, inp, T, I, O);

@@ -239,18 +239,19 @@ typedef struct run_object {
 } run_object;
 
 static PyObject *run_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"model", "max_sequences", "max_tokens", "num_threads", NULL};
+    static char *names[] = {"model", "max_sequences", "max_tokens", "num_threads", "dtype", NULL};
     const relpt_state *state = PyType_GetModuleState(type);
     PyObject *model_argument;
     long long max_sequences, max_tokens, num_threads;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OLLL:EncodeRun", names, &model_argument, &max_sequences,
-                                     &max_tokens, &num_threads))
+    int dtype = RP_FLOAT32;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OLLL|i:EncodeRun", names, &model_argument, &max_sequences,
+                                     &max_tokens, &num_threads, &dtype))
         return NULL;
     model_object *model = model_of(state, model_argument);
     if (model == NULL) return NULL;
     rp_encode_run *run = NULL;
-    rp_status status =
-        rp_encode_run_new(&run, model->model, max_sequences, max_tokens, num_threads, check_signals, NULL);
+    rp_status status = rp_encode_run_new(&run, model->model, max_sequences, max_tokens, num_threads, (rp_dtype)dtype,
+                                         check_signals, NULL);
     if (status != RP_OK) return relpt_raise(state, status);
     run_object *self = (run_object *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
@@ -349,7 +350,7 @@ static PyMethodDef run_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot run_slots[] = {
-    {Py_tp_doc, (void *)"EncodeRun(model, max_sequences, max_tokens, num_threads): a workspace that encodes."},
+    {Py_tp_doc, (void *)"EncodeRun(model, max_sequences, max_tokens, num_threads, dtype=0): a workspace that encodes."},
     {Py_tp_new, RELPT_SLOT(run_new)},
     {Py_tp_dealloc, RELPT_SLOT(run_dealloc)},
     {Py_tp_methods, run_methods},
@@ -397,19 +398,21 @@ static model_object *trainer_options(const relpt_state *state, PyObject *args, P
                             "num_threads",
                             "hidden_dropout",
                             "attention_dropout",
+                            "dtype",
                             NULL};
     PyObject *model_argument, *representation, *seed;
-    int similarity, symmetric, mask_same_relation, supervised, schedule;
+    int dtype = RP_FLOAT32, similarity, symmetric, mask_same_relation, supervised, schedule;
     long long warmup_steps, max_steps, pairs, max_length, micro_batch_pairs, num_threads;
     *o = (rp_trainer_options){0};
     if (no_positionals(args, "Trainer") < 0) return NULL;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOidpppdddddddidLLOLLLLdd:Trainer", names, &model_argument, &representation, &similarity,
+            args, kwargs, "OOidpppdddddddidLLOLLLLdd|i:Trainer", names, &model_argument, &representation, &similarity,
             &o->contrastive.temperature, &symmetric, &mask_same_relation, &supervised, &o->cp_weight, &o->mlm_weight,
             &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps, &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule,
             &o->learning_rate, &warmup_steps, &max_steps, &seed, &pairs, &max_length, &micro_batch_pairs, &num_threads,
-            &o->hidden_dropout, &o->attention_dropout))
+            &o->hidden_dropout, &o->attention_dropout, &dtype))
         return NULL;
+    o->dtype = (rp_dtype)dtype;
     if (parse_represent(representation, &o->represent) < 0 || relpt_parse_u64(seed, "seed", &o->seed) < 0) return NULL;
     o->contrastive.similarity = (rp_similarity)similarity;
     o->contrastive.symmetric = symmetric;
@@ -578,8 +581,9 @@ static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
     }
     if (levels == NULL) return NULL;
     const rp_ops *ops = rp_ops_find("cpu");
-    return Py_BuildValue("{sNszszss}", "levels", levels, "level", ops ? ops->name + 4 : NULL, "problem",
-                         ops ? NULL : rp_message(), "blas", scipy_openblas_get_corename());
+    return Py_BuildValue("{sNszszsssN}", "levels", levels, "level", ops ? ops->name + 4 : NULL, "problem",
+                         ops ? NULL : rp_message(), "blas", scipy_openblas_get_corename(), "bfloat16",
+                         PyBool_FromLong(ops != NULL && rp_ops_has_bfloat16(ops)));
 }
 
 static PyMethodDef functions[] = {

@@ -1,14 +1,23 @@
 /* Linear map: out = inp weight^T + bias, and its three gradients. */
+#include <math.h>
+
 #include "ref/ref.h"
+
+/* An operand of a product: x itself, or rounded to bfloat16, whose mantissa has 8 bits with the leading one. */
+static double operand(const rp_dev *dev, float x) {
+    if (dev->products == RP_FLOAT32 || !isfinite(x) || x == 0) return x;
+    int exponent;
+    double fraction = frexp(x, &exponent);
+    return (float)ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
+}
 
 /* out[t,o] = sum_i inp[t,i] weight[o,i] + bias[o] */
 rp_status rp_ref_linear_forward(rp_dev *dev, float *out, const float *inp, const float *weight, const float *bias,
                                 int64_t T, int64_t I, int64_t O) {
-    (void)dev;
     for (int64_t t = 0; t < T; t++) {
         for (int64_t o = 0; o < O; o++) {
             double sum = bias != NULL ? bias[o] : 0.0;
-            for (int64_t i = 0; i < I; i++) sum += (double)inp[t * I + i] * weight[o * I + i];
+            for (int64_t i = 0; i < I; i++) sum += operand(dev, inp[t * I + i]) * operand(dev, weight[o * I + i]);
             out[t * O + o] = (float)sum;
         }
     }
@@ -16,23 +25,24 @@ rp_status rp_ref_linear_forward(rp_dev *dev, float *out, const float *inp, const
 }
 
 /* dinp[t,i] (+)= sum_o dout[t,o] weight[o,i] */
-static void backward_inp(float *dinp, const float *dout, const float *weight, int64_t T, int64_t I, int64_t O,
-                         int64_t accumulate) {
+static void backward_inp(const rp_dev *dev, float *dinp, const float *dout, const float *weight, int64_t T, int64_t I,
+                         int64_t O, int64_t accumulate) {
     for (int64_t t = 0; t < T; t++) {
         for (int64_t i = 0; i < I; i++) {
             double sum = accumulate ? dinp[t * I + i] : 0.0;
-            for (int64_t o = 0; o < O; o++) sum += (double)dout[t * O + o] * weight[o * I + i];
+            for (int64_t o = 0; o < O; o++) sum += operand(dev, dout[t * O + o]) * operand(dev, weight[o * I + i]);
             dinp[t * I + i] = (float)sum;
         }
     }
 }
 
 /* dweight[o,i] += sum_t dout[t,o] inp[t,i] */
-static void backward_weight(float *dweight, const float *dout, const float *inp, int64_t T, int64_t I, int64_t O) {
+static void backward_weight(const rp_dev *dev, float *dweight, const float *dout, const float *inp, int64_t T,
+                            int64_t I, int64_t O) {
     for (int64_t o = 0; o < O; o++) {
         for (int64_t i = 0; i < I; i++) {
             double sum = dweight[o * I + i];
-            for (int64_t t = 0; t < T; t++) sum += (double)dout[t * O + o] * inp[t * I + i];
+            for (int64_t t = 0; t < T; t++) sum += operand(dev, dout[t * O + o]) * operand(dev, inp[t * I + i]);
             dweight[o * I + i] = (float)sum;
         }
     }
@@ -50,9 +60,8 @@ static void backward_bias(float *dbias, const float *dout, int64_t T, int64_t O)
 rp_status rp_ref_linear_backward(rp_dev *dev, float *dinp, float *dweight, float *dbias, const float *dout,
                                  const float *inp, const float *weight, int64_t T, int64_t I, int64_t O,
                                  int64_t accumulate) {
-    (void)dev;
-    if (dinp != NULL) backward_inp(dinp, dout, weight, T, I, O, accumulate);
-    if (dweight != NULL) backward_weight(dweight, dout, inp, T, I, O);
+    if (dinp != NULL) backward_inp(dev, dinp, dout, weight, T, I, O, accumulate);
+    if (dweight != NULL) backward_weight(dev, dweight, dout, inp, T, I, O);
     if (dbias != NULL) backward_bias(dbias, dout, T, O);
     return RP_OK;
 }

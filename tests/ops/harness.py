@@ -112,12 +112,18 @@ class _AdamWStruct(ctypes.Structure):
     _fields_ = [(field.name, ctypes.c_float) for field in dataclasses.fields(AdamWStep)]
 
 
+FLOAT32, BFLOAT16 = 0, 1  # rp_dtype
+
+
 class _DevStruct(ctypes.Structure):
     _fields_ = [
         ("ops", ctypes.c_void_p),
         ("num_threads", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
         ("scratch_bytes", ctypes.c_size_t),
+        ("poll", ctypes.c_void_p),
+        ("poll_context", ctypes.c_void_p),
+        ("products", ctypes.c_int),
     ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from .cases import all_cases, cases_of
-from .harness import Device, Same, backends, cpu_levels
+from .harness import BFLOAT16, FLOAT32, Device, Same, backends, cpu_levels
 
 pytestmark = pytest.mark.core
 
@@ -51,6 +51,32 @@ def test_bytes_do_not_depend_on_the_number_of_threads(case, level):
         together = run(case, level, num_threads)
         for name, value in alone.items():
             assert value.tobytes() == together[name].tobytes(), f"{name} differs with {num_threads} threads"
+
+
+LINEAR = ("linear_forward", "linear_backward", "linear_gelu_forward")
+
+
+def run_in_bfloat16(case, backend, num_threads):
+    opened = device(backend, num_threads)
+    opened.struct.products = BFLOAT16
+    try:
+        return run(case, backend, num_threads)
+    finally:
+        opened.struct.products = FLOAT32
+
+
+@pytest.mark.parametrize("level", cpu_levels())
+@pytest.mark.parametrize("case", cases_of(*LINEAR), ids=lambda case: case.id)
+def test_products_in_bfloat16(case, level):
+    """As those of ref, which rounds the operands alone; for any number of threads the same bytes."""
+    alone = run_in_bfloat16(case, level, 1)
+    case.check(alone, run_in_bfloat16(case, "ref", 1), level)
+    for num_threads in (2, 4):
+        together = run_in_bfloat16(case, level, num_threads)
+        for name, value in alone.items():
+            assert value.tobytes() == together[name].tobytes(), f"{name} differs with {num_threads} threads"
+    if all(case.arguments[size] > 1 for size in "TIO"):
+        assert any(not np.array_equal(value, reference(case)[name]) for name, value in alone.items()), "in float32"
 
 
 def linear_gelu_forward(dev, act, pre, **rest):

@@ -146,11 +146,16 @@ def write_folder(
 
 
 def encoder(
-    folder: Path, *, representation: str = "entity_start", num_threads: int = 1, **options: Any
+    folder: Path,
+    *,
+    representation: str = "entity_start",
+    num_threads: int = 1,
+    dtype: str = "float32",
+    **options: Any,
 ) -> relpt.Encoder:
     """The tiny BERT opened by relpt, from a folder that is written for it."""
     write_folder(folder, **options)
-    return relpt.Encoder.from_pretrained(folder, representation=representation, num_threads=num_threads)
+    return relpt.Encoder.from_pretrained(folder, representation=representation, num_threads=num_threads, dtype=dtype)
 
 
 def records(n: int = 60, seed: int = 0, relations: int = len(RELATIONS), longest: int = 18) -> list[dict[str, Any]]:
