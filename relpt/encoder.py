@@ -362,7 +362,8 @@ def _warn_truncated(cut: int, mentions: int, max_length: int) -> None:
         return
     also = f", {mentions} of them inside a mention" if mentions else ""
     warnings.warn(
-        f"{cut} sentences are longer than max_length={max_length}: a window around both entities is used{also}",
+        f"{cut} {'sentence is' if cut == 1 else 'sentences are'} longer than max_length={max_length}: "
+        f"a window around both entities is used{also}",
         TruncationWarning,
         stacklevel=4,
     )
