@@ -1,8 +1,7 @@
 """How well settings of CPTrainer do on relations held out of a training file: for choosing settings without test data.
 
     python benchmarks/heldout.py --data FILE [--held-out 16] [--steps 300] [--pairs 32] [--seeds 42,43] [--preset P]
-                                 [--representation R] [--set option=value …] [--no-projection]
-                                 [--projection option=value …] [--json]
+                                 [--representation R] [--set option=value …] [--projection] [--json]
 
 The relations are shuffled by --split-seed; the first ones are held out. Of each of these the first --per-relation
 sentences are used: 5-way 1-shot, 10,000 episodes, cosine, for C+M, OnlyC and OnlyM, by every seed of the run.
@@ -54,8 +53,8 @@ def run(options: argparse.Namespace, settings: dict, seed: int) -> dict:
     begin = time.perf_counter()
     history = trainer.fit(train, show_progress_bar=False)
     seconds = time.perf_counter() - begin
-    if not options.no_projection:
-        encoder.fit_projection(train, show_progress_bar=False, **parse_settings(options.projection))
+    if options.projection:
+        encoder.fit_projection(train, show_progress_bar=False)
     task = relpt.FewShot(episodes=10_000, seed=42)
     scores = {name: task.evaluate(encoder, unseen, inputs=name).accuracy for name in INPUTS}
     return {"seed": seed, **scores, "seconds": seconds, "loss": float(history["loss"][-20:].mean())}
@@ -74,8 +73,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--seeds", default="42")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="option=value")
-    parser.add_argument("--no-projection", action="store_true")
-    parser.add_argument("--projection", action="append", default=[], metavar="option=value", help="of fit_projection")
+    parser.add_argument("--projection", action="store_true", help="fit one after training")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
     warnings.simplefilter("ignore", relpt.TruncationWarning)

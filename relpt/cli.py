@@ -260,7 +260,7 @@ def pretrain(args: argparse.Namespace) -> int:
             **_given(args, "checkpoint_every"),
         )
         log.finish(history)
-        if history.status == "finished" and args.preset is None and not args.no_projection:
+        if history.status == "finished" and args.projection:
             encoder.fit_projection(corpus, max_length=trainer.options["max_length"], show_progress_bar=show)
     finally:
         log.close()
@@ -525,10 +525,9 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=_natural, metavar="S", help="seed of every draw (default: 42)")
     _encoder_options(p, device=True)
     p.add_argument(
-        "--no-projection",
+        "--projection",
         action="store_true",
-        help="leave out the projection that is fitted to the relations after training (Encoder.fit_projection); "
-        "presets have none",
+        help="at the end fit a projection to the relations trained on (Encoder.fit_projection)",
     )
     p.add_argument("--checkpoint-every", type=_positive, metavar="N", help="steps between checkpoints (default: 500)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in RUN")

@@ -144,8 +144,7 @@ def run_demo(
         raise KeyboardInterrupt
     first, last = history[0], history[-1]
     speed = sum(history["sentences"]) / sum(history["sentences"] / history["sentences_per_second"])
-    enc.fit_projection(train, max_length=s["max_length"], show_progress_bar=False)
-    stages.done(f"loss {first['loss']:.2f} → {last['loss']:.2f}, {speed:.0f} sentences/s; projection fitted")
+    stages.done(f"loss {first['loss']:.2f} → {last['loss']:.2f}, {speed:.0f} sentences/s")
 
     stages.start("after", f"Test after training: {what}")
     after, vectors_after = _evaluate(enc, test, task, show_progress_bar)
