@@ -62,29 +62,36 @@ static void pack_line(uint32_t *restrict out, const float *restrict inp, int64_t
     }
 }
 
-/* A strip of `width` lines of which `valid` are there, word l of line i at out[l * width + i], zeros behind; the lines
- * stand side by side: value l of line i at inp[l * step + i]. */
-static inline __attribute__((always_inline)) void pack_columns(uint32_t *restrict out, const float *restrict inp,
-                                                               int64_t step, int64_t valid, int64_t k, packing how,
-                                                               const int width) {
+/* Words of `width` lines that stand side by side, of which `valid` are there; zeros behind. high: the values that
+ * follow in the sum, for PAIRS, or NULL behind its end. */
+static inline __attribute__((always_inline)) void
+pack_words(uint32_t *restrict out, const float *low, const float *high, int64_t valid, packing how, const int width) {
     float edge[2][NR];
+    if (valid < width || high == NULL) {
+        for (int i = 0; i < width; i++) {
+            edge[0][i] = i < valid ? low[i] : 0;
+            edge[1][i] = i < valid && high != NULL ? high[i] : 0;
+        }
+        low = edge[0];
+        high = edge[1];
+    }
+    if (how == PAIRS) {
+        for (int i = 0; i < width; i++) out[i] = pair_of(low[i], high[i]);
+    } else {
+        for (int i = 0; i < width; i++) out[i] = word_of(low[i], how == ROUNDED);
+    }
+}
+
+/* Strips of `width` lines each, `strip` words apart, word l of line i of a strip at [l * width + i]; the lines stand
+ * side by side: value l of line i at inp[l * step + i]. */
+static inline __attribute__((always_inline)) void pack_columns(uint32_t *out, const float *inp, int64_t step,
+                                                               int64_t lines, int64_t strip, int64_t k, packing how,
+                                                               const int width) {
     int64_t depth = how == PAIRS ? 2 : 1;
     for (int64_t l = 0; l < k; l += depth, out += width) {
-        const float *low = inp + l * step, *high = low + step;
-        if (valid < width || l + depth > k) {
-            bool last = l + 1 == k;
-            for (int i = 0; i < width; i++) {
-                edge[0][i] = i < valid ? low[i] : 0;
-                edge[1][i] = i < valid && !last ? high[i] : 0;
-            }
-            low = edge[0];
-            high = edge[1];
-        }
-        if (how == PAIRS) {
-            for (int i = 0; i < width; i++) out[i] = pair_of(low[i], high[i]);
-        } else {
-            for (int i = 0; i < width; i++) out[i] = word_of(low[i], how == ROUNDED);
-        }
+        const float *low = inp + l * step, *high = l + 1 < k ? low + step : NULL;
+        for (int64_t i = 0, s = 0; i < lines; i += width, s++)
+            pack_words(out + s * strip, low + i, high == NULL ? NULL : high + i, at_most(width, lines - i), how, width);
     }
 }
 
@@ -107,21 +114,27 @@ static void pack_b(uint32_t *out, const rp_gemm *g, int64_t column, int64_t firs
     const float *inp = g->b + first * g->bl + column * g->bj;
     int64_t valid = at_most(NR, g->n - column);
     if (g->bj == 1)
-        pack_columns(out, inp, g->bl, valid, k, how, NR);
+        pack_columns(out, inp, g->bl, valid, 0, k, how, NR);
     else
         pack_turned(out, inp, g->bj, valid, k, how);
 }
 
-/* A strip of a: rows row …; as lines LINE apart where the sum runs along a's rows, else as columns. */
-static void pack_a(uint32_t *out, const rp_gemm *g, int64_t row, int64_t first, int64_t k, packing how) {
+/* Rows row … row + rows of a, in strips `strip` words apart; as lines LINE apart where the sum runs along a's rows,
+ * else as columns. */
+static void pack_a(uint32_t *out, const rp_gemm *g, int64_t row, int64_t rows, int64_t strip, int64_t first, int64_t k,
+                   packing how) {
     const float *inp = g->a + row * g->ai + first * g->al;
-    int64_t valid = at_most(MR, g->m - row);
     if (g->al != 1) {
-        pack_columns(out, inp, g->al, valid, k, how, MR);
+        pack_columns(out, inp, g->al, rows, strip, k, how, MR);
         return;
     }
-    for (int64_t i = 0; i < valid; i++) pack_line(out + i * LINE, inp + i * g->ai, k, how);
-    for (int64_t i = valid; i < MR; i++) memset(out + i * LINE, 0, (size_t)words(k, how) * sizeof *out);
+    for (int64_t i = 0; i < round_up(rows, MR); i++) {
+        uint32_t *line = out + i / MR * strip + i % MR * LINE;
+        if (i < rows)
+            pack_line(line, inp + i * g->ai, k, how);
+        else
+            memset(line, 0, (size_t)words(k, how) * sizeof *line);
+    }
 }
 
 /* -- kernels --------------------------------------------------------------------------------------------- */
@@ -253,17 +266,18 @@ static void epilogue(const rp_gemm *g, const panel *p, int64_t row, int64_t rows
     }
 }
 
-/* MB rows of c from row on, in the columns of the panel. */
-static void rows_of_panel(const rp_gemm *g, const panel *p, int64_t row, uint32_t *packed) {
-    int64_t rows = at_most(MB, g->m - row), strip = g->al == 1 ? MR * LINE : MR * p->depth;
-    for (int64_t i = 0; i < rows; i += MR) pack_a(packed + i / MR * strip, g, row + i, p->first, p->k, p->how);
+/* Rows row … row + rows of c, MB at most, in the columns of the panel. */
+static void rows_of_panel(const rp_gemm *g, const panel *p, int64_t row, int64_t rows, uint32_t *packed) {
+    int64_t strip = g->al == 1 ? MR * LINE : MR * p->depth;
+    pack_a(packed, g, row, rows, strip, p->first, p->k, p->how);
     for (int64_t j = p->column; j < p->column + p->width; j += NR)
         for (int64_t i = 0; i < rows; i += MR) block(g, p, packed + i / MR * strip, row + i, j);
     if (p->first + p->k == g->k) epilogue(g, p, row, rows);
 }
 
 static void multiply_panel(rp_dev *dev, const rp_gemm *g, const panel *p) {
-    int64_t strips = (p->width + NR - 1) / NR, blocks = (g->m + MB - 1) / MB;
+    int64_t strips = (p->width + NR - 1) / NR, rows = MB; /* how rows are dealt out changes no result */
+    while (rows > MR && g->m < 8 * dev->num_threads * rows) rows /= 2;
 #pragma omp parallel num_threads(team(dev, g->m * p->width))
     {
         uint32_t mode = rp_threads_flush_denormals();
@@ -272,7 +286,7 @@ static void multiply_panel(rp_dev *dev, const rp_gemm *g, const panel *p) {
         for (int64_t j = 0; j < strips; j++)
             pack_b(p->packed + j * NR * p->depth, g, p->column + j * NR, p->first, p->k, p->how);
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < blocks; i++) rows_of_panel(g, p, i * MB, own);
+        for (int64_t i = 0; i < g->m; i += rows) rows_of_panel(g, p, i, at_most(rows, g->m - i), own);
         rp_threads_restore(mode);
     }
 }
