@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from contest import contest, turns
 from machine import describe
 
 OURS = {"relpt": "float32", "relpt-bf16": "bfloat16"}
@@ -84,44 +86,32 @@ def make_torch(paths: list[str], threads: int, padded_to: int | None, bf16: bool
     return step
 
 
-def contestant(name: str, paths: list[str], threads: int, pipe) -> None:
-    """Waits for (first, steps) and answers with the seconds and sentences they took."""
+def contestant(paths: list[str], threads: int, name: str) -> Callable[[tuple[int, int]], tuple[float, int]]:
+    """Does (first, steps), and says how many seconds and sentences they took."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if name in OURS:
         step = make_relpt(paths, threads, OURS[name])
     else:
         step = make_torch(paths, threads, **OPPONENTS[name])
     step(0)
-    pipe.send("ready")
-    while (order := pipe.recv()) is not None:
+
+    def work(order: tuple[int, int]) -> tuple[float, int]:
         first, steps = order
         begin = time.perf_counter()
         sentences = sum(step(first + i) for i in range(steps))
-        pipe.send((time.perf_counter() - begin, sentences))
+        return time.perf_counter() - begin, sentences
+
+    return work
 
 
 def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
     """Sentences per second of each contestant in each round."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for name in names:
-        pipes[name], other = context.Pipe()
-        process = context.Process(target=contestant, args=(name, options.data, options.threads, other), daemon=True)
-        process.start()
-        processes.append(process)
-        if pipes[name].recv() != "ready":
-            raise RuntimeError(f"{name} did not start")
     speeds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(options.rounds):
-        for name in names if number % 2 == 0 else reversed(names):
-            pipes[name].send((1 + number * options.steps, options.steps))
-            seconds, sentences = pipes[name].recv()
+    with contest(names, partial(contestant, options.data, options.threads)) as ask:
+        for number, name in turns(names, options.rounds):
+            seconds, sentences = ask(name, (1 + number * options.steps, options.steps))
             speeds[name].append(sentences / seconds)
             print(f"round {number + 1}/{options.rounds} {name}: {speeds[name][-1]:.1f}", file=sys.stderr)
-    for name in names:
-        pipes[name].send(None)
-    for process in processes:
-        process.join()
     return speeds
 
 
