@@ -93,4 +93,4 @@ check-clang: $(VENV)/.test
 	CLANG=$(CLANG) $(VENV)/bin/python tests/compile_with.py
 
 clean:
-	rm -rf build dist .venv .venv-oracle .venv-wheel .venv-sanitize relpt/_lib relpt/*.so *.egg-info demo
+	rm -rf build dist .venv .venv-oracle .venv-wheel .venv-sanitize relpt/*.so *.egg-info demo

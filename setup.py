@@ -1,4 +1,4 @@
-"""Builds relpt._core: csrc/ once, csrc/cpu/ once per instruction-set level, linked to OpenBLAS, which it copies along.
+"""Builds relpt._core: csrc/ once, csrc/cpu/ once per instruction-set level.
 
 Environment:
     RELPT_WERROR=1     warnings are errors (CI)
@@ -7,11 +7,9 @@ Environment:
 
 import os
 import platform
-import shutil
 from pathlib import Path
 
 import numpy
-import scipy_openblas32
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -41,7 +39,7 @@ if SANITIZE:
 
 
 class BuildCore(build_ext):
-    """Compiles csrc/cpu/*.c once per level with the level's flags, and carries OpenBLAS along."""
+    """Compiles csrc/cpu/*.c once per level with the level's flags."""
 
     def build_extension(self, ext):
         per_level = [source for source in ext.sources if Path(source).parent.name == "cpu"]
@@ -56,18 +54,6 @@ class BuildCore(build_ext):
                 depends=ext.depends,
             )
         super().build_extension(ext)
-        self.copy_openblas(Path(self.get_ext_fullpath(ext.name)).parent)
-
-    def copy_extensions_to_source(self):  # editable installs
-        super().copy_extensions_to_source()
-        self.copy_openblas(ROOT / "relpt")
-
-    @staticmethod
-    def copy_openblas(package):
-        library = Path(scipy_openblas32.get_lib_dir()) / "libscipy_openblas.so"
-        target = package / "_lib" / library.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(library, target)
 
 
 def sources():
@@ -79,12 +65,11 @@ core = Extension(
     "relpt._core",
     sources(),
     depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")),
-    include_dirs=["csrc", numpy.get_include(), scipy_openblas32.get_include_dir()],
+    include_dirs=["csrc", numpy.get_include()],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] + [(f"RP_HAVE_{level.upper()}", None) for level in LEVELS],
     extra_compile_args=COMMON,
-    extra_link_args=["-fopenmp", "-Wl,-rpath,$ORIGIN/_lib"] + (["-fsanitize=address,undefined"] if SANITIZE else []),
-    library_dirs=[scipy_openblas32.get_lib_dir()],
-    libraries=["scipy_openblas", "m", "pthread"],
+    extra_link_args=["-fopenmp"] + (["-fsanitize=address,undefined"] if SANITIZE else []),
+    libraries=["m", "pthread"],
     py_limited_api=True,
 )
 

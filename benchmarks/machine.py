@@ -32,7 +32,7 @@ def describe(threads: int) -> dict:
     return {
         "cpu": cpu_model(),
         "level": info["level"],
-        "blas": info["blas"],
+        "bfloat16": info["bfloat16"],
         "threads": threads,
         "python": platform.python_version(),
         "versions": versions,

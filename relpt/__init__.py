@@ -67,22 +67,20 @@ logging.getLogger("relpt").addHandler(logging.NullHandler())
 
 
 def _load_core() -> None:
-    """Loads the compiled core, whose libraries read their settings from the environment at that moment alone.
+    """Loads the compiled core, whose OpenMP reads its settings from the environment at that moment alone.
 
     OpenMP's threads wait asleep instead of spinning: on a machine that does other work too, a spinning thread holds up
-    the one it waits for, and a step took twice as long. OpenBLAS starts no threads: relpt's own team calls it. What the
-    user has set stands, and the environment is afterwards as it was.
+    the one it waits for, and a step took twice as long. What the user has set stands, and the environment is afterwards
+    as it was.
     """
-    settings = {"OPENBLAS_NUM_THREADS": "1"}
-    if "OMP_WAIT_POLICY" not in os.environ:
-        settings["GOMP_SPINCOUNT"] = "1000"
-    missing = [name for name in settings if name not in os.environ]
-    os.environ.update({name: settings[name] for name in missing})
+    ours = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+    if ours:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
     try:
         importlib.import_module("relpt._core")
     finally:
-        for name in missing:
-            del os.environ[name]
+        if ours:
+            del os.environ["GOMP_SPINCOUNT"]
 
 
 _load_core()

@@ -443,7 +443,6 @@ def info(args: argparse.Namespace) -> int:
         ("versions", ", ".join(packages)),
         ("CPU", cpu["name"]),
         ("instructions", level),
-        ("BLAS", f"OpenBLAS, core {cpu['blas']}"),
         ("bfloat16", "instructions of this CPU" if cpu["bfloat16"] else "no instructions here: slower than float32"),
         ("threads", f"{threads['default']}: {threads['why']}"),
         ("memory", f"{gib['total']}, {gib['free']} free for this process"),

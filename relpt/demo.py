@@ -279,7 +279,6 @@ def _report(
             "Versions and machine": {
                 **card["versions"],
                 "CPU level": cpu["level"],
-                "BLAS core": cpu["blas"],
                 "threads": enc.num_threads,
             },
         },

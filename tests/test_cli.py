@@ -230,7 +230,7 @@ def test_bad_settings_name_the_option(text, said):
 def test_info(relpt_command):
     code, out, err = relpt_command("info")
     assert (code, err) == (0, "")
-    for name in ("versions", "instructions", "BLAS", "threads", "memory", "CUDA", "MiniLM"):
+    for name in ("versions", "instructions", "bfloat16", "threads", "memory", "CUDA", "MiniLM"):
         assert any(line.startswith(name) for line in out.splitlines())
     facts = json.loads(relpt_command("info", "--json")[1])
     assert facts["versions"]["relpt"] == relpt.__version__

@@ -209,8 +209,8 @@ BFLOAT16 static void multiply_pair_columns(float *c, int64_t ldc, const uint32_t
     multiply_pairs(c, ldc, a, b, k, add, 1, MR);
 }
 
-static packing packing_of(const rp_gemm *g) {
-    if (!g->bfloat16) return WHOLE;
+static packing packing_of(const rp_dev *dev) {
+    if (dev->products == RP_FLOAT32) return WHOLE;
     return rp_cpu_has_bfloat16(RP_CPU_AVX512) ? PAIRS : ROUNDED;
 }
 
@@ -219,7 +219,7 @@ static kernel *kernel_of(const rp_gemm *g, packing how) {
     return g->al == 1 ? multiply_lines : multiply_columns;
 }
 #else
-static packing packing_of(const rp_gemm *g) { return g->bfloat16 ? ROUNDED : WHOLE; }
+static packing packing_of(const rp_dev *dev) { return dev->products == RP_FLOAT32 ? WHOLE : ROUNDED; }
 
 static kernel *kernel_of(const rp_gemm *g, packing how) {
     (void)how;
@@ -308,7 +308,7 @@ rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g) {
                        (long long)needed);
     if (g->k == 0) return without_sum(g);
     int64_t parts = (g->k + KC - 1) / KC, deep = round_up((g->k + parts - 1) / parts, 2);
-    panel p = {.how = packing_of(g), .packed = dev->scratch, .rows = (uint32_t *)dev->scratch + room};
+    panel p = {.how = packing_of(dev), .packed = dev->scratch, .rows = (uint32_t *)dev->scratch + room};
     p.run = kernel_of(g, p.how);
     for (p.column = 0; p.column < g->n; p.column += NC) {
         p.width = at_most(NC, g->n - p.column);

@@ -7,20 +7,20 @@
 #include "cpu/level.h"
 
 /* c(m,n) = or += sum over l of a(i,l) b(l,j). a(i,l) stands at a[i * ai + l * al], b(l,j) at b[l * bl + j * bj]; one
- * stride of each is 1. With `bfloat16`, a and b are rounded to it (ties to even) and products summed in float32. */
+ * stride of each is 1. In the device's precision of products. */
 typedef struct rp_gemm {
     int64_t m, n, k;
     const float *a, *b;
     int64_t ai, al, bl, bj;
     float *c;
     int64_t ldc;
-    bool accumulate, bfloat16;
+    bool accumulate;
     const float *bias; /* (n) added to every row, or NULL */
     float *act;        /* (m,n) at ldc: gelu(c), or NULL */
 } rp_gemm;
 
-/* STATE: the device has too little scratch. A result does not depend on the number of threads, and a row of it neither
- * on m nor on the other rows. */
+/* STATE: the device has too little scratch, before anything is written. A result does not depend on the number of
+ * threads, and a row of it neither on m nor on the other rows. */
 rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g);
 
 #endif

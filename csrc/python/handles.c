@@ -565,9 +565,6 @@ static PyType_Spec trainer_spec = {
 
 /* -- what this machine has ------------------------------------------------------------------------------- */
 
-char *scipy_openblas_get_config(void);
-char *scipy_openblas_get_corename(void);
-
 static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
     static const char *const names[] = {"cpu/baseline", "cpu/avx2", "cpu/avx512"};
     (void)module;
@@ -581,15 +578,16 @@ static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
     }
     if (levels == NULL) return NULL;
     const rp_ops *ops = rp_ops_find("cpu");
-    return Py_BuildValue("{sNszszsssN}", "levels", levels, "level", ops ? ops->name + 4 : NULL, "problem",
-                         ops ? NULL : rp_message(), "blas", scipy_openblas_get_corename(), "bfloat16",
+    return Py_BuildValue("{sNszszsN}", "levels", levels, "level", ops ? ops->name + 4 : NULL, "problem",
+                         ops ? NULL : rp_message(), "bfloat16",
                          PyBool_FromLong(ops != NULL && rp_ops_has_bfloat16(ops)));
 }
 
 static PyMethodDef functions[] = {
     {"trainer_bytes", RELPT_KEYWORDS(py_trainer_bytes), METH_VARARGS | METH_KEYWORDS,
      "trainer_bytes(**options of Trainer): the bytes that a Trainer of these options takes."},
-    {"cpu_info", py_cpu_info, METH_NOARGS, "CPU levels of this build that run here, the one chosen, and BLAS's own."},
+    {"cpu_info", py_cpu_info, METH_NOARGS,
+     "CPU levels of this build that run here, the one chosen, and whether it has bfloat16."},
     {NULL, NULL, 0, NULL},
 };
 
