@@ -214,7 +214,7 @@ def test_one_warning_counts_the_windows(encoder: relpt.Encoder) -> None:
 
 def test_a_mention_longer_than_the_window(encoder: relpt.Encoder) -> None:
     name = " ".join(["river"] * 40)
-    with pytest.warns(relpt.TruncationWarning, match=r"^1 sentences .*, 1 of them inside a mention"):
+    with pytest.warns(relpt.TruncationWarning, match=r"^1 sentence is .*, 1 of them inside a mention"):
         encoder.encode([sentence(f"Anna saw {name} once", "Anna", name)], max_length=32)
 
 
