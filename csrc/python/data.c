@@ -626,9 +626,9 @@ PyDoc_STRVAR(
     "fewshot_score(vectors, labels, n_classes, n_way, k_shot, n_query, episodes, similarity, seed, num_threads)\n"
     "--\n\nThe share of right queries of each episode, float64 (episodes).");
 PyDoc_STRVAR(fit_projection_doc,
-             "fit_projection(vectors, labels, n_classes, shrinkage)\n--\n\n"
+             "fit_projection(vectors, labels, n_classes, shrinkage, /)\n--\n\n"
              "The affine map that evens out what varies inside relations: float32 weight (dim, dim), bias (dim).");
-PyDoc_STRVAR(project_doc, "project(vectors, weight, bias, num_threads)\n--\n\n"
+PyDoc_STRVAR(project_doc, "project(vectors, weight, bias, num_threads, /)\n--\n\n"
                           "weight x + bias of each vector's direction x, float32 (n, dim).");
 PyDoc_STRVAR(draw_episodes_doc,
              "draw_episodes(labels, n_classes, n_way, k_shot, n_query, seed, first, count)\n--\n\n"
