@@ -300,6 +300,7 @@ static rp_status without_sum(const rp_gemm *g) {
 }
 
 rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g) {
+    if (g->m == 0 || g->n == 0) return RP_OK;
     int64_t room = KC * round_up(at_most(NC, g->n), NR);
     int64_t needed = (room + dev->num_threads * MB * LINE) * (int64_t)sizeof(uint32_t);
     _Static_assert(MB * LINE <= RP_CPU_ROWS_WORDS, "rp_ops_scratch reserves less");
