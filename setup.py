@@ -44,6 +44,7 @@ class BuildCore(build_ext):
     def build_extension(self, ext):
         per_level = [source for source in ext.sources if Path(source).parent.name == "cpu"]
         ext.sources = [source for source in ext.sources if source not in per_level]
+        ext.depends = [*ext.depends, *per_level]  # or a change of these alone would not be linked
         for level, flags in LEVELS.items():
             ext.extra_objects += self.compiler.compile(
                 per_level,
