@@ -76,10 +76,10 @@ class TorchModel:
         hidden = self.hidden(batch)
         names = ("similarity", "temperature", "symmetric", "mask_same_relation", "positives")
         form = {name: options[name] for name in names}
-        cp, accuracy = contrastive(self.represent(hidden, batch), batch["relation"], **form)
+        cp, accuracy, largest = contrastive(self.represent(hidden, batch), batch["relation"], **form)
         mlm = self.mlm(hidden, batch) if options["mlm_weight"] > 0 else hidden.sum() * 0
         total = options["cp_weight"] * cp + options["mlm_weight"] * mlm
-        return {"loss": total, "loss_cp": cp, "loss_mlm": mlm, "accuracy": accuracy}
+        return {"loss": total, "loss_cp": cp, "loss_mlm": mlm, "accuracy": accuracy, "largest_logit": largest}
 
 
 def contrastive(
@@ -91,8 +91,8 @@ def contrastive(
     symmetric: bool,
     mask_same_relation: bool,
     positives: str,
-) -> tuple[Tensor, Tensor]:
-    """Mean loss over the anchors, and the share of anchors whose most similar candidate is a positive.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean loss over the anchors, the share of anchors whose most similar candidate is a positive, the largest logit.
 
     Samples 2i and 2i + 1 are pair i. Symmetric: every sample is an anchor, all other samples its candidates; else the
     first ones are anchors and the second ones candidates.
@@ -112,7 +112,7 @@ def contrastive(
     loss = -torch.where(wanted, log_p, 0).sum(1) / wanted.sum(1)
     nearest = z.masked_fill(left_out, -torch.inf).argmax(1, keepdim=True)
     right = wanted.gather(1, nearest)
-    return loss.mean(), right.double().mean()
+    return loss.mean(), right.double().mean(), z.abs().max()
 
 
 def schedule_factor(kind: str, step: int, warmup: int, max_steps: int) -> float:
