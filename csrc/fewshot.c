@@ -4,9 +4,8 @@
 #include <math.h>
 
 #include "arena.h"
+#include "lanes.h"
 #include "threads.h"
-
-#define LANES 8
 
 /* What one thread works in. All sums are in double, in one order: they do not depend on the number of threads. */
 typedef struct scratch {
@@ -31,27 +30,13 @@ static void take_scratch(scratch *s, rp_arena *arena, const score_task *t) {
     s->queries = rp_arena_take(arena, way, (size_t)t->episodes->n_query * sizeof(int64_t));
 }
 
-static double sum_lanes(const double lane[LANES]) {
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
-}
-
-/* Eight running sums: the compiler may hold them in vectors without changing a result. */
-static double dot(const double *a, const double *b, int64_t n) {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) lane[0] += a[i] * b[i];
-    return sum_lanes(lane);
-}
-
 static double squared_distance(const double *a, const double *b, int64_t n) {
-    double lane[LANES] = {0};
+    double lane[RP_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += (a[i + j] - b[i + j]) * (a[i + j] - b[i + j]);
+    for (; i + RP_LANES <= n; i += RP_LANES)
+        for (int j = 0; j < RP_LANES; j++) lane[j] += (a[i + j] - b[i + j]) * (a[i + j] - b[i + j]);
     for (; i < n; i++) lane[0] += (a[i] - b[i]) * (a[i] - b[i]);
-    return sum_lanes(lane);
+    return rp_lanes_sum(lane);
 }
 
 /* out(dim) = mean of the rows' vectors; for the cosine divided by its norm. */
@@ -65,7 +50,7 @@ static void make_prototype(double *out, const score_task *t, const int64_t *rows
     }
     double scale = 1 / (double)shots;
     if (t->similarity == RP_SIMILARITY_COSINE) { /* the mean's factor cancels against its norm */
-        double norm = sqrt(dot(out, out, dim));
+        double norm = sqrt(rp_lanes_dot(out, out, dim));
         scale = 1 / (norm > 1e-12 ? norm : 1e-12);
     }
     if (scale != 1)
@@ -82,7 +67,7 @@ static int64_t nearest_way(const scratch *s, const score_task *t, int64_t row) {
     for (int64_t w = 0; w < t->episodes->n_way; w++) {
         const double *prototype = s->prototypes + w * t->dim;
         double similarity = t->similarity == RP_SIMILARITY_EUCLIDEAN ? -squared_distance(s->query, prototype, t->dim)
-                                                                     : dot(s->query, prototype, t->dim);
+                                                                     : rp_lanes_dot(s->query, prototype, t->dim);
         if (w > 0 && !(similarity > best_similarity)) continue;
         best = w;
         best_similarity = similarity;

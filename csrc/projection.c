@@ -2,12 +2,11 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "lanes.h"
 #include "ops.h"
 
-#define LANES 8
-#define ROWS 64 /* of one product: its shape, and with it a row's result, never depends on n */
+#define ROWS 1024 /* whose directions are held at a time */
 
 typedef struct fit_memory {
     double *deviation; /* (n,dim) unit vectors, then less their relation's mean */
@@ -17,15 +16,6 @@ typedef struct fit_memory {
     double *inverse;   /* (dim,dim) of the factor */
     int64_t *count;    /* (classes) */
 } fit_memory;
-
-static double dot(const double *a, const double *b, int64_t n) {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) lane[0] += a[i] * b[i];
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
-}
 
 /* y += a x */
 static void add_scaled(double *restrict y, double a, const double *restrict x, int64_t n) {
@@ -38,7 +28,7 @@ static void deviations(fit_memory *m, const float *vectors, const int32_t *label
     for (int64_t i = 0; i < n; i++) {
         double *x = m->deviation + i * dim;
         for (int64_t j = 0; j < dim; j++) x[j] = vectors[i * dim + j];
-        double norm = sqrt(dot(x, x, dim));
+        double norm = sqrt(rp_lanes_dot(x, x, dim));
         for (int64_t j = 0; j < dim; j++) x[j] /= norm > 1e-12 ? norm : 1e-12;
         add_scaled(m->mean + label[i] * dim, 1, x, dim);
         add_scaled(m->center, 1.0 / (double)n, x, dim);
@@ -65,8 +55,9 @@ static double covariance(fit_memory *m, int64_t n, int64_t dim) {
 static void factor(fit_memory *m, int64_t dim) {
     for (int64_t i = 0; i < dim; i++) {
         double *row = m->matrix + i * dim, *out = m->inverse + i * dim;
-        for (int64_t j = 0; j < i; j++) row[j] = (row[j] - dot(row, m->matrix + j * dim, j)) / m->matrix[j * dim + j];
-        row[i] = sqrt(row[i] - dot(row, row, i));
+        for (int64_t j = 0; j < i; j++)
+            row[j] = (row[j] - rp_lanes_dot(row, m->matrix + j * dim, j)) / m->matrix[j * dim + j];
+        row[i] = sqrt(row[i] - rp_lanes_dot(row, row, i));
         for (int64_t j = 0; j < i; j++) add_scaled(out, -row[j] / row[i], m->inverse + j * dim, j + 1);
         out[i] = 1 / row[i];
     }
@@ -85,7 +76,7 @@ static rp_status fit(fit_memory *m, float *weight, float *bias, const float *vec
     for (int64_t i = 0; i < dim; i++) {
         double *row = m->inverse + i * dim;
         for (int64_t j = 0; j < dim; j++) weight[i * dim + j] = (float)(row[j] * scale);
-        bias[i] = (float)(-dot(row, m->center, i + 1) * scale);
+        bias[i] = (float)(-rp_lanes_dot(row, m->center, i + 1) * scale);
     }
     return RP_OK;
 }
@@ -122,16 +113,13 @@ rp_status rp_projection_fit(float *weight, float *bias, const float *vectors, co
     return status;
 }
 
-/* Rows of unit length, ROWS at a time, through the map. block: 2 ROWS (dim), norm: ROWS. */
+/* block: ROWS (dim), norm: ROWS. */
 static rp_status apply(rp_dev *dev, float *out, const float *vectors, const float *weight, const float *bias, int64_t n,
                        int64_t dim, float *block, float *norm) {
-    float *result = block + ROWS * dim;
     for (int64_t first = 0; first < n; first += ROWS) {
         int64_t rows = n - first < ROWS ? n - first : ROWS;
-        memset(block, 0, (size_t)(ROWS * dim) * sizeof *block);
         RP_TRY(dev->ops->normalize_forward(dev, block, norm, vectors + first * dim, rows, dim));
-        RP_TRY(dev->ops->linear_forward(dev, result, block, weight, bias, ROWS, dim, dim));
-        memcpy(out + first * dim, result, (size_t)(rows * dim) * sizeof *out);
+        RP_TRY(dev->ops->linear_forward(dev, out + first * dim, block, weight, bias, rows, dim, dim));
     }
     return RP_OK;
 }
@@ -140,11 +128,11 @@ rp_status rp_projection_apply(float *out, const float *vectors, const float *wei
                               int64_t dim, int64_t num_threads) {
     rp_dev *dev;
     RP_TRY(rp_dev_open(&dev, "cpu", num_threads));
-    float *block = calloc((size_t)(2 * dim + 1), ROWS * sizeof *block);
+    float *block = calloc((size_t)(dim + 1), ROWS * sizeof *block);
     rp_status status = dev->ops->reserve(dev, rp_ops_scratch(num_threads, 1, dim, 1));
     if (status == RP_OK && block == NULL)
         status = rp_fail(RP_STATUS_MEMORY, "no memory for %d vectors of %lld numbers", ROWS, (long long)dim);
-    if (status == RP_OK) status = apply(dev, out, vectors, weight, bias, n, dim, block, block + 2 * ROWS * dim);
+    if (status == RP_OK) status = apply(dev, out, vectors, weight, bias, n, dim, block, block + ROWS * dim);
     free(block);
     rp_dev_close(dev);
     return status;

@@ -10,7 +10,7 @@ CSRC = ROOT / "csrc"
 FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h"))
 
 LEVELS = {
-    0: {"status", "arena", "rng", "threads"},
+    0: {"status", "arena", "lanes", "rng", "threads"},
     1: {"ops", "host", "cpu", "corpus", "sampler", "batch", "episodes"},
     2: {"params", "model", "encoder", "represent", "loss", "loss_contrastive", "loss_mlm", "adamw", "schedule"},
     3: {"encode", "projection", "trainer", "fewshot", "relpt"},

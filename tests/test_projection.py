@@ -106,6 +106,15 @@ def test_a_row_depends_on_nothing_else(threads: int) -> None:
         assert _core.project(vectors[part].copy(), weight, bias, threads).tobytes() == whole[part].tobytes()
 
 
+def test_a_row_of_many_numbers_depends_on_nothing_else() -> None:
+    """Also where the sums are cut in two."""
+    rng = np.random.default_rng(0)
+    weight, bias, vectors = (rng.normal(size=s).astype(np.float32) for s in ((1100, 1100), (1100,), (1200, 1100)))
+    whole = _core.project(vectors, weight, bias, 2)
+    for part in (slice(0, 1), slice(1000, 1100)):
+        assert _core.project(vectors[part].copy(), weight, bias, 1).tobytes() == whole[part].tobytes()
+
+
 def test_what_cannot_be_fitted() -> None:
     vectors, labels = labelled(20, 6, 3)
     for shrinkage in (0.0, -1.0, np.nan, np.inf):
