@@ -21,10 +21,16 @@ enum {
     KC = RP_CPU_PANEL_DEPTH,
     NC = RP_CPU_PANEL_WIDTH
 };
+enum { AHEAD = 16 };     /* values of the sum whose lines are asked for before their turn: they lie pages apart */
 enum { LINE = KC + 16 }; /* words between the packed rows of a, off the powers of two that share cache sets */
 
 /* How values are packed: as they are, rounded to bfloat16 in a float32 each, two bfloat16 in a word. */
 typedef enum packing { WHOLE, ROUNDED, PAIRS } packing;
+
+static int64_t words(int64_t k, packing how) { return how == PAIRS ? (k + 1) / 2 : k; }
+
+/* c(MR,NR) = or += the product of two strips over k words; word l of row i of a at a[i * ai + l * al]. */
+typedef void kernel(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k, bool add);
 
 /* -- bfloat16 -------------------------------------------------------------------------------------------- */
 
@@ -40,58 +46,125 @@ static inline uint32_t round_upper(uint32_t bits) {
     return (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded;
 }
 
-static inline uint32_t pair_of(float low, float high) {
-    return round_upper(bits_of(low)) >> 16 | (round_upper(bits_of(high)) & 0xffff0000u);
-}
-
 static inline uint32_t word_of(float x, bool rounded) {
     return rounded ? round_upper(bits_of(x)) & 0xffff0000u : bits_of(x);
 }
 
-/* -- packing --------------------------------------------------------------------------------------------- */
+/* -- bfloat16 in pairs, by instructions ------------------------------------------------------------------ */
 
-static int64_t words(int64_t k, packing how) { return how == PAIRS ? (k + 1) / 2 : k; }
+/* Asks for the lines that pack_columns and pair_columns read AHEAD values later. */
+static inline void prefetch_columns(const float *inp, int64_t step, int64_t lines, int64_t l, int64_t k) {
+    for (int64_t i = 0; i < lines && l + AHEAD < k; i += 16) __builtin_prefetch(inp + (l + AHEAD) * step + i);
+}
+
+#if defined(__AVX512F__)
+#define BFLOAT16 __attribute__((target("avx512bf16")))
+
+static inline __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
+
+/* Does what pack_line says. */
+BFLOAT16 static void pair_line(uint32_t *out, const float *inp, int64_t k) {
+    for (int64_t l = 0; l < k; l += 32) {
+        __m512 low = _mm512_maskz_loadu_ps(lanes(k - l), inp + l);
+        __m512 high = _mm512_maskz_loadu_ps(lanes(k - l - 16), inp + l + 16);
+        _mm512_mask_storeu_epi32(out + l / 2, lanes((k - l + 1) / 2), (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+}
+
+/* Does what pack_columns says. */
+BFLOAT16 static void pair_columns(uint32_t *out, const float *inp, int64_t step, int64_t lines, int64_t strip,
+                                  int64_t k, int64_t width) {
+    static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    __m512i alternating = _mm512_loadu_si512(order);
+    for (int64_t l = 0; l < k; l += 2, out += width) {
+        prefetch_columns(inp, step, lines, l, k);
+        prefetch_columns(inp, step, lines, l + 1, k);
+        const float *line = inp + l * step;
+        for (int64_t first = 0, s = 0; first < lines; first += width, s++) {
+            for (int64_t i = 0; i < width; i += 16) {
+                __mmask16 valid = lanes(at_most(width, lines - first) - i), second = l + 1 < k ? valid : 0;
+                __m512 low = _mm512_maskz_loadu_ps(valid, line + first + i);
+                __m512 high = _mm512_maskz_loadu_ps(second, line + step + first + i);
+                __m512i pairs = _mm512_permutexvar_epi16(alternating, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+                _mm512_mask_storeu_epi32(out + s * strip + i, lanes(width - i), pairs);
+            }
+        }
+    }
+}
+
+BFLOAT16 static inline __attribute__((always_inline)) void multiply_pairs(float *c, int64_t ldc, const uint32_t *a,
+                                                                          const uint32_t *b, int64_t k, bool add,
+                                                                          const int64_t ai, const int64_t al) {
+    __m512 sum[MR][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    for (int64_t l = 0; l < k; l++) {
+        __m512bh left = (__m512bh)_mm512_loadu_si512(b + l * NR);
+        __m512bh right = (__m512bh)_mm512_loadu_si512(b + l * NR + VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; i++) {
+            __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[l * al + i * ai]);
+            sum[i][0] = _mm512_dpbf16_ps(sum[i][0], left, x);
+            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], right, x);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++) {
+        float *row = c + i * ldc;
+        _mm512_storeu_ps(row, add ? _mm512_add_ps(_mm512_loadu_ps(row), sum[i][0]) : sum[i][0]);
+        _mm512_storeu_ps(row + VL, add ? _mm512_add_ps(_mm512_loadu_ps(row + VL), sum[i][1]) : sum[i][1]);
+    }
+}
+
+BFLOAT16 static void multiply_pair_lines(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k,
+                                         bool add) {
+    multiply_pairs(c, ldc, a, b, k, add, LINE, 1);
+}
+
+BFLOAT16 static void multiply_pair_columns(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k,
+                                           bool add) {
+    multiply_pairs(c, ldc, a, b, k, add, 1, MR);
+}
+#else /* packing_of never says PAIRS */
+#define pair_line(...) ((void)0)
+#define pair_columns(...) ((void)0)
+#define multiply_pair_lines multiply_lines
+#define multiply_pair_columns multiply_columns
+#endif
+
+/* -- packing --------------------------------------------------------------------------------------------- */
 
 /* One row of a: `k` values one after another. */
 static void pack_line(uint32_t *restrict out, const float *restrict inp, int64_t k, packing how) {
     if (how == PAIRS) {
-        for (int64_t l = 0; l < k / 2; l++) out[l] = pair_of(inp[2 * l], inp[2 * l + 1]);
-        if (k % 2 == 1) out[k / 2] = pair_of(inp[k - 1], 0);
-    } else {
-        for (int64_t l = 0; l < k; l++) out[l] = word_of(inp[l], how == ROUNDED);
+        pair_line(out, inp, k);
+        return;
     }
+    for (int64_t l = 0; l < k; l++) out[l] = word_of(inp[l], how == ROUNDED);
 }
 
-/* Words of `width` lines that stand side by side, of which `valid` are there; zeros behind. high: the values that
- * follow in the sum, for PAIRS, or NULL behind its end. */
-static inline __attribute__((always_inline)) void
-pack_words(uint32_t *restrict out, const float *low, const float *high, int64_t valid, packing how, const int width) {
-    float edge[2][NR];
-    if (valid < width || high == NULL) {
-        for (int i = 0; i < width; i++) {
-            edge[0][i] = i < valid ? low[i] : 0;
-            edge[1][i] = i < valid && high != NULL ? high[i] : 0;
-        }
-        low = edge[0];
-        high = edge[1];
-    }
-    if (how == PAIRS) {
-        for (int i = 0; i < width; i++) out[i] = pair_of(low[i], high[i]);
-    } else {
-        for (int i = 0; i < width; i++) out[i] = word_of(low[i], how == ROUNDED);
-    }
-}
-
-/* Strips of `width` lines each, `strip` words apart, word l of line i of a strip at [l * width + i]; the lines stand
- * side by side: value l of line i at inp[l * step + i]. */
+/* Strips of `width` lines each, `strip` words apart, word l of line i of a strip at [l * width + i], zeros behind the
+ * last line; the lines stand side by side: value l of line i at inp[l * step + i]. */
 static inline __attribute__((always_inline)) void pack_columns(uint32_t *out, const float *inp, int64_t step,
                                                                int64_t lines, int64_t strip, int64_t k, packing how,
                                                                const int width) {
-    int64_t depth = how == PAIRS ? 2 : 1;
-    for (int64_t l = 0; l < k; l += depth, out += width) {
-        const float *low = inp + l * step, *high = l + 1 < k ? low + step : NULL;
-        for (int64_t i = 0, s = 0; i < lines; i += width, s++)
-            pack_words(out + s * strip, low + i, high == NULL ? NULL : high + i, at_most(width, lines - i), how, width);
+    if (how == PAIRS) {
+        pair_columns(out, inp, step, lines, strip, k, width);
+        return;
+    }
+    for (int64_t l = 0; l < k; l++, out += width) {
+        prefetch_columns(inp, step, lines, l, k);
+        for (int64_t first = 0, s = 0; first < lines; first += width, s++) {
+            const float *from = inp + l * step + first;
+            uint32_t *to = out + s * strip;
+            int64_t valid = at_most(width, lines - first);
+            if (valid == width) {
+                for (int i = 0; i < width; i++) to[i] = word_of(from[i], how == ROUNDED);
+            } else {
+                for (int i = 0; i < width; i++) to[i] = i < valid ? word_of(from[i], how == ROUNDED) : 0;
+            }
+        }
     }
 }
 
@@ -139,9 +212,6 @@ static void pack_a(uint32_t *out, const rp_gemm *g, int64_t row, int64_t rows, i
 
 /* -- kernels --------------------------------------------------------------------------------------------- */
 
-/* c(MR,NR) = or += the product of two strips over k words; word l of row i of a at a[i * ai + l * al]. */
-typedef void kernel(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k, bool add);
-
 static inline __attribute__((always_inline)) void multiply(float *c, int64_t ldc, const float *a, const float *b,
                                                            int64_t k, bool add, const int64_t ai, const int64_t al) {
     vf sum[MR][2];
@@ -172,60 +242,15 @@ static void multiply_columns(float *c, int64_t ldc, const uint32_t *a, const uin
     multiply(c, ldc, (const float *)a, (const float *)b, k, add, 1, MR);
 }
 
-#if defined(__AVX512F__)
-#define BFLOAT16 __attribute__((target("avx512bf16")))
-
-BFLOAT16 static inline
-    __attribute__((always_inline)) void multiply_pairs(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b,
-                                                       int64_t k, bool add, const int64_t ai, const int64_t al) {
-    __m512 sum[MR][2];
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-    for (int64_t l = 0; l < k; l++) {
-        __m512bh left = (__m512bh)_mm512_loadu_si512(b + l * NR);
-        __m512bh right = (__m512bh)_mm512_loadu_si512(b + l * NR + VL);
-#pragma GCC unroll 16
-        for (int i = 0; i < MR; i++) {
-            __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[l * al + i * ai]);
-            sum[i][0] = _mm512_dpbf16_ps(sum[i][0], left, x);
-            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], right, x);
-        }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; i++) {
-        float *row = c + i * ldc;
-        _mm512_storeu_ps(row, add ? _mm512_add_ps(_mm512_loadu_ps(row), sum[i][0]) : sum[i][0]);
-        _mm512_storeu_ps(row + VL, add ? _mm512_add_ps(_mm512_loadu_ps(row + VL), sum[i][1]) : sum[i][1]);
-    }
-}
-
-BFLOAT16 static void multiply_pair_lines(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k,
-                                         bool add) {
-    multiply_pairs(c, ldc, a, b, k, add, LINE, 1);
-}
-
-BFLOAT16 static void multiply_pair_columns(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k,
-                                           bool add) {
-    multiply_pairs(c, ldc, a, b, k, add, 1, MR);
-}
-
 static packing packing_of(const rp_dev *dev) {
     if (dev->products == RP_FLOAT32) return WHOLE;
-    return rp_cpu_has_bfloat16(RP_CPU_AVX512) ? PAIRS : ROUNDED;
+    return VL == 16 && rp_cpu_has_bfloat16(RP_CPU_AVX512) ? PAIRS : ROUNDED;
 }
 
 static kernel *kernel_of(const rp_gemm *g, packing how) {
     if (how == PAIRS) return g->al == 1 ? multiply_pair_lines : multiply_pair_columns;
     return g->al == 1 ? multiply_lines : multiply_columns;
 }
-#else
-static packing packing_of(const rp_dev *dev) { return dev->products == RP_FLOAT32 ? WHOLE : ROUNDED; }
-
-static kernel *kernel_of(const rp_gemm *g, packing how) {
-    (void)how;
-    return g->al == 1 ? multiply_lines : multiply_columns;
-}
-#endif
 
 /* -- the product ----------------------------------------------------------------------------------------- */
 
@@ -275,9 +300,21 @@ static void rows_of_panel(const rp_gemm *g, const panel *p, int64_t row, int64_t
     if (p->first + p->k == g->k) epilogue(g, p, row, rows);
 }
 
+/* How rows are dealt out changes no result: as many at a time as leave the threads with equal shares, within 2 %. */
+static int64_t rows_at_a_time(int64_t m, int64_t threads) {
+    int64_t best = MR, least = INT64_MAX;
+    for (int64_t rows = MB; rows >= MR; rows -= MR) {
+        int64_t turns = ((m + rows - 1) / rows + threads - 1) / threads, longest = turns * rows;
+        if (longest * 51 / 50 < least) {
+            best = rows;
+            least = longest;
+        }
+    }
+    return best;
+}
+
 static void multiply_panel(rp_dev *dev, const rp_gemm *g, const panel *p) {
-    int64_t strips = (p->width + NR - 1) / NR, rows = MB; /* how rows are dealt out changes no result */
-    while (rows > MR && g->m < 8 * dev->num_threads * rows) rows /= 2;
+    int64_t strips = (p->width + NR - 1) / NR, rows = rows_at_a_time(g->m, dev->num_threads);
 #pragma omp parallel num_threads(team(dev, g->m * p->width))
     {
         uint32_t mode = rp_threads_flush_denormals();
