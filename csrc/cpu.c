@@ -31,13 +31,13 @@ static bool level_runs(int level) {
     return level == RP_CPU_BASELINE;
 }
 
-bool rp_cpu_has_bfloat16(int level) {
+bool rp_cpu_has(int level, rp_dtype products) {
 #if defined(__x86_64__)
-    return level == RP_CPU_AVX512 && __builtin_cpu_supports("avx512bf16");
-#else
-    (void)level;
-    return false;
+    if (products == RP_BFLOAT16) return level == RP_CPU_AVX512 && __builtin_cpu_supports("avx512bf16");
+    if (products == RP_INT8) return level == RP_CPU_AVX512 && __builtin_cpu_supports("avx512vnni");
 #endif
+    (void)level;
+    return products == RP_FLOAT32;
 }
 
 static rp_status named_level(int *out, const char *name) {

@@ -66,8 +66,13 @@ const rp_ops *rp_ops_find(const char *name) {
     return NULL;
 }
 
-int rp_ops_has_bfloat16(const rp_ops *ops) {
-    return ops >= tables && ops < tables + RP_CPU_LEVELS && rp_cpu_has_bfloat16((int)(ops - tables));
+int rp_ops_has(const rp_ops *ops, rp_dtype products) {
+    return ops >= tables && ops < tables + RP_CPU_LEVELS && rp_cpu_has((int)(ops - tables), products);
+}
+
+rp_status rp_dev_check_gradients(const rp_dev *dev) {
+    if (dev->products != RP_INT8) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE, "int8 products are for encoding: expected float32 or bfloat16 to train");
 }
 
 void (*rp_ops_slot(const rp_ops *ops, const char *slot))(void) {
@@ -112,7 +117,7 @@ int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int
     int64_t padded = max_len + 64, depth = head_size + 64;
     int64_t attention = num_threads * (3 * padded * padded + 6 * padded * depth);
     int64_t wide = widest < RP_CPU_PANEL_WIDTH ? widest + 64 : RP_CPU_PANEL_WIDTH;
-    int64_t product = RP_CPU_PANEL_DEPTH * wide + num_threads * RP_CPU_ROWS_WORDS;
+    int64_t product = (RP_CPU_PANEL_DEPTH + 1) * wide + num_threads * RP_CPU_ROWS_WORDS;
     int64_t most = rows > attention ? rows : attention;
     return (int64_t)sizeof(float) * (most > product ? most : product) + RP_ALIGN;
 }

@@ -33,9 +33,11 @@
 
 typedef struct rp_ops rp_ops;
 
-/* In what matrix products are computed: bfloat16 rounds their operands (8 bits of mantissa, ties to even) and sums the
- * products in float32. Everything else is float32 always. */
-typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16 } rp_dtype;
+/* In what matrix products are computed; everything else is float32 always.
+ * bfloat16: operands rounded to 8 bits of mantissa, ties to even, products summed in float32.
+ * int8, forward only: every row of inp and of weight rounded to 255 values around 0, -127 … 127 times its largest
+ * magnitude / 127, ties to even; products summed exactly. */
+typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16, RP_INT8 } rp_dtype;
 
 /* An opened device. `scratch` is shared by all operations, so one device serves one call at a time. */
 typedef struct rp_dev {
@@ -45,7 +47,7 @@ typedef struct rp_dev {
     size_t scratch_bytes;
     int (*poll)(void *); /* asked between operations of long calls; not 0: stop (RP_STATUS_INTERRUPT). May be NULL */
     void *poll_context;
-    rp_dtype products; /* of linear_forward, linear_backward and linear_gelu_forward */
+    rp_dtype products; /* of linear_forward, linear_gelu_forward and linear_backward, which refuses int8 (VALUE) */
 } rp_dev;
 
 /* Dropout of one place in the network (inverted: kept values are scaled).
@@ -188,8 +190,12 @@ struct rp_ops {
  * "cpu/avx512". */
 const rp_ops *rp_ops_find(const char *name);
 
-/* Whether the back end has instructions for bfloat16 products; others round and multiply float32, which is slower. */
-int rp_ops_has_bfloat16(const rp_ops *ops);
+/* Whether the back end has instructions for products of this kind; others round and multiply float32, which is slower.
+ */
+int rp_ops_has(const rp_ops *ops, rp_dtype products);
+
+/* VALUE when products have no gradients: linear_backward's refusal. */
+rp_status rp_dev_check_gradients(const rp_dev *dev);
 
 /* A slot by its name, for tests; NULL when there is none. */
 void (*rp_ops_slot(const rp_ops *ops, const char *slot))(void);

@@ -235,5 +235,5 @@ def trainer_bytes(**options: Any) -> int:
     """Bytes that a Trainer of these options takes."""
 
 def cpu_info() -> dict[str, Any]:
-    """levels: the CPU levels of this build that run here; level: the one chosen; problem: why none; bfloat16: whether
-    it has instructions for it."""
+    """levels: the CPU levels of this build that run here; level: the one chosen; problem: why none; bfloat16, int8:
+    whether it has instructions for them."""

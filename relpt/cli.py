@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from relpt.inputs import SIMILARITIES, input_name
+from relpt.inputs import ENCODING_DTYPES, SIMILARITIES, input_name
 from relpt.runlog import HistoryFile, StepLines, duration, tell
 from relpt.settings import UsageError, parse_settings
 
@@ -324,6 +324,7 @@ def encode(args: argparse.Namespace) -> int:
     vectors = encoder.encode(
         data,
         inputs=args.inputs,
+        dtype=args.encoding_dtype,
         normalize_embeddings=args.normalize,
         show_progress_bar=False if args.quiet else None,
         **_given(args, "max_length"),
@@ -375,7 +376,7 @@ def fewshot(args: argparse.Namespace) -> int:
     corpus, _ = encoder._as_corpus(data, args.max_length or 128, show)
     results = []
     for inputs in args.inputs:
-        vectors = encoder.encode(corpus, inputs=inputs, show_progress_bar=show, **length)
+        vectors = encoder.encode(corpus, inputs=inputs, dtype=args.encoding_dtype, show_progress_bar=show, **length)
         for task in tasks:
             results.append(task.score(vectors, corpus.relation, inputs=inputs, num_threads=encoder.num_threads))
     if args.json:
@@ -443,7 +444,10 @@ def info(args: argparse.Namespace) -> int:
         ("versions", ", ".join(packages)),
         ("CPU", cpu["name"]),
         ("instructions", level),
-        ("bfloat16", "instructions of this CPU" if cpu["bfloat16"] else "no instructions here: slower than float32"),
+        *(
+            (name, "instructions of this CPU" if cpu[name] else "no instructions here: slower than float32")
+            for name in ("bfloat16", "int8")
+        ),
         ("threads", f"{threads['default']}: {threads['why']}"),
         ("memory", f"{gib['total']}, {gib['free']} free for this process"),
         ("CUDA", facts["cuda"]["why"]),
@@ -509,6 +513,13 @@ def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -
             "--dtype", help="float32 (default) or bfloat16, faster where the CPU has instructions for it"
         )
         parser.add_argument("--device", help="cpu (the only one so far)")
+    else:
+        parser.add_argument(
+            "--dtype",
+            dest="encoding_dtype",
+            choices=ENCODING_DTYPES,
+            help="of matrix products (default: float32); int8 is the fastest where the CPU has instructions for it",
+        )
 
 
 def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:

