@@ -42,6 +42,7 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->read = rp_arena_take(arena, T, sizeof(int32_t));
     batch->read_pos = rp_arena_take(arena, T, sizeof(int32_t));
     batch->read_sequence = rp_arena_take(arena, T, sizeof(int32_t));
+    batch->cu_read = rp_arena_take(arena, S + 1, sizeof(int32_t));
     batch->cu_seqlens = rp_arena_take(arena, S + 1, sizeof(int32_t));
     batch->sample = rp_arena_take(arena, S, sizeof(int32_t));
     batch->head = rp_arena_take(arena, S, sizeof(int32_t));
@@ -352,5 +353,9 @@ void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
         batch->read_pos[batch->R] = batch->pos[t];
         batch->read_sequence[batch->R] = s;
         batch->R++;
+    }
+    for (int32_t s = 0, r = 0; s <= batch->S; s++) {
+        while (r < batch->R && batch->read_sequence[r] < s) r++;
+        batch->cu_read[s] = r;
     }
 }

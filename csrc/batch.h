@@ -52,6 +52,7 @@ typedef struct rp_batch {
     int32_t *read;              /* (R) these rows, ascending */
     int32_t *read_pos;          /* (R) pos of each */
     int32_t *read_sequence;     /* (R) sequence of each */
+    int32_t *cu_read;           /* (S+1) those of sequence s are cu_read[s] .. cu_read[s+1] */
     int64_t truncated;          /* samples cut by the window */
     int64_t truncated_mentions; /* samples of which a mention itself had to be cut */
     void *memory;
@@ -92,7 +93,7 @@ typedef struct rp_reads {
     bool masked;  /* the masked tokens */
 } rp_reads;
 
-/* Fills R, read, read_pos and read_sequence. */
+/* Fills R, read, read_pos, read_sequence and cu_read. */
 void rp_batch_read(rp_batch *batch, const rp_reads *reads);
 
 /* The view of sequences [first, last) as a batch of its own: pointers into `batch`, except cu_seqlens, head, tail,

@@ -15,6 +15,7 @@ void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, i
     inputs->mlm_row = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->mlm_label = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->cu_seqlens = rp_arena_take(arena, S + 1, sizeof(int32_t));
+    inputs->cu_read = rp_arena_take(arena, S + 1, sizeof(int32_t));
     inputs->sample = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->head = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->tail = rp_arena_take(arena, S, sizeof(int32_t));
@@ -38,6 +39,7 @@ rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, cons
     RP_TRY(ops->upload(dev, inputs->mlm_row, batch->mlm_row, M * word));
     RP_TRY(ops->upload(dev, inputs->mlm_label, batch->mlm_label, M * word));
     RP_TRY(ops->upload(dev, inputs->cu_seqlens, batch->cu_seqlens, (S + 1) * word));
+    RP_TRY(ops->upload(dev, inputs->cu_read, batch->cu_read, (S + 1) * word));
     RP_TRY(ops->upload(dev, inputs->sample, batch->sample, S * word));
     RP_TRY(ops->upload(dev, inputs->head, batch->head, S * word));
     RP_TRY(ops->upload(dev, inputs->tail, batch->tail, S * word));
@@ -80,13 +82,13 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
         else
             layers[i] = layers[0];
     }
-    e->attended = rp_arena_take(arena, T, H * f);
     e->residual = rp_arena_take(arena, T, H * f);
     e->spread = rp_arena_take(arena, T, H * f);
     if (!train) return;
     e->dhidden = rp_arena_take(arena, T, H * f);
     e->dother = rp_arena_take(arena, T, H * f);
     e->dwide = rp_arena_take(arena, T, (F > 3 * H ? F : 3 * H) * f);
+    e->dread = rp_arena_take(arena, T, H * f);
 }
 
 /* -- dropout sites --------------------------------------------------------------------------------------- */
@@ -120,20 +122,32 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
     return d.threshold == 0 ? RP_OK : ops->dropout_forward(dev, e->first, e->first, &d, in->T, H);
 }
 
-/* Rows that go through a layer behind its attention: all of the batch, or those that are read. */
+/* Rows that ask in a layer's attention and go on behind it: all of the batch, or those that are read. */
 typedef struct some_rows {
     int64_t N;
+    const int32_t *cu;             /* (S+1) */
     const int32_t *sequence, *pos; /* (N) */
 } some_rows;
 
-/* Of the last layer only some rows may be read: then the others end at its attention. */
+/* Of the last layer only some rows may be read: then the others give keys and values alone. */
 static bool is_partial(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
     return layer == e->params->config.num_hidden_layers - 1 && in->R < in->T;
 }
 
-static some_rows rows_behind_attention(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
-    if (is_partial(e, in, layer)) return (some_rows){in->R, in->read_sequence, in->read_pos};
-    return (some_rows){in->T, in->sequence, in->pos};
+static some_rows rows_of_layer(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
+    if (is_partial(e, in, layer)) return (some_rows){in->R, in->cu_read, in->read_sequence, in->read_pos};
+    return (some_rows){in->T, in->cu_seqlens, in->sequence, in->pos};
+}
+
+/* Where a layer's queries, keys and values stand in its buffer, and their gradients in theirs. */
+typedef struct qkv_places {
+    int64_t q, k, v, q_stride, kv_stride;
+} qkv_places;
+
+static qkv_places places_of(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
+    int64_t H = e->params->config.hidden_size;
+    if (is_partial(e, in, layer)) return (qkv_places){in->T * 2 * H, 0, H, H, 2 * H};
+    return (qkv_places){0, H, 2 * H, 3 * H, 3 * H};
 }
 
 static rp_dropout dropout_of(const rp_inputs *in, const rp_pass *pass, int site, int64_t layer, some_rows rows) {
@@ -143,19 +157,19 @@ static rp_dropout dropout_of(const rp_inputs *in, const rp_pass *pass, int site,
     return d;
 }
 
-/* Everything behind the attention: m->out(N,H) from attended(N,H) and the layer's input x(N,H). */
+/* Everything behind the attention: m->out(N,H) from m->attended(N,H) and the layer's input x(N,H). */
 static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, const rp_pass *pass,
-                              int64_t i, const float *attended, const float *x) {
+                              int64_t i, const float *x) {
     const rp_config *c = &e->params->config;
     const rp_layer_params *w = &e->params->layers[i];
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
-    some_rows rows = rows_behind_attention(e, in, i);
+    some_rows rows = rows_of_layer(e, in, i);
     int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
     float eps = (float)c->layer_norm_eps;
     rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
-    RP_TRY(ops->linear_forward(dev, m->sum1, attended, values + w->out_weight, values + w->out_bias, N, H, H));
+    RP_TRY(ops->linear_forward(dev, m->sum1, m->attended, values + w->out_weight, values + w->out_bias, N, H, H));
     RP_TRY(ops->residual_layernorm_forward(dev, m->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
     RP_TRY(ops->linear_gelu_forward(dev, m->act, m->pre, m->mid, values + w->up_weight, values + w->up_bias, N, H, F));
@@ -164,24 +178,38 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
                                            values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
 }
 
+/* Queries of the rows that ask, keys and values of all, from the layer's input x(T,H). */
+static rp_status projections_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, int64_t i,
+                                     const float *x) {
+    const rp_layer_params *w = &e->params->layers[i];
+    const rp_ops *ops = dev->ops;
+    int64_t T = in->T, H = e->params->config.hidden_size;
+    float *qkv = e->layers[i].qkv;
+    const float *weight = values + w->qkv_weight, *bias = values + w->qkv_bias;
+    if (!is_partial(e, in, i)) return ops->linear_forward(dev, qkv, x, weight, bias, T, H, 3 * H);
+    RP_TRY(ops->linear_forward(dev, qkv, x, weight + H * H, bias + H, T, H, 2 * H));
+    RP_TRY(ops->rows_gather(dev, e->residual, H, x, in->read, in->R, H));
+    return ops->linear_forward(dev, qkv + places_of(e, in, i).q, e->residual, weight, bias, in->R, H, H);
+}
+
 static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
                                const rp_pass *pass, int64_t i, const float *x) {
     const rp_config *c = &e->params->config;
-    const rp_layer_params *w = &e->params->layers[i];
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
-    int64_t T = in->T, H = c->hidden_size, A = c->num_attention_heads;
+    int64_t H = c->hidden_size, A = c->num_attention_heads;
     rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
+    some_rows rows = rows_of_layer(e, in, i);
+    qkv_places at = places_of(e, in, i);
     RP_TRY(rp_dev_poll(dev));
-    RP_TRY(ops->linear_forward(dev, m->qkv, x, values + w->qkv_weight, values + w->qkv_bias, T, H, 3 * H));
-    RP_TRY(ops->attention_forward(dev, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores, in->S, T, A, H / A));
+    RP_TRY(projections_forward(e, dev, values, in, i, x));
+    RP_TRY(ops->attention_forward(dev, m->attended, m->lse, m->qkv + at.q, m->qkv + at.k, m->qkv + at.v, in->cu_seqlens,
+                                  rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A, at.q_stride, at.kv_stride));
     e->hidden = m->out;
-    if (!is_partial(e, in, i)) return rows_forward(e, dev, values, in, pass, i, m->attended, x);
-    RP_TRY(ops->rows_gather(dev, e->attended, H, m->attended, in->read, in->R, H));
-    RP_TRY(ops->rows_gather(dev, e->residual, H, x, in->read, in->R, H));
-    RP_TRY(rows_forward(e, dev, values, in, pass, i, e->attended, e->residual));
+    if (!is_partial(e, in, i)) return rows_forward(e, dev, values, in, pass, i, x);
+    RP_TRY(rows_forward(e, dev, values, in, pass, i, e->residual));
     e->hidden = e->spread;
-    RP_TRY(ops->zero(dev, e->spread, T * H * (int64_t)sizeof(float)));
+    RP_TRY(ops->zero(dev, e->spread, in->T * H * (int64_t)sizeof(float)));
     return ops->rows_scatter_add(dev, e->spread, m->out, H, in->read, in->R, H);
 }
 
@@ -201,12 +229,12 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
 /* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of attended, which takes dout's
  * place, and to that of the layer's input, which takes m->mid's. */
 static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
-                               const rp_pass *pass, int64_t i, float *dout, const float *attended) {
+                               const rp_pass *pass, int64_t i, float *dout) {
     const rp_config *c = &e->params->config;
     const rp_layer_params *w = &e->params->layers[i];
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
-    some_rows rows = rows_behind_attention(e, in, i);
+    some_rows rows = rows_of_layer(e, in, i);
     int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
     rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
@@ -221,48 +249,53 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
                                 values + w->up_weight, N, H, F, 1));
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
                                             m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H));
-    return ops->linear_backward(dev, dout, grads + w->out_weight, grads + w->out_bias, dbranch, attended,
+    return ops->linear_backward(dev, dout, grads + w->out_weight, grads + w->out_bias, dbranch, m->attended,
                                 values + w->out_weight, N, H, H, 0);
 }
 
-/* rows_backward where not all rows are read: dhidden becomes the gradient of attended(T,H), spread(T,H) what of the
- * gradient of x(T,H) does not come through the attention. */
-static rp_status partial_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
-                                  const rp_pass *pass, int64_t i) {
+/* From dwide, the gradients of queries, keys and values, and that of x(N,H) past the attention, which stands in m->mid,
+ * to that of the layer's input x(T,H), in dhidden. */
+static rp_status projections_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads,
+                                      const rp_inputs *in, int64_t i, const float *x) {
+    const rp_layer_params *w = &e->params->layers[i];
+    rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
-    int64_t H = e->params->config.hidden_size, bytes = in->T * H * (int64_t)sizeof(float);
-    RP_TRY(ops->rows_gather(dev, e->residual, H, e->dhidden, in->read, in->R, H));
-    RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, e->residual, e->attended));
-    RP_TRY(ops->zero(dev, e->dhidden, bytes));
-    RP_TRY(ops->rows_scatter_add(dev, e->dhidden, e->residual, H, in->read, in->R, H));
-    RP_TRY(ops->zero(dev, e->spread, bytes));
-    return ops->rows_scatter_add(dev, e->spread, e->layers[i].mid, H, in->read, in->R, H);
+    int64_t T = in->T, H = e->params->config.hidden_size;
+    const float *weight = values + w->qkv_weight;
+    float *dweight = grads + w->qkv_weight, *dbias = grads + w->qkv_bias, *used = e->dhidden;
+    if (!is_partial(e, in, i)) {
+        e->dhidden = m->mid; /* the two buffers change places */
+        m->mid = used;
+        return ops->linear_backward(dev, e->dhidden, dweight, dbias, e->dwide, x, weight, T, H, 3 * H, 1);
+    }
+    RP_TRY(
+        ops->linear_backward(dev, e->dhidden, dweight + H * H, dbias + H, e->dwide, x, weight + H * H, T, H, 2 * H, 0));
+    RP_TRY(ops->linear_backward(dev, m->mid, dweight, dbias, e->dwide + places_of(e, in, i).q, e->residual, weight,
+                                in->R, H, H, 1));
+    return ops->rows_scatter_add(dev, e->dhidden, m->mid, H, in->read, in->R, H);
 }
 
 /* From dhidden (gradient of the layer's output) to dhidden (gradient of its input x). */
 static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                                 const rp_pass *pass, int64_t i, const float *x) {
     const rp_config *c = &e->params->config;
-    const rp_layer_params *w = &e->params->layers[i];
-    rp_layer_memory *m = &e->layers[i];
+    const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
-    int64_t T = in->T, H = c->hidden_size, A = c->num_attention_heads;
+    int64_t H = c->hidden_size, A = c->num_attention_heads;
     rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
-    bool partial = is_partial(e, in, i);
+    some_rows rows = rows_of_layer(e, in, i);
+    qkv_places at = places_of(e, in, i);
+    float *dout = e->dhidden, *d = e->dwide;
     RP_TRY(rp_dev_poll(dev));
-    if (partial)
-        RP_TRY(partial_backward(e, dev, values, grads, in, pass, i));
-    else
-        RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, e->dhidden, m->attended));
-    float **dx = partial ? &e->spread : &m->mid;
-    RP_TRY(ops->attention_backward(dev, e->dwide, e->dhidden, m->attended, m->lse, m->qkv, in->cu_seqlens, &scores,
-                                   in->S, T, A, H / A));
-    RP_TRY(ops->linear_backward(dev, *dx, grads + w->qkv_weight, grads + w->qkv_bias, e->dwide, x,
-                                values + w->qkv_weight, T, H, 3 * H, 1));
-    float *used = e->dhidden; /* the two buffers change places: the layer below reads its gradient from dhidden */
-    e->dhidden = *dx;
-    *dx = used;
-    return RP_OK;
+    if (is_partial(e, in, i)) {
+        dout = e->dread;
+        RP_TRY(ops->rows_gather(dev, dout, H, e->dhidden, in->read, in->R, H));
+    }
+    RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, dout));
+    RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, m->attended, m->lse, m->qkv + at.q,
+                                   m->qkv + at.k, m->qkv + at.v, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S,
+                                   rows.N, A, H / A, at.q_stride, at.kv_stride));
+    return projections_backward(e, dev, values, grads, in, i, x);
 }
 
 static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,

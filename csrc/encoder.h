@@ -17,7 +17,7 @@ typedef struct rp_inputs {
     int64_t S, T, M, R;
     int32_t *ids, *pos, *sequence;            /* (T) */
     int32_t *read, *read_pos, *read_sequence; /* (R) the rows of the last layer's output that are read */
-    int32_t *cu_seqlens;                      /* (S+1) */
+    int32_t *cu_seqlens, *cu_read;            /* (S+1) */
     int32_t *sample, *head, *tail, *relation; /* (S) */
     int32_t *mlm_row, *mlm_label;             /* (M) */
 } rp_inputs;
@@ -34,7 +34,7 @@ typedef struct rp_pass {
 } rp_pass;
 
 typedef struct rp_layer_memory {
-    float *qkv;                        /* (T,3H) */
+    float *qkv;                        /* (T,3H), or where not all rows are read: k and v (T,2H), then q (R,H) */
     float *attended, *lse;             /* (T,H), (A,T) */
     float *sum1, *mean1, *rstd1, *mid; /* (T,H), (T), (T), (T,H) */
     float *pre, *act;                  /* (T,F) before and after GELU */
@@ -48,8 +48,9 @@ typedef struct rp_encoder {
     float *embedded, *mean, *rstd, *first; /* (T,H), (T), (T), (T,H): before and after the embeddings' LN (+ dropout) */
     rp_layer_memory *layers;               /* (L) host */
     float *hidden;                         /* (T,H) the last layer's output; rows that are not read are 0 */
-    float *attended, *residual, *spread;   /* (T,H) where not all rows are read: of those rows, of those rows, of all */
+    float *residual, *spread;              /* (R,H), (T,H) where not all rows are read: of those in, of all out */
     float *dhidden, *dother, *dwide;       /* (T,H), (T,H), (T, max(F,3H)) gradients */
+    float *dread;                          /* (R,H) that of the rows that are read */
 } rp_encoder;
 
 /* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's. */

@@ -125,14 +125,22 @@ typedef struct rp_adamw_step {
     /* dinp(N) = dout * gelu'(inp); dinp may alias dout. */                                                            \
     X(gelu_backward, (rp_dev * dev, float *dinp, const float *dout, const float *inp, int64_t N))                      \
                                                                                                                        \
-    /* Self-attention inside each sequence. qkv(T,3H): a row holds q(A,D), k(A,D), v(A,D).                             \
-     * P = dropout(softmax(q k^T / sqrt D)); out(T,H) = P v; lse(A,T) = log-sum-exp of the scaled scores of a row.     \
+    /* Attention inside each sequence: the R queries ask the keys of the tokens of their sequence.                     \
+     * k and v hold a row (A,D) for each token, kv_stride apart; q one for each query, q_stride apart. The queries     \
+     * of sequence s are rows cu_queries[s] .. cu_queries[s+1], query_pos(R) their places in it, ascending: all        \
+     * tokens or some, none twice.                                                                                     \
+     * P = dropout(softmax(q k^T / sqrt D)); out(R,H) = P v; lse(A,R) = log-sum-exp of the scaled scores of a row.     \
      * Dropout: row = head * 65536 + place of the query, column = place of the key. */                                 \
-    X(attention_forward, (rp_dev * dev, float *out, float *lse, const float *qkv, const int32_t *cu_seqlens,           \
-                          const rp_dropout *d, int64_t S, int64_t T, int64_t A, int64_t D))                            \
+    X(attention_forward,                                                                                               \
+      (rp_dev * dev, float *out, float *lse, const float *q, const float *k, const float *v,                           \
+       const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos, const rp_dropout *d, int64_t S, \
+       int64_t R, int64_t A, int64_t D, int64_t q_stride, int64_t kv_stride))                                          \
+    /* dq, dk and dv stand as q, k and v do. */                                                                        \
     X(attention_backward,                                                                                              \
-      (rp_dev * dev, float *dqkv, const float *dout, const float *out, const float *lse, const float *qkv,             \
-       const int32_t *cu_seqlens, const rp_dropout *d, int64_t S, int64_t T, int64_t A, int64_t D))                    \
+      (rp_dev * dev, float *dq, float *dk, float *dv, const float *dout, const float *out, const float *lse,           \
+       const float *q, const float *k, const float *v, const int32_t *cu_seqlens, const int32_t *cu_queries,           \
+       const int32_t *query_pos, const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,    \
+       int64_t kv_stride))                                                                                             \
                                                                                                                        \
     /* out[r * stride .. + H] = inp[rows[r]], r < R: picks rows into a column block of a wider matrix. rows int32(R).  \
      */                                                                                                                \

@@ -29,13 +29,14 @@ def attention_mask(dev, p, lengths, sample, A=1, key=KEY, step=0):
     """[(A,n,n)] by sequence. Without scores all weights are 1/n, and v = n * identity shows each one's mask."""
     D, T = max(lengths), sum(lengths)
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    qkv = np.zeros((T, 3, A, D), np.float32)
+    nothing, v = np.zeros((T, A * D), np.float32), np.zeros((T, A, D), np.float32)
     for first, n in zip(cu_seqlens, lengths, strict=False):
-        qkv[first : first + n, 2, :, :n] = (n * np.eye(n, dtype=np.float32))[:, None, :]
+        v[first : first + n, :, :n] = (n * np.eye(n, dtype=np.float32))[:, None, :]
     sequence = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
     pos = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
     d = Dropout(p, key, step, np.array(sample, np.int32), sequence, pos)
-    rest = dict(qkv=qkv.reshape(T, -1), cu_seqlens=cu_seqlens, d=d, S=len(lengths), T=T, A=A, D=D)
+    rest = dict(q=nothing, k=nothing, v=v.reshape(T, -1), cu_seqlens=cu_seqlens, cu_queries=cu_seqlens, query_pos=pos)
+    rest |= dict(d=d, S=len(lengths), R=T, A=A, D=D, q_stride=A * D, kv_stride=A * D)
     outputs = dict(out=np.full((T, A * D), np.nan, np.float32), lse=np.full((A, T), np.nan, np.float32))
     out = dev.call("attention_forward", **outputs, **rest)["out"].reshape(T, A, D)
     return [out[first : first + n, :, :n].transpose(1, 0, 2) for first, n in zip(cu_seqlens, lengths, strict=False)]

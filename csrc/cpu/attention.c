@@ -67,18 +67,26 @@ static void transpose_padded(float *out, const float *inp, int64_t stride, int64
 /* -- one head of one sequence ---------------------------------------------------------------------------- */
 
 typedef struct head {
-    int64_t n, np;  /* length, and rounded up to whole vectors */
-    int64_t D, Dp;  /* head size, likewise */
-    int64_t stride; /* of q, k, v rows: 3H */
+    int64_t m, n, np; /* queries, at most as many as tokens; tokens; tokens rounded up to whole vectors */
+    int64_t D, Dp;    /* head size, likewise */
+    int64_t q_stride, kv_stride;
     const float *q, *k, *v;
     float scale;
-    float *scores;     /* (n, np) probabilities */
-    float *dscores;    /* (n, np) */
-    float *mask;       /* (n, blocks * 8) */
+    float *scores;     /* (m, np) probabilities */
+    float *dscores;    /* (m, np) */
+    float *mask;       /* (m, blocks * 8) */
     float *transposed; /* (D, np) */
     float *wide[4];    /* (n, Dp) each */
     int64_t blocks;    /* groups of 8 columns of the mask; 0 without dropout */
 } head;
+
+/* The arguments that the two operations share. */
+typedef struct call {
+    const float *q, *k, *v;
+    const int32_t *cu_seqlens, *cu_queries, *query_pos;
+    const rp_dropout *d;
+    int64_t S, A, D, q_stride, kv_stride;
+} call;
 
 /* Floats of scratch that one task takes. */
 static int64_t task_floats(int64_t max_len, int64_t D) {
@@ -86,43 +94,54 @@ static int64_t task_floats(int64_t max_len, int64_t D) {
     return 2 * max_len * np + max_len * round_up(max_len, 8) + RP_MASK_SLACK + D * np + 4 * max_len * Dp;
 }
 
-static void head_open(head *h, float *scratch, const float *qkv, int64_t first, int64_t n, int64_t a, int64_t A,
-                      int64_t D) {
-    int64_t H = A * D;
-    *h = (head){
-        .n = n, .np = round_up(n, VL), .D = D, .Dp = round_up(D, VL), .stride = 3 * H, .scale = 1.0f / sqrtf((float)D)};
-    h->q = qkv + first * 3 * H + a * D;
-    h->k = h->q + H;
-    h->v = h->k + H;
+static void head_mask(head *h, const call *c, int64_t s, int64_t a) {
+    const int32_t *pos = c->query_pos + c->cu_queries[s];
+    if (c->d->threshold == 0) return;
+    h->blocks = (h->n + 7) / 8;
+    for (int64_t i = 0, end; i < h->m; i = end) { /* runs of neighbours at once */
+        for (end = i + 1; end < h->m && pos[end] == pos[end - 1] + 1;) end++;
+        RP_CPU(dropout_mask)(h->mask + i * h->blocks * 8, c->d, (uint32_t)c->d->sample[s],
+                             (uint32_t)(a << 16) + (uint32_t)pos[i], end - i, 0, (uint32_t)h->blocks);
+    }
+}
+
+/* Head a of sequence s. */
+static void head_open(head *h, float *scratch, const call *c, int64_t s, int64_t a) {
+    int64_t first = c->cu_seqlens[s], n = c->cu_seqlens[s + 1] - first, D = c->D;
+    *h = (head){.m = c->cu_queries[s + 1] - c->cu_queries[s],
+                .n = n,
+                .np = round_up(n, VL),
+                .D = D,
+                .Dp = round_up(D, VL),
+                .q_stride = c->q_stride,
+                .kv_stride = c->kv_stride,
+                .q = c->q + c->cu_queries[s] * c->q_stride + a * D,
+                .k = c->k + first * c->kv_stride + a * D,
+                .v = c->v + first * c->kv_stride + a * D,
+                .scale = 1.0f / sqrtf((float)D)};
     h->scores = scratch;
     h->dscores = h->scores + n * h->np;
     h->mask = h->dscores + n * h->np;
     h->transposed = h->mask + n * round_up(n, 8) + RP_MASK_SLACK;
     for (int i = 0; i < 4; i++) h->wide[i] = h->transposed + D * h->np + i * n * h->Dp;
+    head_mask(h, c, s, a);
 }
 
-static void head_mask(head *h, const rp_dropout *d, int64_t first, int64_t a) {
-    if (d->threshold == 0) return;
-    h->blocks = (h->n + 7) / 8;
-    RP_CPU(dropout_mask)(h->mask, d, (uint32_t)d->sample[d->sequence[first]], (uint32_t)(a << 16), h->n, 0,
-                         (uint32_t)h->blocks);
-}
-
-/* Applies the mask to x(n, np). */
+/* Applies the mask to x(m, np). */
 static void masked(const head *h, float *x) {
     if (h->blocks == 0) return;
-    for (int64_t i = 0; i < h->n; i++) {
+    for (int64_t i = 0; i < h->m; i++) {
         const float *keep = h->mask + i * h->blocks * 8;
 #pragma omp simd
         for (int64_t j = 0; j < h->n; j++) x[i * h->np + j] *= keep[j];
     }
 }
 
-/* scores = softmax(scale q k^T), zeros behind n; lse(n). */
+/* scores = softmax(scale q k^T), zeros behind n; lse(m). */
 static void probabilities(head *h, float *lse) {
-    transpose_padded(h->transposed, h->k, h->stride, h->n, h->D, h->np);
-    multiply(h->scores, h->np, h->q, h->stride, 1, h->transposed, h->np, h->n, h->np, h->D);
-    for (int64_t i = 0; i < h->n; i++) {
+    transpose_padded(h->transposed, h->k, h->kv_stride, h->n, h->D, h->np);
+    multiply(h->scores, h->np, h->q, h->q_stride, 1, h->transposed, h->np, h->m, h->np, h->D);
+    for (int64_t i = 0; i < h->m; i++) {
         float *row = h->scores + i * h->np, top = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : top)
         for (int64_t j = 0; j < h->n; j++) {
@@ -145,25 +164,25 @@ static void probabilities(head *h, float *lse) {
 static void head_forward(head *h, float *out, float *lse, int64_t H) {
     probabilities(h, lse);
     masked(h, h->scores);
-    copy_padded(h->wide[0], h->v, h->stride, h->n, h->D, h->Dp);
-    multiply(h->wide[1], h->Dp, h->scores, h->np, 1, h->wide[0], h->Dp, h->n, h->Dp, h->n);
-    for (int64_t i = 0; i < h->n; i++) memcpy(out + i * H, h->wide[1] + i * h->Dp, (size_t)h->D * sizeof *out);
+    copy_padded(h->wide[0], h->v, h->kv_stride, h->n, h->D, h->Dp);
+    multiply(h->wide[1], h->Dp, h->scores, h->np, 1, h->wide[0], h->Dp, h->m, h->Dp, h->n);
+    for (int64_t i = 0; i < h->m; i++) memcpy(out + i * H, h->wide[1] + i * h->Dp, (size_t)h->D * sizeof *out);
 }
 
-static void write_back(const head *h, float *to, const float *from) {
-    for (int64_t i = 0; i < h->n; i++) memcpy(to + i * h->stride, from + i * h->Dp, (size_t)h->D * sizeof *to);
+static void write_back(const head *h, float *to, int64_t stride, const float *from, int64_t rows) {
+    for (int64_t i = 0; i < rows; i++) memcpy(to + i * stride, from + i * h->Dp, (size_t)h->D * sizeof *to);
 }
 
 /* With P the probabilities, M the mask, delta_i = <dout_i, out_i>:
  *   dv = (P M)^T dout;  dS = P (M (dout v^T) - delta) scale;  dq = dS k;  dk = dS^T q. */
-static void head_backward(head *h, float *dq, const float *dout, const float *out, int64_t H) {
+static void head_backward(head *h, float *dq, float *dk, float *dv, const float *dout, const float *out, int64_t H) {
     float *result = h->wide[1], *right = h->wide[0], *grad = h->wide[2];
     probabilities(h, NULL);
-    copy_padded(grad, dout, H, h->n, h->D, h->Dp);
-    transpose_padded(h->transposed, h->v, h->stride, h->n, h->D, h->np);
-    multiply(h->dscores, h->np, grad, h->Dp, 1, h->transposed, h->np, h->n, h->np, h->D);
+    copy_padded(grad, dout, H, h->m, h->D, h->Dp);
+    transpose_padded(h->transposed, h->v, h->kv_stride, h->n, h->D, h->np);
+    multiply(h->dscores, h->np, grad, h->Dp, 1, h->transposed, h->np, h->m, h->np, h->D);
     masked(h, h->dscores);
-    for (int64_t i = 0; i < h->n; i++) {
+    for (int64_t i = 0; i < h->m; i++) {
         float *ds = h->dscores + i * h->np, delta = 0;
         const float *p = h->scores + i * h->np, *o = out + i * H, *g = dout + i * H;
 #pragma omp simd reduction(+ : delta)
@@ -171,15 +190,15 @@ static void head_backward(head *h, float *dq, const float *dout, const float *ou
 #pragma omp simd
         for (int64_t j = 0; j < h->np; j++) ds[j] = p[j] * (ds[j] - delta) * h->scale;
     }
-    copy_padded(right, h->k, h->stride, h->n, h->D, h->Dp);
-    multiply(result, h->Dp, h->dscores, h->np, 1, right, h->Dp, h->n, h->Dp, h->n);
-    write_back(h, dq, result);
-    copy_padded(right, h->q, h->stride, h->n, h->D, h->Dp);
-    multiply(result, h->Dp, h->dscores, 1, h->np, right, h->Dp, h->n, h->Dp, h->n);
-    write_back(h, dq + H, result);
+    copy_padded(right, h->k, h->kv_stride, h->n, h->D, h->Dp);
+    multiply(result, h->Dp, h->dscores, h->np, 1, right, h->Dp, h->m, h->Dp, h->n);
+    write_back(h, dq, h->q_stride, result, h->m);
+    copy_padded(right, h->q, h->q_stride, h->m, h->D, h->Dp);
+    multiply(result, h->Dp, h->dscores, 1, h->np, right, h->Dp, h->n, h->Dp, h->m);
+    write_back(h, dk, h->kv_stride, result, h->n);
     masked(h, h->scores);
-    multiply(result, h->Dp, h->scores, 1, h->np, grad, h->Dp, h->n, h->Dp, h->n);
-    write_back(h, dq + 2 * H, result);
+    multiply(result, h->Dp, h->scores, 1, h->np, grad, h->Dp, h->n, h->Dp, h->m);
+    write_back(h, dv, h->kv_stride, result, h->n);
 }
 
 /* -- the operations -------------------------------------------------------------------------------------- */
@@ -195,22 +214,23 @@ static rp_status task_scratch(const rp_dev *dev, int64_t *floats, const int32_t 
     return RP_OK;
 }
 
-rp_status RP_CPU(attention_forward)(rp_dev *dev, float *out, float *lse, const float *qkv, const int32_t *cu_seqlens,
-                                    const rp_dropout *d, int64_t S, int64_t T, int64_t A, int64_t D) {
+rp_status RP_CPU(attention_forward)(rp_dev *dev, float *out, float *lse, const float *q, const float *k, const float *v,
+                                    const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
+                                    const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
+                                    int64_t kv_stride) {
     int64_t floats, H = A * D;
+    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D, q_stride, kv_stride};
     RP_TRY(task_scratch(dev, &floats, cu_seqlens, S, D));
-#pragma omp parallel num_threads(team(dev, T *H))
+#pragma omp parallel num_threads(team(dev, R *H))
     {
         uint32_t mode = rp_threads_flush_denormals();
         float *scratch = (float *)dev->scratch + omp_get_thread_num() * floats;
 #pragma omp for schedule(static, 4)
         for (int64_t task = 0; task < S * A; task++) {
-            int64_t s = task / A, a = task % A, first = cu_seqlens[s];
+            int64_t s = task / A, a = task % A, row = cu_queries[s];
             head h;
-            head_open(&h, scratch, qkv, first, cu_seqlens[s + 1] - first, a, A, D);
-            if (h.n == 0) continue;
-            head_mask(&h, d, first, a);
-            head_forward(&h, out + first * H + a * D, lse + a * T + first, H);
+            head_open(&h, scratch, &c, s, a);
+            head_forward(&h, out + row * H + a * D, lse + a * R + row, H);
         }
         rp_threads_restore(mode);
     }
@@ -218,24 +238,26 @@ rp_status RP_CPU(attention_forward)(rp_dev *dev, float *out, float *lse, const f
 }
 
 /* The scores are made anew with their own sums: lse serves back ends that go through the keys in blocks. */
-rp_status RP_CPU(attention_backward)(rp_dev *dev, float *dqkv, const float *dout, const float *out, const float *lse,
-                                     const float *qkv, const int32_t *cu_seqlens, const rp_dropout *d, int64_t S,
-                                     int64_t T, int64_t A, int64_t D) {
+rp_status RP_CPU(attention_backward)(rp_dev *dev, float *dq, float *dk, float *dv, const float *dout, const float *out,
+                                     const float *lse, const float *q, const float *k, const float *v,
+                                     const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
+                                     const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
+                                     int64_t kv_stride) {
     int64_t floats, H = A * D;
+    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D, q_stride, kv_stride};
     (void)lse;
     RP_TRY(task_scratch(dev, &floats, cu_seqlens, S, D));
-#pragma omp parallel num_threads(team(dev, T *H))
+#pragma omp parallel num_threads(team(dev, R *H))
     {
         uint32_t mode = rp_threads_flush_denormals();
         float *scratch = (float *)dev->scratch + omp_get_thread_num() * floats;
 #pragma omp for schedule(static, 4)
         for (int64_t task = 0; task < S * A; task++) {
-            int64_t s = task / A, a = task % A, first = cu_seqlens[s];
+            int64_t s = task / A, a = task % A, row = cu_queries[s], token = cu_seqlens[s] * kv_stride + a * D;
             head h;
-            head_open(&h, scratch, qkv, first, cu_seqlens[s + 1] - first, a, A, D);
-            if (h.n == 0) continue;
-            head_mask(&h, d, first, a);
-            head_backward(&h, dqkv + first * 3 * H + a * D, dout + first * H + a * D, out + first * H + a * D, H);
+            head_open(&h, scratch, &c, s, a);
+            head_backward(&h, dq + row * q_stride + a * D, dk + token, dv + token, dout + row * H + a * D,
+                          out + row * H + a * D, H);
         }
         rp_threads_restore(mode);
     }

@@ -8,28 +8,12 @@
 #include "ref/ref.h"
 
 typedef struct head {
-    const float *q, *k, *v;      /* (n,D) each, rows `stride` apart */
-    int64_t n, D, stride, start; /* start: the sequence's first token */
-    int64_t number;              /* which head */
+    const float *q, *k, *v; /* (m,D), (n,D), (n,D) */
+    int64_t m, n, D, q_stride, kv_stride, number;
     uint32_t sample;
+    const int32_t *pos; /* (m) the queries' places */
     const rp_dropout *d;
 } head;
-
-static head head_of(const float *qkv, const int32_t *cu_seqlens, const rp_dropout *d, int64_t s, int64_t a, int64_t A,
-                    int64_t D) {
-    int64_t H = A * D, start = cu_seqlens[s];
-    const float *q = qkv + start * 3 * H + a * D;
-    return (head){.q = q,
-                  .k = q + H,
-                  .v = q + 2 * H,
-                  .n = cu_seqlens[s + 1] - start,
-                  .D = D,
-                  .stride = 3 * H,
-                  .start = start,
-                  .number = a,
-                  .sample = d->threshold != 0 ? (uint32_t)d->sample[s] : 0,
-                  .d = d};
-}
 
 static double dot(const float *a, const float *b, int64_t D) {
     double sum = 0.0;
@@ -38,11 +22,11 @@ static double dot(const float *a, const float *b, int64_t D) {
 }
 
 static double score(const head *x, int64_t i, int64_t j) {
-    return dot(x->q + i * x->stride, x->k + j * x->stride, x->D) / sqrt((double)x->D);
+    return dot(x->q + i * x->q_stride, x->k + j * x->kv_stride, x->D) / sqrt((double)x->D);
 }
 
 static double keep(const head *x, int64_t i, int64_t j) {
-    return rp_ref_keep(x->d, x->sample, (uint32_t)(x->number * 65536 + i), j);
+    return rp_ref_keep(x->d, x->sample, (uint32_t)(x->number * 65536 + x->pos[i]), j);
 }
 
 static rp_status check_scratch(const rp_dev *dev, const int32_t *cu_seqlens, int64_t S, int64_t rows, int64_t depths,
@@ -72,26 +56,39 @@ static double softmax_row(double *p, const head *x, int64_t i) {
     return lse;
 }
 
-/* out, lse: those of the head's first token; out's rows are H = stride / 3 apart. */
-static void forward_head(float *out, float *lse, const head *x, double *p) {
-    for (int64_t i = 0; i < x->n; i++) {
+static void forward_head(float *out, float *lse, const head *x, int64_t H, double *p) {
+    for (int64_t i = 0; i < x->m; i++) {
         lse[i] = (float)softmax_row(p, x, i);
         for (int64_t j = 0; j < x->n; j++) p[j] *= keep(x, i, j);
         for (int64_t c = 0; c < x->D; c++) {
             double sum = 0.0;
-            for (int64_t j = 0; j < x->n; j++) sum += p[j] * x->v[j * x->stride + c];
-            out[i * (x->stride / 3) + c] = (float)sum;
+            for (int64_t j = 0; j < x->n; j++) sum += p[j] * x->v[j * x->kv_stride + c];
+            out[i * H + c] = (float)sum;
         }
     }
 }
 
-rp_status rp_ref_attention_forward(rp_dev *dev, float *out, float *lse, const float *qkv, const int32_t *cu_seqlens,
-                                   const rp_dropout *d, int64_t S, int64_t T, int64_t A, int64_t D) {
+rp_status rp_ref_attention_forward(rp_dev *dev, float *out, float *lse, const float *q, const float *k, const float *v,
+                                   const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
+                                   const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
+                                   int64_t kv_stride) {
     RP_TRY(check_scratch(dev, cu_seqlens, S, 1, 0, D));
     for (int64_t s = 0; s < S; s++) {
         for (int64_t a = 0; a < A; a++) {
-            head x = head_of(qkv, cu_seqlens, d, s, a, A, D);
-            forward_head(out + x.start * A * D + a * D, lse + a * T + x.start, &x, dev->scratch);
+            int64_t row = cu_queries[s], token = cu_seqlens[s] * kv_stride + a * D;
+            head x = {q + row * q_stride + a * D,
+                      k + token,
+                      v + token,
+                      cu_queries[s + 1] - row,
+                      cu_seqlens[s + 1] - cu_seqlens[s],
+                      D,
+                      q_stride,
+                      kv_stride,
+                      a,
+                      d->threshold != 0 ? (uint32_t)d->sample[s] : 0,
+                      query_pos + row,
+                      d};
+            forward_head(out + row * A * D + a * D, lse + a * R + row, &x, A * D, dev->scratch);
         }
     }
     return RP_OK;
@@ -104,47 +101,60 @@ static void backward_row(double *kp, double *ds, const head *x, int64_t i, const
     for (int64_t j = 0; j < x->n; j++) {
         double p = exp(score(x, i, j) - lse), k = keep(x, i, j);
         kp[j] = k * p;
-        ds[j] = p * (k * dot(dout, x->v + j * x->stride, x->D) - delta);
+        ds[j] = p * (k * dot(dout, x->v + j * x->kv_stride, x->D) - delta);
     }
 }
 
 /* dq_i = sum_j ds_ij k_j / sqrt D;  dk_j = sum_i ds_ij q_i / sqrt D;  dv_j = sum_i k_ij P_ij dout_i.
- * dqkv points at the head's dq of the first token; dk and dv are summed in scratch: kp(n), ds(n), dk(n,D), dv(n,D). */
-static void backward_head(float *dqkv, const float *dout, const float *out, const float *lse, const head *x,
-                          double *scratch) {
-    int64_t n = x->n, D = x->D, H = x->stride / 3;
-    double *kp = scratch, *ds = kp + n, *dk = ds + n, *dv = dk + n * D, root = sqrt((double)D);
-    for (int64_t c = 0; c < 2 * n * D; c++) dk[c] = 0.0; /* and dv, which follows */
-    for (int64_t i = 0; i < n; i++) {
+ * dk and dv are summed in scratch: kp(n), ds(n), dk(n,D), dv(n,D). */
+static void backward_head(float *dq, float *dk, float *dv, const float *dout, const float *out, const float *lse,
+                          const head *x, int64_t H, double *scratch) {
+    int64_t n = x->n, D = x->D;
+    double *kp = scratch, *ds = kp + n, *dks = ds + n, *dvs = dks + n * D, root = sqrt((double)D);
+    for (int64_t c = 0; c < 2 * n * D; c++) dks[c] = 0.0; /* and dvs, which follows */
+    for (int64_t i = 0; i < x->m; i++) {
         backward_row(kp, ds, x, i, dout + i * H, out + i * H, lse[i]);
         for (int64_t c = 0; c < D; c++) {
-            double dq = 0.0;
+            double sum = 0.0;
             for (int64_t j = 0; j < n; j++) {
-                dq += ds[j] * x->k[j * x->stride + c] / root;
-                dk[j * D + c] += ds[j] * x->q[i * x->stride + c] / root;
-                dv[j * D + c] += kp[j] * dout[i * H + c];
+                sum += ds[j] * x->k[j * x->kv_stride + c] / root;
+                dks[j * D + c] += ds[j] * x->q[i * x->q_stride + c] / root;
+                dvs[j * D + c] += kp[j] * dout[i * H + c];
             }
-            dqkv[i * x->stride + c] = (float)dq;
+            dq[i * x->q_stride + c] = (float)sum;
         }
     }
     for (int64_t j = 0; j < n; j++) {
         for (int64_t c = 0; c < D; c++) {
-            dqkv[j * x->stride + H + c] = (float)dk[j * D + c];
-            dqkv[j * x->stride + 2 * H + c] = (float)dv[j * D + c];
+            dk[j * x->kv_stride + c] = (float)dks[j * D + c];
+            dv[j * x->kv_stride + c] = (float)dvs[j * D + c];
         }
     }
 }
 
-rp_status rp_ref_attention_backward(rp_dev *dev, float *dqkv, const float *dout, const float *out, const float *lse,
-                                    const float *qkv, const int32_t *cu_seqlens, const rp_dropout *d, int64_t S,
-                                    int64_t T, int64_t A, int64_t D) {
+rp_status rp_ref_attention_backward(rp_dev *dev, float *dq, float *dk, float *dv, const float *dout, const float *out,
+                                    const float *lse, const float *q, const float *k, const float *v,
+                                    const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
+                                    const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
+                                    int64_t kv_stride) {
     RP_TRY(check_scratch(dev, cu_seqlens, S, 2, 2, D));
     for (int64_t s = 0; s < S; s++) {
         for (int64_t a = 0; a < A; a++) {
-            head x = head_of(qkv, cu_seqlens, d, s, a, A, D);
-            int64_t first = x.start * A * D + a * D; /* in dout and out */
-            backward_head(dqkv + x.start * 3 * A * D + a * D, dout + first, out + first, lse + a * T + x.start, &x,
-                          dev->scratch);
+            int64_t row = cu_queries[s], token = cu_seqlens[s] * kv_stride + a * D, at = row * A * D + a * D;
+            head x = {q + row * q_stride + a * D,
+                      k + token,
+                      v + token,
+                      cu_queries[s + 1] - row,
+                      cu_seqlens[s + 1] - cu_seqlens[s],
+                      D,
+                      q_stride,
+                      kv_stride,
+                      a,
+                      d->threshold != 0 ? (uint32_t)d->sample[s] : 0,
+                      query_pos + row,
+                      d};
+            backward_head(dq + row * q_stride + a * D, dk + token, dv + token, dout + at, out + at, lse + a * R + row,
+                          &x, A * D, dev->scratch);
         }
     }
     return RP_OK;

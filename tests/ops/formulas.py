@@ -116,44 +116,44 @@ def gelu_backward(dout, inp, **_):
 # -- attention -----------------------------------------------------------------------------------------------------
 
 
-def _heads(qkv, cu_seqlens, d, S, A, D):
-    """For each head of each sequence: its rows, its columns in (T,H), q, k, v (n,D) and the mask (n,n)."""
-    H = A * D
+def _heads(q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D):
+    """For each head of each sequence: its queries, its tokens, its columns, q (m,D), k, v (n,D) and the mask (m,n)."""
     for s in range(S):
-        tokens = slice(cu_seqlens[s], cu_seqlens[s + 1])
-        n = tokens.stop - tokens.start
+        asking, tokens = slice(*cu_queries[s : s + 2]), slice(*cu_seqlens[s : s + 2])
         for a in range(A):
             columns = slice(a * D, (a + 1) * D)
-            q, k, v = (wide(qkv[tokens, part * H : (part + 1) * H][:, columns]) for part in range(3))
             sample = 0 if d.sample is None else d.sample[s]
-            yield a, tokens, columns, q, k, v, philox.keep(d, sample, a * 65536 + np.arange(n), n)
+            mask = philox.keep(d, sample, a * 65536 + query_pos[asking].astype(np.int64), tokens.stop - tokens.start)
+            parts = (wide(rows[:, columns]) for rows in (q[asking], k[tokens], v[tokens]))
+            yield a, asking, tokens, columns, *parts, mask
 
 
-def attention_forward(qkv, cu_seqlens, d, S, T, A, D, **_):
-    out, lse = np.empty((T, A * D)), np.empty((A, T))
-    for a, tokens, columns, q, k, v, mask in _heads(qkv, cu_seqlens, d, S, A, D):
-        scores = q @ k.T / math.sqrt(D)
+def attention_forward(out, q, k, v, cu_seqlens, cu_queries, query_pos, d, S, R, A, D, **_):
+    out, lse = np.empty((R, A * D)), np.empty((A, R))
+    heads = _heads(q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D)
+    for a, asking, _tokens, columns, x, y, z, mask in heads:
+        scores = x @ y.T / math.sqrt(D)
         largest = scores.max(axis=1, keepdims=True)
         weights = np.exp(scores - largest)
         total = weights.sum(axis=1, keepdims=True)
-        out[tokens, columns] = (weights / total * mask) @ v
-        lse[a, tokens] = (largest + np.log(total))[:, 0]
+        out[asking, columns] = (weights / total * mask) @ z
+        lse[a, asking] = (largest + np.log(total))[:, 0]
     return {"out": out, "lse": lse}
 
 
-def attention_backward(dout, qkv, cu_seqlens, d, S, T, A, D, **_):
+def attention_backward(dq, dk, dv, dout, q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D, **_):
     """From the inputs alone, without out and lse."""
-    dqkv, H = np.empty((T, 3 * A * D)), A * D
-    for _a, tokens, columns, q, k, v, mask in _heads(qkv, cu_seqlens, d, S, A, D):
-        scores = q @ k.T / math.sqrt(D)
+    dq, dk, dv = (wide(x).copy() for x in (dq, dk, dv))  # what stands beside the columns stays
+    heads = _heads(q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D)
+    for _a, asking, tokens, columns, x, y, z, mask in heads:
+        scores = x @ y.T / math.sqrt(D)
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        g = wide(dout[tokens, columns])
-        dp = g @ v.T * mask
+        g = wide(dout[asking, columns])
+        dp = g @ z.T * mask
         ds = p * (dp - (p * dp).sum(axis=1, keepdims=True)) / math.sqrt(D)
-        for part, value in enumerate((ds @ k, ds.T @ q, (p * mask).T @ g)):
-            dqkv[tokens, part * H : (part + 1) * H][:, columns] = value
-    return {"dqkv": dqkv}
+        dq[asking, columns], dk[tokens, columns], dv[tokens, columns] = ds @ y, ds.T @ x, (p * mask).T @ g
+    return {"dq": dq, "dk": dk, "dv": dv}
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Philox4x32-10 (Salmon et al. 2011) and the dropout masks that follow from it, in NumPy, written from the paper."""
 
+import math
+
 import numpy as np
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -28,7 +30,7 @@ def pieces(key, step, sample, rows, columns):
     rows = np.asarray(rows, np.int64).astype(np.uint32)
     words = philox((key & 0xFFFFFFFF, key >> 32), (blocks[None, :], rows[:, None], int(sample) & 0xFFFFFFFF, step))
     halves = np.stack([words & 0xFFFF, words >> 16], axis=-1)  # (rows, blocks, 4, 2): low half first
-    return halves.reshape(len(rows), -1)[:, :columns].astype(np.int64)
+    return halves.reshape(len(rows), math.prod(halves.shape[1:]))[:, :columns].astype(np.int64)
 
 
 def keep(dropout, sample, rows, columns):

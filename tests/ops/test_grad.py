@@ -11,7 +11,7 @@ The tolerance of 2e-4 of the largest gradient stands an order above that; a wron
 import numpy as np
 import pytest
 
-from .cases import Draw, dropout, empty, offsets
+from .cases import Draw, asking, dropout, empty, offsets
 from .harness import Device, Xent
 
 pytestmark = pytest.mark.core
@@ -149,21 +149,24 @@ def test_residual_layernorm(ref):
     check(forward, inputs, {name: got[f"d{name}"] for name in inputs}, dout, CURVED)
 
 
+@pytest.mark.parametrize("share", [1, 0.5])
 @pytest.mark.parametrize("p", [0.0, 0.3])
-@pytest.mark.parametrize(("lengths", "A", "D"), [((1,), 1, 3), ((5, 1, 2), 2, 3)])
-def test_attention(ref, lengths, A, D, p):
+@pytest.mark.parametrize(("lengths", "A", "D"), [((2,), 1, 3), ((5, 1, 2), 2, 3)])
+def test_attention(ref, lengths, A, D, p, share):
     d = Draw(f"grad attention{lengths}")
-    T, H = sum(lengths), A * D
-    rest = dict(cu_seqlens=offsets(lengths), d=dropout(p, lengths), S=len(lengths), T=T, A=A, D=D)
-    inputs = dict(qkv=d.normal(T, 3 * H))
-    dout = d.normal(T, H)
+    T, H, (cu_queries, query_pos) = sum(lengths), A * D, asking(d, lengths, share)
+    R = len(query_pos)
+    rest = dict(cu_seqlens=offsets(lengths), cu_queries=cu_queries, query_pos=query_pos, d=dropout(p, lengths))
+    rest |= dict(S=len(lengths), R=R, A=A, D=D, q_stride=H, kv_stride=H)
+    inputs = dict(q=d.normal(R, H), k=d.normal(T, H), v=d.normal(T, H))
+    dout = d.normal(R, H)
 
-    def forward(qkv):
-        return ref.call("attention_forward", out=empty(T, H), lse=empty(A, T), qkv=qkv, **rest)
+    def forward(**inputs):
+        return ref.call("attention_forward", out=empty(R, H), lse=empty(A, R), **inputs, **rest)
 
-    saved = forward(**inputs)
-    got = ref.call("attention_backward", dqkv=empty(T, 3 * H), dout=dout, **saved, **inputs, **rest)
-    check(forward, inputs, dict(qkv=got["dqkv"]), dout, CURVED)
+    saved, grads = forward(**inputs), dict(dq=empty(R, H), dk=empty(T, H), dv=empty(T, H))
+    got = ref.call("attention_backward", **grads, dout=dout, **saved, **inputs, **rest)
+    check(forward, inputs, {name: got[f"d{name}"] for name in inputs}, dout, CURVED)
 
 
 def test_rows(ref):

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from .cases import MIXED, SHORT, Draw, empty, offsets
+from .cases import MIXED, SHORT, Draw, asking, empty, offsets
 from .harness import AdamWStep, Device, Dropout, Xent
 
 pytestmark = [pytest.mark.oracle, pytest.mark.core]
@@ -103,11 +103,14 @@ def test_attention(torch, ref, lengths, A, D):
         parts.append(out.transpose(0, 1).reshape(end - first, H))
     want = torch.cat(parts)
     want.backward(torch.tensor(dout, dtype=torch.float64))
-    rest = dict(qkv=qkv, cu_seqlens=cu_seqlens, d=Dropout(), S=len(lengths), T=T, A=A, D=D)
+    rest = {name: np.ascontiguousarray(part) for name, part in zip("qkv", np.split(qkv, 3, axis=1), strict=True)}
+    rest |= dict(cu_seqlens=cu_seqlens, cu_queries=cu_seqlens, query_pos=asking(d, lengths, 1)[1], d=Dropout())
+    rest |= dict(S=len(lengths), R=T, A=A, D=D, q_stride=H, kv_stride=H)
     got = ref.call("attention_forward", out=empty(T, H), lse=empty(A, T), **rest)
     assert_same(got["out"], want)
-    got = ref.call("attention_backward", dqkv=empty(T, 3 * H), dout=dout, **got, **rest)
-    assert_same(got["dqkv"], x.grad)
+    grads = dict(dq=empty(T, H), dk=empty(T, H), dv=empty(T, H))
+    got = ref.call("attention_backward", **grads, dout=dout, **got, **rest)
+    assert_same(np.hstack([got[name] for name in grads]), x.grad)
 
 
 def test_normalize(torch, ref):
