@@ -143,20 +143,21 @@ static void probabilities(head *h, float *lse) {
     multiply(h->scores, h->np, h->q, h->q_stride, 1, h->transposed, h->np, h->m, h->np, h->D);
     for (int64_t i = 0; i < h->m; i++) {
         float *row = h->scores + i * h->np, top = -INFINITY, sum = 0;
+        for (int64_t j = h->n; j < h->np; j++)
+            row[j] = -INFINITY; /* whole vectors below: the rest would go one by one */
 #pragma omp simd reduction(max : top)
-        for (int64_t j = 0; j < h->n; j++) {
+        for (int64_t j = 0; j < h->np; j++) {
             row[j] *= h->scale;
             top = row[j] > top ? row[j] : top;
         }
 #pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < h->n; j++) {
+        for (int64_t j = 0; j < h->np; j++) {
             row[j] = exp_approx(row[j] - top);
             sum += row[j];
         }
         float inverse = 1.0f / sum;
 #pragma omp simd
-        for (int64_t j = 0; j < h->n; j++) row[j] *= inverse;
-        for (int64_t j = h->n; j < h->np; j++) row[j] = 0;
+        for (int64_t j = 0; j < h->np; j++) row[j] *= inverse;
         if (lse != NULL) lse[i] = top + logf(sum);
     }
 }
