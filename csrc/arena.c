@@ -1,6 +1,8 @@
 #include "arena.h"
 
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 void *rp_arena_take(rp_arena *arena, size_t count, size_t size) {
     size_t bytes;
@@ -30,9 +32,18 @@ rp_status rp_checked_mul(size_t *out, size_t a, size_t b, const char *what) {
 }
 
 void *rp_aligned_alloc(size_t bytes) {
-    if (bytes > SIZE_MAX - RP_ALIGN) return NULL;
-    size_t rounded = (bytes + RP_ALIGN - 1) / RP_ALIGN * RP_ALIGN;
-    return aligned_alloc(RP_ALIGN, rounded ? rounded : RP_ALIGN);
+    size_t before = sizeof(char *) + RP_ALIGN; /* room for what free needs, and to align */
+    if (bytes > SIZE_MAX - before) return NULL;
+    char *block = calloc(1, bytes + before);
+    if (block == NULL) return NULL;
+    char *aligned = block + before - ((uintptr_t)block + before) % RP_ALIGN;
+    memcpy(aligned - sizeof block, &block, sizeof block);
+    return aligned;
 }
 
-void rp_aligned_free(void *memory) { free(memory); }
+void rp_aligned_free(void *memory) {
+    char *block;
+    if (memory == NULL) return;
+    memcpy(&block, (char *)memory - sizeof block, sizeof block);
+    free(block);
+}

@@ -27,7 +27,8 @@ rp_status rp_arena_check(const rp_arena *arena);
 /* *out = a * b, or RP_STATUS_VALUE naming `what` when the product does not fit. */
 rp_status rp_checked_mul(size_t *out, size_t a, size_t b, const char *what);
 
-/* Aligned heap memory of at least one byte; NULL when there is none. Freed by rp_aligned_free (which takes NULL). */
+/* Aligned heap memory, zeroed; NULL when there is none. Of a large block, a page takes memory when it is first written.
+ * Freed by rp_aligned_free (which takes NULL). */
 void *rp_aligned_alloc(size_t bytes);
 void rp_aligned_free(void *memory);
 

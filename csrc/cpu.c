@@ -31,13 +31,25 @@ static bool level_runs(int level) {
     return level == RP_CPU_BASELINE;
 }
 
-bool rp_cpu_has(int level, rp_dtype products) {
+bool rp_cpu_has_instructions(rp_dtype products) {
 #if defined(__x86_64__)
-    if (products == RP_BFLOAT16) return level == RP_CPU_AVX512 && __builtin_cpu_supports("avx512bf16");
-    if (products == RP_INT8) return level == RP_CPU_AVX512 && __builtin_cpu_supports("avx512vnni");
+    if (products == RP_BFLOAT16) return __builtin_cpu_supports("avx512bf16");
+    if (products == RP_INT8) return __builtin_cpu_supports("avx512vnni");
+#endif
+    return products == RP_FLOAT32;
+}
+
+bool rp_cpu_has(int level, rp_dtype products) {
+#ifdef RP_HAVE_AVX512
+    if (level == RP_CPU_AVX512) return rp_cpu_avx512_gemm_has(products);
 #endif
     (void)level;
     return products == RP_FLOAT32;
+}
+
+bool rp_cpu_is_forced(void) {
+    const char *forced = getenv("RELPT_CPU");
+    return forced != NULL && forced[0] != '\0';
 }
 
 static rp_status named_level(int *out, const char *name) {
@@ -56,8 +68,7 @@ static rp_status named_level(int *out, const char *name) {
 rp_status rp_cpu_level(int *out, const char *name) {
     if (strncmp(name, "cpu/", 4) == 0) return named_level(out, name + 4);
     if (strcmp(name, "cpu") != 0) return named_level(out, name); /* fails, with the list of names */
-    const char *forced = getenv("RELPT_CPU");
-    if (forced != NULL && forced[0] != '\0') return named_level(out, forced);
+    if (rp_cpu_is_forced()) return named_level(out, getenv("RELPT_CPU"));
     for (int level = RP_CPU_LEVELS - 1; level >= 0; level--)
         if (level_built(level) && level_runs(level)) {
             *out = level;

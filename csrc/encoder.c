@@ -59,7 +59,6 @@ static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, 
     m->rstd1 = rp_arena_take(arena, T, f);
     m->mid = rp_arena_take(arena, T, H * f);
     m->pre = rp_arena_take(arena, T, F * f);
-    m->act = rp_arena_take(arena, T, F * f);
     m->sum2 = rp_arena_take(arena, T, H * f);
     m->mean2 = rp_arena_take(arena, T, f);
     m->rstd2 = rp_arena_take(arena, T, f);
@@ -82,6 +81,7 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
         else
             layers[i] = layers[0];
     }
+    e->act = rp_arena_take(arena, T, F * f);
     e->residual = rp_arena_take(arena, T, H * f);
     e->spread = rp_arena_take(arena, T, H * f);
     if (!train) return;
@@ -172,8 +172,8 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     RP_TRY(ops->linear_forward(dev, m->sum1, m->attended, values + w->out_weight, values + w->out_bias, N, H, H));
     RP_TRY(ops->residual_layernorm_forward(dev, m->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
-    RP_TRY(ops->linear_gelu_forward(dev, m->act, m->pre, m->mid, values + w->up_weight, values + w->up_bias, N, H, F));
-    RP_TRY(ops->linear_forward(dev, m->sum2, m->act, values + w->down_weight, values + w->down_bias, N, F, H));
+    RP_TRY(ops->linear_gelu_forward(dev, e->act, m->pre, m->mid, values + w->up_weight, values + w->up_bias, N, H, F));
+    RP_TRY(ops->linear_forward(dev, m->sum2, e->act, values + w->down_weight, values + w->down_bias, N, F, H));
     return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, m->mid,
                                            values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
 }
@@ -242,7 +242,9 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
     float *dmid = m->out, *dx = m->mid; /* both are dead by the time they are written */
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
                                             m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
-    RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, m->act,
+    RP_TRY(ops->gelu_forward(dev, e->act, m->pre,
+                             N * F)); /* again: kept for all layers, it would be a quarter of the memory */
+    RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, e->act,
                                 values + w->down_weight, N, F, H, 0));
     RP_TRY(ops->gelu_backward(dev, dwide, dwide, m->pre, N * F));
     RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, m->mid,

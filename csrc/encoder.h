@@ -37,7 +37,7 @@ typedef struct rp_layer_memory {
     float *qkv;                        /* (T,3H), or where not all rows are read: k and v (T,2H), then q (R,H) */
     float *attended, *lse;             /* (T,H), (A,T) */
     float *sum1, *mean1, *rstd1, *mid; /* (T,H), (T), (T), (T,H) */
-    float *pre, *act;                  /* (T,F) before and after GELU */
+    float *pre;                        /* (T,F) before GELU */
     float *sum2, *mean2, *rstd2, *out; /* (T,H), (T), (T), (T,H) */
 } rp_layer_memory;
 
@@ -48,6 +48,7 @@ typedef struct rp_encoder {
     float *embedded, *mean, *rstd, *first; /* (T,H), (T), (T), (T,H): before and after the embeddings' LN (+ dropout) */
     rp_layer_memory *layers;               /* (L) host */
     float *hidden;                         /* (T,H) the last layer's output; rows that are not read are 0 */
+    float *act;                            /* (T,F) after GELU, of one layer at a time */
     float *residual, *spread;              /* (R,H), (T,H) where not all rows are read: of those in, of all out */
     float *dhidden, *dother, *dwide;       /* (T,H), (T,H), (T, max(F,3H)) gradients */
     float *dread;                          /* (R,H) that of the rows that are read */

@@ -17,7 +17,6 @@ rp_status rp_host_alloc(rp_dev *dev, void **out, int64_t bytes) {
     RP_TRY(check_bytes(bytes, "allocate"));
     void *memory = rp_aligned_alloc((size_t)bytes);
     if (memory == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for %lld bytes", (long long)bytes);
-    memset(memory, 0, (size_t)bytes);
     *out = memory;
     return RP_OK;
 }

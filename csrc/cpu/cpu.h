@@ -20,7 +20,14 @@ enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_LEVELS };
  * STATE: not built, not on this machine, or no such name. */
 rp_status rp_cpu_level(int *level, const char *name);
 
-/* Whether a level has instructions for products of this kind on this machine; else it rounds and multiplies float32. */
+/* Whether this machine has instructions for products of this kind. */
+bool rp_cpu_has_instructions(rp_dtype products);
+
+/* Whether RELPT_CPU names a level: then instructions are used where they are, without a trial of their speed. */
+bool rp_cpu_is_forced(void);
+
+/* Whether a level uses instructions for products of this kind on this machine; else it rounds and multiplies float32.
+ */
 bool rp_cpu_has(int level, rp_dtype products);
 
 /* The level's table with its coarse slots as the level provides them. */
@@ -29,5 +36,7 @@ const rp_ops *rp_cpu_table(int level);
 const rp_ops *rp_cpu_baseline_table(void);
 const rp_ops *rp_cpu_avx2_table(void);
 const rp_ops *rp_cpu_avx512_table(void);
+
+bool rp_cpu_avx512_gemm_has(rp_dtype products); /* rp_cpu_has of the level */
 
 #endif

@@ -9,6 +9,8 @@
 #include "cpu/gelu_row.h"
 
 #include <math.h>
+#include <omp.h>
+#include <pthread.h>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -337,10 +339,46 @@ static void multiply_columns(float *c, int64_t ldc, const uint32_t *a, const uin
     multiply(c, ldc, (const float *)a, (const float *)b, k, add, 1, MR);
 }
 
+/* -- which of them --------------------------------------------------------------------------------------- */
+
+/* Seconds of the fastest of some runs of a kernel over KC values of the sum. */
+static double seconds_of(kernel *run, packing how) {
+    static const uint32_t zeros[NR * (KC + 1)];
+    kernel *volatile unknown = run; /* or the compiler sees that nobody reads c */
+    float c[MR * NR];
+    double best = 1;
+    for (int trial = 0; trial < 20; trial++) {
+        double begin = omp_get_wtime();
+        for (int i = 0; i < 4; i++) unknown(c, NR, zeros, zeros, words(KC, how), false);
+        double seconds = omp_get_wtime() - begin;
+        best = seconds < best ? seconds : best;
+    }
+    return best;
+}
+
+static bool tried[RP_INT8 + 1];
+static pthread_once_t tried_once = PTHREAD_ONCE_INIT;
+
+static bool pays(rp_dtype products, kernel *run, packing how, double float32_seconds) {
+    return rp_cpu_has_instructions(products) && (rp_cpu_is_forced() || seconds_of(run, how) <= float32_seconds);
+}
+
+static void try_kernels(void) {
+    double seconds = seconds_of(multiply_lines, WHOLE);
+    tried[RP_FLOAT32] = true;
+    tried[RP_BFLOAT16] = VL == 16 && pays(RP_BFLOAT16, multiply_pair_lines, PAIRS, seconds);
+    tried[RP_INT8] = VL == 16 && pays(RP_INT8, multiply_quads, QUADS, seconds);
+}
+
+bool RP_CPU(gemm_has)(rp_dtype products) {
+    pthread_once(&tried_once, try_kernels);
+    return tried[products];
+}
+
 static packing packing_of(const rp_dev *dev) {
-    if (dev->products == RP_FLOAT32) return WHOLE;
-    if (dev->products == RP_INT8) return VL == 16 && rp_cpu_has(RP_CPU_AVX512, RP_INT8) ? QUADS : GRID;
-    return VL == 16 && rp_cpu_has(RP_CPU_AVX512, RP_BFLOAT16) ? PAIRS : ROUNDED;
+    if (dev->products == RP_INT8) return RP_CPU(gemm_has)(RP_INT8) ? QUADS : GRID;
+    if (dev->products == RP_BFLOAT16) return RP_CPU(gemm_has)(RP_BFLOAT16) ? PAIRS : ROUNDED;
+    return WHOLE;
 }
 
 static kernel *kernel_of(const rp_gemm *g, packing how) {
