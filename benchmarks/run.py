@@ -1,6 +1,6 @@
 """The short form of every speed and memory benchmark, one after another: a page of tables and a figure.
 
-    python benchmarks/run.py [--threads N] [--out FOLDER] [NAME …]
+    python benchmarks/run.py [--threads N] [--out FOLDER] [--benchmarks NAME …]
 
 Writes latest.md and latest.png to benchmarks/results, and the JSON of each benchmark beside them. A benchmark that
 fails is named in latest.md and on stderr, and makes the exit status 1.
@@ -84,12 +84,12 @@ def figure(results: dict[str, dict], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[[], *QUESTIONS], default=list(QUESTIONS), metavar="NAME")
+    parser.add_argument("--benchmarks", nargs="+", choices=list(QUESTIONS), default=list(QUESTIONS), metavar="NAME")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=HERE / "results", help="default: benchmarks/results")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    results = {name: run(name, options.threads, options.out) for name in options.names}
+    results = {name: run(name, options.threads, options.out) for name in options.benchmarks}
     done = {name: result for name, result in results.items() if result is not None}
     if not done:
         return 1
