@@ -54,6 +54,7 @@ NEEDS = {
     "ONNX-Runtime": ("onnxruntime", "onnx", "torch", "transformers"),
     "sentence-transformers": ("sentence_transformers",),
 }
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 BATCH_SIZES = (8, 16, 32, 64)
 MAX_LENGTH = 64
 
@@ -188,10 +189,8 @@ def token_ids(options: argparse.Namespace) -> list[np.ndarray]:
 
 def bert(folder: Path, attention: str):
     """transformers' BertModel, ready to encode."""
-    from transformers import BertModel, logging
+    from transformers import BertModel
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     return BertModel.from_pretrained(folder, attn_implementation=attention, add_pooling_layer=False).eval()
 
 
