@@ -26,7 +26,10 @@ QUESTIONS = {
     "scaling": "How do the costs grow?",
     "gemm_cpu": "How fast are the matrix products?",
 }
-BARS = {"train_cpu": "training (CP + MLM), MiniLM-L6", "encode_cpu": "encoding, MiniLM-L6"}  # in the figure: sentences a second
+BARS = {
+    "train_cpu": "training (CP + MLM), MiniLM-L6",
+    "encode_cpu": "encoding, MiniLM-L6",
+}  # in the figure: sentences a second
 
 
 def run(name: str, threads: int, folder: Path) -> dict | None:

@@ -112,6 +112,7 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, panels = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
     for panel, kind in zip(panels.flat, KINDS, strict=True):
@@ -122,11 +123,13 @@ def plot(rows: list[dict], path: Path, title: str) -> None:
             panel.errorbar(x, y, [y - low, high - y], marker="o", markersize=4, capsize=2, label=dtype)
         panel.set_xscale("log", base=2)
         panel.set_xticks(x, [f"{point:,}" for point in x])
-        panel.minorticks_off()
         if kind == "sentences":
             panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
         else:
             panel.set_ylim(bottom=0)
+        panel.minorticks_off()
         panel.set(xlabel=LABELS[kind], ylabel=UNITS[kind], title="encoding" if kind in ENCODING else "training")
         panel.grid(alpha=0.3)
     panels[0, 0].legend()
