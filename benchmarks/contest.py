@@ -9,7 +9,11 @@ from typing import Any
 
 
 def _answer(make: Callable[[str], Callable[[Any], Any]], name: str, pipe: Any) -> None:
-    work = make(name)
+    try:
+        work = make(name)
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+        raise
     pipe.send("ready")
     while (order := pipe.recv()) is not None:
         pipe.send(work(order))
@@ -17,15 +21,16 @@ def _answer(make: Callable[[str], Callable[[Any], Any]], name: str, pipe: Any) -
 
 @contextmanager
 def contest(names: Iterable[str], make: Callable[[str], Callable[[Any], Any]]) -> Iterator[Callable[[str, Any], Any]]:
-    """Starts a process for each name, in which ``make(name)`` gives what answers orders; gives ask(name, order)."""
+    """Starts a process for each name, in which ``make(name)`` answers orders (any but None); gives ask(name, order)."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for name in names:
         pipes[name], other = context.Pipe()
         processes.append(context.Process(target=_answer, args=(make, name, other), daemon=True))
         processes[-1].start()
-        if pipes[name].recv() != "ready":
-            raise RuntimeError(f"{name} did not start")
+        other.close()  # so that recv ends when the process does
+        if (answer := pipes[name].recv()) != "ready":
+            raise RuntimeError(f"{name} did not start: {answer}")
 
     def ask(name: str, order: Any) -> Any:
         pipes[name].send(order)

@@ -1,6 +1,7 @@
 """Speed of the matrix products of a training step, against the libraries' best, in alternating runs.
 
-    python benchmarks/gemm_cpu.py [--contestants NAME …] [--tokens N] [--rounds N] [--threads N] [--json]
+    python benchmarks/gemm_cpu.py [--contestants NAME …] [--tokens N] [--rounds N] [--threads N]
+                                  [--json] [--out FILE] [--short]
 
 Each linear map of MiniLM-L6 and BERT-base, forward and both gradients: relpt's operations in float32 and bfloat16,
 which take and give float32; NumPy's OpenBLAS in float32; PyTorch's matmul in float32, and in bfloat16 with operands
@@ -11,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 from contest import contest, turns
-from machine import describe
+from report import installed, options_of, publish
 
 SHAPES = {  # inputs, outputs
     "MiniLM-L6 qkv": (384, 1152),
@@ -132,30 +131,26 @@ def measure(names: list[str], options: argparse.Namespace) -> list[dict]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, rounds=5, short="1 round")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, metavar="NAME")
     parser.add_argument("--tokens", type=int, default=2816)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args()
-    names = options.contestants
-    if find_spec("torch") is None:
-        names = [name for name in names if not name.startswith("PyTorch")]
-        print("PyTorch is not installed: left out", file=sys.stderr)
+    if options.short:
+        options.rounds = 1
+    names = installed(options.contestants, {"PyTorch": ("torch",)})
     rows = measure(names, options)
-    if options.json:
-        print(
-            json.dumps({"benchmark": "gemm_cpu", "machine": describe(options.threads), **vars(options), "rows": rows})
-        )
-        return 0
-    machine = describe(options.threads)
-    print(f"{machine['cpu']}, {machine['level']}, {options.threads} threads, {options.tokens} tokens; GFLOP/s, medians")
-    print(f"{'':32}" + "".join(f"{name:>18}" for name in names))
-    for shape in SHAPES:
-        for form in FORMS:
-            speed = {r["contestant"]: r["gflops"] for r in rows if (r["shape"], r["form"]) == (shape, form)}
-            print(f"{shape + ', ' + form:32}" + "".join(f"{speed[name]:18.0f}" for name in names))
+    speed = {(row["shape"], row["form"], row["contestant"]): row["gflops"] for row in rows}
+    publish(
+        options,
+        title=f"Matrix products of {options.tokens} tokens, GFLOP/s",
+        head=["", *names],
+        lines=[
+            [f"{shape}, {form}", *(f"{speed[shape, form, name]:.0f}" for name in names)]
+            for shape in SHAPES
+            for form in FORMS
+        ],
+        rows=rows,
+    )
     return 0
 
 

@@ -6,6 +6,17 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+LIBRARIES = (
+    "relpt",
+    "numpy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "ctranslate2",
+    "onnxruntime",
+    "sentence-transformers",
+)
+
 
 def cpu_model() -> str:
     """The processor's name."""
@@ -24,7 +35,7 @@ def describe(threads: int) -> dict:
 
     info = _core.cpu_info()
     versions = {}
-    for name in ("relpt", "numpy", "torch", "transformers", "tokenizers"):
+    for name in LIBRARIES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -1,29 +1,34 @@
 """Training speed of relpt against PyTorch at its best, on the same batches, in alternating runs.
 
-    python benchmarks/train_cpu.py [--data FILE…] [--rounds N] [--steps N] [--threads N] [--opponents …]
-                                   [--json] [--short]
+    python benchmarks/train_cpu.py [--model minilm|bert-base] [--data FILE…] [--rounds N] [--steps N] [--threads N]
+                                   [--contestants NAME …] [--json] [--out FILE] [--short]
 
-The job is that of `relpt pretrain --pairs 32`: MiniLM-L6, CP + MLM, 64 sentences a step, at most 64 word pieces. Every
-contestant lives in a process of its own, which sleeps while another one is timed; in each round every contestant does
-the same number of steps on the same batches. Medians over rounds, with the range; ratios are to
-relpt in either precision.
+The job is that of `relpt pretrain --pairs 32`: CP + MLM, 64 sentences a step, at most 64 word pieces; on MiniLM-L6 or
+on a network of BERT-base's size with random weights. Every contestant lives in a process of its own, which sleeps while
+another one is timed; in each round every contestant does the same number of steps on the same batches. Medians over
+rounds, with the range; ratios are to relpt in either precision.
+
+``share``: the floating-point operations that the steps need (see ``needed_operations``) each second, divided by those
+of relpt's float32 matrix product of 2048 x 768 x 768, which is timed in every round too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from contest import contest, turns
-from machine import describe
+from report import add_data, dataset, installed, options_of, publish, ranged, spread
 
 OURS = {"relpt": "float32", "relpt-bf16": "bfloat16"}
 OPPONENTS = {
@@ -31,7 +36,6 @@ OPPONENTS = {
     "torch-bf16": {"padded_to": None, "bf16": True},
     "torch-published": {"padded_to": 64, "bf16": False},  # padded to 64, MLM head on every position
 }
-JOB = {"preset": "released-code", "mask_same_relation": True, "pairs_per_step": 32, "max_steps": 10**6}
 LABELS = {
     "relpt": "relpt, float32",
     "relpt-bf16": "relpt, bfloat16",
@@ -39,126 +43,180 @@ LABELS = {
     "torch-bf16": "PyTorch at its best, bf16 autocast",
     "torch-published": "PyTorch, published recipe (padded, MLM head everywhere)",
 }
+NEEDS = {name: ("torch",) for name in OPPONENTS}
+PRODUCT = "matrix product"  # relpt's, the yardstick
+JOB = {"preset": "released-code", "mask_same_relation": True, "pairs_per_step": 32, "max_steps": 10**6}
+BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
-def corpus_and_encoder(paths: list[str], threads: int, dtype: str = "float32"):
+# -- the job -----------------------------------------------------------------------------------------------------------
+
+
+def write_bert_base(folder: Path) -> None:
+    """A checkpoint of BERT-base's size with relpt's initial weights, normal(0, 0.02), and MiniLM's tokenizer."""
+    from relpt import _core, weights
+
+    source = weights.find_folder("minilm")
+    config = {**weights.load_config(source), **BERT_BASE}
+    model = _core.Model(**{field: config[field] for field in weights.CONFIG})
+    for name, _ in model.parameters():
+        model.init(name, 42)
+    weights.save_model(folder, model, config, {})
+    shutil.copy(source / "tokenizer.json", folder)
+
+
+def job(folder: Path, paths: list[str], threads: int, dtype: str = "float32"):
+    """The trainer, the sampler of its batches and the encoder's config."""
     import relpt
 
     warnings.simplefilter("ignore", relpt.TruncationWarning)
-    encoder = relpt.Encoder.from_pretrained("minilm", num_threads=threads, dtype=dtype)
-    data = relpt.load(paths[0] if len(paths) == 1 else paths) if paths else relpt.load_sample("all")
-    return data.tokenize(encoder, max_length=64, show_progress_bar=False), encoder
+    encoder = relpt.Encoder.from_pretrained(folder, representation="entity_start", num_threads=threads, dtype=dtype)
+    corpus = dataset(paths).tokenize(encoder, max_length=64, show_progress_bar=False)
+    owner = relpt.CPTrainer(encoder, **JOB)
+    return owner, owner._sampler(corpus), encoder.config
 
 
-def make_relpt(paths: list[str], threads: int, dtype: str):
-    """step(number) -> sentences, on relpt."""
-    import relpt
+def needed_operations(batch: dict, config: dict) -> int:
+    """Floating-point operations of a training step on a batch, recomputing nothing and skipping what nobody reads.
+
+    With T tokens in sequences of n, hidden H, feed-forward F, vocabulary V, M masked tokens, a multiply-add as two:
+    a product of (T,I) and (I,O) takes 2TIO forward and as much for either gradient; attention 4 sum(n^2) H forward and
+    8 sum(n^2) H backward; the MLM head 6M (HV + H^2). Behind the keys and values of the last layer only the R rows that
+    a loss reads count: its start markers and masked tokens. Element-wise work and the contrastive loss are left out.
+    """
+    H, F, V = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    lengths = np.diff(batch["cu_seqlens"].astype(np.int64))
+    read = np.unique(np.concatenate([batch["head"], batch["tail"], batch["mlm_row"]]))
+    T, R, M = int(lengths.sum()), len(read), len(batch["mlm_row"])
+    whole = 6 * T * (4 * H * H + 2 * H * F) + 12 * int((lengths**2).sum()) * H
+    seen = int(lengths[batch["sequence"][read]].sum())  # keys of all queries that count
+    last = 6 * T * 2 * H * H + 6 * R * (2 * H * H + 2 * H * F) + 12 * seen * H
+    return (config["num_hidden_layers"] - 1) * whole + last + 6 * M * (H * V + H * H)
+
+
+# -- the contestants ---------------------------------------------------------------------------------------------------
+
+
+def make_relpt(folder: Path, paths: list[str], threads: int, dtype: str) -> Callable[[int], object]:
+    """step(number), on relpt."""
     from relpt import _core
 
-    corpus, encoder = corpus_and_encoder(paths, threads, dtype)
-    owner = relpt.CPTrainer(
-        encoder, preset="released-code", mask_same_relation=True, pairs_per_step=32, max_steps=10**6
-    )
-    sampler, trainer = owner._sampler(corpus), _core.Trainer(**owner._core_options(32))
-    return lambda step: trainer.step(sampler, step)["sentences"]
+    owner, sampler, _ = job(folder, paths, threads, dtype)
+    trainer = _core.Trainer(**owner._core_options(32))
+    return lambda step: trainer.step(sampler, step)
 
 
-def make_torch(paths: list[str], threads: int, padded_to: int | None, bf16: bool):
+def make_torch(folder: Path, paths: list[str], threads: int, **form: object) -> Callable[[int], object]:
     """The same on PyTorch, with relpt's batches."""
     import torch
     from torch_model import Opponent
 
-    import relpt
-    from relpt.weights import find_folder
-
     torch.set_num_threads(threads)
-    corpus, encoder = corpus_and_encoder(paths, 1)
-    owner = relpt.CPTrainer(
-        encoder, preset="released-code", mask_same_relation=True, pairs_per_step=32, max_steps=10**6
-    )
-    sampler = owner._sampler(corpus)
-    model = Opponent(find_folder("minilm"), padded_to=padded_to, bf16=bf16, learning_rate=3e-5)
-
-    def step(number: int) -> int:
-        model.step(sampler.batch(number))
-        return 64
-
-    return step
+    _, sampler, _ = job(folder, paths, 1)
+    model = Opponent(folder, **form, learning_rate=3e-5)
+    return lambda step: model.step(sampler.batch(step))
 
 
-def contestant(paths: list[str], threads: int, name: str) -> Callable[[tuple[int, int]], tuple[float, int]]:
-    """Does (first, steps), and says how many seconds and sentences they took."""
+def make_product(threads: int) -> Callable[[int], object]:
+    """Ten matrix products."""
+    from gemm_cpu import FORMS, Core
+
+    core = Core(threads, 2048, 768, 768)
+    return lambda _: [core.run(FORMS[0], 0) for _ in range(10)]
+
+
+def contestant(folder: Path, paths: list[str], threads: int, name: str) -> Callable[[tuple[int, int]], float]:
+    """Does (first, steps), and says how many seconds they took."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if name in OURS:
-        step = make_relpt(paths, threads, OURS[name])
+    if name == PRODUCT:
+        step = make_product(threads)
+    elif name in OURS:
+        step = make_relpt(folder, paths, threads, OURS[name])
     else:
-        step = make_torch(paths, threads, **OPPONENTS[name])
+        step = make_torch(folder, paths, threads, **OPPONENTS[name])
     step(0)
 
-    def work(order: tuple[int, int]) -> tuple[float, int]:
+    def work(order: tuple[int, int]) -> float:
         first, steps = order
         begin = time.perf_counter()
-        sentences = sum(step(first + i) for i in range(steps))
-        return time.perf_counter() - begin, sentences
+        for number in range(first, first + steps):
+            step(number)
+        return time.perf_counter() - begin
 
     return work
 
 
-def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Sentences per second of each contestant in each round."""
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def measure(names: list[str], options: argparse.Namespace, folder: Path) -> tuple[dict, dict, float]:
+    """Sentences and needed operations per second of each contestant in each round, and the matrix product's speed."""
     speeds: dict[str, list[float]] = {name: [] for name in names}
-    with contest(names, partial(contestant, options.data, options.threads)) as ask:
-        for number, name in turns(names, options.rounds):
-            seconds, sentences = ask(name, (1 + number * options.steps, options.steps))
-            speeds[name].append(sentences / seconds)
+    operations: dict[str, list[float]] = {name: [] for name in [*names, PRODUCT]}
+    _, sampler, config = job(folder, options.data, 1)
+    with contest([*names, PRODUCT], partial(contestant, folder, options.data, options.threads)) as ask:
+        for number, name in turns([*names, PRODUCT], options.rounds):
+            first = 1 + number * options.steps
+            if name == PRODUCT:
+                operations[name].append(options.steps * 10 * 2 * 2048 * 768 * 768 / ask(name, (first, options.steps)))
+                continue
+            seconds = ask(name, (first, options.steps))
+            batches = [sampler.batch(step) for step in range(first, first + options.steps)]
+            speeds[name].append(sum(len(batch["sample"]) for batch in batches) / seconds)
+            operations[name].append(sum(needed_operations(batch, config) for batch in batches) / seconds)
             print(f"round {number + 1}/{options.rounds} {name}: {speeds[name][-1]:.1f}", file=sys.stderr)
-    return speeds
+    return speeds, operations, statistics.median(operations.pop(PRODUCT))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", nargs="*", default=[], help="FewRel or OpenNRE files; default: the shipped sample corpus"
-    )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = options_of(__doc__, rounds=7, short="3 rounds of 2 steps")
+    add_data(parser)
+    parser.add_argument("--model", choices=("minilm", "bert-base"), default="minilm")
     parser.add_argument("--steps", type=int, default=4, help="steps a round")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--opponents", nargs="*", choices=list(OPPONENTS), default=list(OPPONENTS))
-    parser.add_argument("--short", action="store_true", help="3 rounds of 2 steps")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--out", type=Path, help="write the JSON to this file too")
+    parser.add_argument(
+        "--contestants", nargs="+", choices=list(LABELS), default=list(LABELS),
+        help="all are in memory at once: some 5 GB each for bert-base",
+    )  # fmt: skip
     options = parser.parse_args()
     if options.short:
         options.rounds, options.steps = 3, 2
-    names = [*OURS, *options.opponents]
-    speeds = measure(names, options)
+    names = installed(options.contestants, NEEDS)
+    with tempfile.TemporaryDirectory() as temporary:
+        from relpt.weights import find_folder
+
+        folder = find_folder("minilm") if options.model == "minilm" else Path(temporary)
+        if options.model == "bert-base":
+            write_bert_base(folder)
+        speeds, operations, product = measure(names, options, folder)
+    ours = [name for name in OURS if name in names]
     rows = [
         {
-            "contestant": name,
-            "sentences_per_second": statistics.median(values),
-            "lowest": min(values),
-            "highest": max(values),
-            **{f"{ours}_is_faster_by": statistics.median(speeds[ours]) / statistics.median(values) for ours in OURS},
+            "contestant": LABELS[name],
+            "sentences_per_second": spread(values),
+            **{f"{us}_is_faster_by": statistics.median(speeds[us]) / statistics.median(values) for us in ours},
+            "gflops": statistics.median(operations[name]) / 1e9,
+            "share": statistics.median(operations[name]) / product,
         }
         for name, values in speeds.items()
     ]
-    job = {"rounds": options.rounds, "steps": options.steps, "data": options.data or "sample corpus"}
-    result = {"benchmark": "train_cpu", "machine": describe(options.threads), **job, "rows": rows}
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    if options.json:
-        print(json.dumps(result))
-        return 0
-    machine = result["machine"]
-    print(f"{machine['cpu']}, {machine['level']}, {options.threads} threads; {machine['versions']}")
-    ratios = "".join(f"{ours + ' / it':>16}" for ours in OURS)
-    print(f"{'CP + MLM, MiniLM-L6, 64 sentences a step':56} {'sent/s':>8} {'range':>15} {ratios}")
-    for row in rows:
-        spread = f"{row['lowest']:.1f}–{row['highest']:.1f}"
-        print(
-            f"{LABELS[row['contestant']]:56} {row['sentences_per_second']:8.1f} {spread:>15} "
-            + "".join(f"{row[ours + '_is_faster_by']:16.2f}" for ours in OURS)
-        )
+    lines = [
+        [
+            row["contestant"],
+            *ranged(row["sentences_per_second"]),
+            *(f"{row[us + '_is_faster_by']:.2f}" for us in ours),
+            f"{row['gflops']:.0f}",
+            f"{row['share']:.2f}",
+        ]
+        for row in rows
+    ]
+    model = {"minilm": "MiniLM-L6", "bert-base": "a network of BERT-base's size"}[options.model]
+    publish(
+        options,
+        title=f"CP + MLM, {model}, 64 sentences a step; matrix product: {product / 1e9:.0f} GFLOP/s",
+        head=["", "sentences/s", "range", *(f"{us} / it" for us in ours), "GFLOP/s", "share"],
+        lines=lines,
+        rows=rows,
+    )
     return 0
 
 
