@@ -20,7 +20,7 @@ struct rp_encode_run {
 static void plan(rp_encode_run *run, rp_arena *arena) {
     const rp_params *params = run->model->params;
     rp_inputs_plan(&run->inputs, arena, run->max_sequences, run->max_tokens);
-    rp_encoder_plan(&run->encoder, arena, run->layers, params, run->max_tokens, false);
+    rp_encoder_plan(&run->encoder, arena, run->layers, params, run->max_tokens, false, 0);
     size_t widest = 4 * (size_t)params->config.hidden_size; /* all parts side by side */
     run->vectors = rp_arena_take(arena, (size_t)run->max_sequences, widest * sizeof(float));
 }

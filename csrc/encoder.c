@@ -57,38 +57,42 @@ static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, 
     m->sum1 = rp_arena_take(arena, T, H * f);
     m->mean1 = rp_arena_take(arena, T, f);
     m->rstd1 = rp_arena_take(arena, T, f);
-    m->mid = rp_arena_take(arena, T, H * f);
     m->pre = rp_arena_take(arena, T, F * f);
     m->sum2 = rp_arena_take(arena, T, H * f);
     m->mean2 = rp_arena_take(arena, T, f);
     m->rstd2 = rp_arena_take(arena, T, f);
-    m->out = rp_arena_take(arena, T, H * f);
 }
 
 void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
-                     int64_t max_tokens, bool train) {
+                     int64_t max_tokens, bool train, int64_t spare) {
     const rp_config *c = &params->config;
     size_t T = (size_t)max_tokens, H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, f = sizeof(float);
     int64_t L = c->num_hidden_layers;
+    float *states[2];
     *e = (rp_encoder){.params = params, .train = train, .layers = layers};
     e->embedded = rp_arena_take(arena, T, H * f);
     e->mean = rp_arena_take(arena, T, f);
     e->rstd = rp_arena_take(arena, T, f);
     e->first = rp_arena_take(arena, T, H * f);
+    for (int i = 0; i < 2; i++) states[i] = rp_arena_take(arena, T, H * f);
     for (int64_t i = 0; i < L; i++) {
         if (train || i == 0)
             plan_layer(&layers[i], arena, c, T);
         else
             layers[i] = layers[0];
+        layers[i].out = states[i % 2];
     }
-    e->act = rp_arena_take(arena, T, F * f);
+    e->mid = rp_arena_take(arena, T, H * f);
     e->residual = rp_arena_take(arena, T, H * f);
     e->spread = rp_arena_take(arena, T, H * f);
+    size_t wide = train ? F > 3 * H ? F : 3 * H : 0, floats = T * (F + wide);
+    e->spare = rp_arena_take(arena, floats > (size_t)spare ? floats : (size_t)spare, f);
+    e->act = e->spare;
     if (!train) return;
     e->dhidden = rp_arena_take(arena, T, H * f);
     e->dother = rp_arena_take(arena, T, H * f);
-    e->dwide = rp_arena_take(arena, T, (F > 3 * H ? F : 3 * H) * f);
     e->dread = rp_arena_take(arena, T, H * f);
+    e->dmid = rp_arena_take(arena, T, H * f);
 }
 
 /* -- dropout sites --------------------------------------------------------------------------------------- */
@@ -170,11 +174,11 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
     RP_TRY(ops->linear_forward(dev, m->sum1, m->attended, values + w->out_weight, values + w->out_bias, N, H, H));
-    RP_TRY(ops->residual_layernorm_forward(dev, m->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
+    RP_TRY(ops->residual_layernorm_forward(dev, e->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
-    RP_TRY(ops->linear_gelu_forward(dev, e->act, m->pre, m->mid, values + w->up_weight, values + w->up_bias, N, H, F));
+    RP_TRY(ops->linear_gelu_forward(dev, e->act, m->pre, e->mid, values + w->up_weight, values + w->up_bias, N, H, F));
     RP_TRY(ops->linear_forward(dev, m->sum2, e->act, values + w->down_weight, values + w->down_bias, N, F, H));
-    return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, m->mid,
+    return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, e->mid,
                                            values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
 }
 
@@ -227,7 +231,7 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
 /* -- backward -------------------------------------------------------------------------------------------- */
 
 /* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of attended, which takes dout's
- * place, and to that of the layer's input, which takes m->mid's. */
+ * place, and to that of the layer's input, which takes e->mid's. */
 static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                                const rp_pass *pass, int64_t i, float *dout) {
     const rp_config *c = &e->params->config;
@@ -239,15 +243,17 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
     rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
     float *dbranch = e->dother, *dwide = e->dwide;
-    float *dmid = m->out, *dx = m->mid; /* both are dead by the time they are written */
+    float *dmid = e->dmid, *dx = e->mid; /* mid itself is dead by then */
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
                                             m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
-    RP_TRY(ops->gelu_forward(dev, e->act, m->pre,
-                             N * F)); /* again: kept for all layers, it would be a quarter of the memory */
+    /* Made again: kept for every layer, they would be a third of the memory. */
+    RP_TRY(ops->layernorm_forward(dev, e->mid, m->mean1, m->rstd1, m->sum1, values + w->norm1_gamma,
+                                  values + w->norm1_beta, (float)c->layer_norm_eps, N, H));
+    RP_TRY(ops->gelu_forward(dev, e->act, m->pre, N * F));
     RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, e->act,
                                 values + w->down_weight, N, F, H, 0));
     RP_TRY(ops->gelu_backward(dev, dwide, dwide, m->pre, N * F));
-    RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, m->mid,
+    RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, e->mid,
                                 values + w->up_weight, N, H, F, 1));
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
                                             m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H));
@@ -255,31 +261,43 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
                                 values + w->out_weight, N, H, H, 0);
 }
 
-/* From dwide, the gradients of queries, keys and values, and that of x(N,H) past the attention, which stands in m->mid,
+/* From dwide, the gradients of queries, keys and values, and that of x(N,H) past the attention, which stands in e->mid,
  * to that of the layer's input x(T,H), in dhidden. */
 static rp_status projections_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads,
                                       const rp_inputs *in, int64_t i, const float *x) {
     const rp_layer_params *w = &e->params->layers[i];
-    rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
     int64_t T = in->T, H = e->params->config.hidden_size;
     const float *weight = values + w->qkv_weight;
     float *dweight = grads + w->qkv_weight, *dbias = grads + w->qkv_bias, *used = e->dhidden;
     if (!is_partial(e, in, i)) {
-        e->dhidden = m->mid; /* the two buffers change places */
-        m->mid = used;
+        e->dhidden = e->mid; /* the two buffers change places */
+        e->mid = used;
         return ops->linear_backward(dev, e->dhidden, dweight, dbias, e->dwide, x, weight, T, H, 3 * H, 1);
     }
     RP_TRY(
         ops->linear_backward(dev, e->dhidden, dweight + H * H, dbias + H, e->dwide, x, weight + H * H, T, H, 2 * H, 0));
-    RP_TRY(ops->linear_backward(dev, m->mid, dweight, dbias, e->dwide + places_of(e, in, i).q, e->residual, weight,
+    RP_TRY(ops->linear_backward(dev, e->mid, dweight, dbias, e->dwide + places_of(e, in, i).q, e->residual, weight,
                                 in->R, H, H, 1));
-    return ops->rows_scatter_add(dev, e->dhidden, m->mid, H, in->read, in->R, H);
+    return ops->rows_scatter_add(dev, e->dhidden, e->mid, H, in->read, in->R, H);
+}
+
+/* *x(T,H): the layer's input, which is made again from what the layer below normalised. */
+static rp_status layer_input(const rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, int64_t i,
+                             const float **x) {
+    *x = e->first;
+    if (i == 0) return RP_OK;
+    const rp_layer_params *w = &e->params->layers[i - 1];
+    const rp_layer_memory *below = &e->layers[i - 1];
+    *x = below->out;
+    return dev->ops->layernorm_forward(dev, below->out, below->mean2, below->rstd2, below->sum2,
+                                       values + w->norm2_gamma, values + w->norm2_beta,
+                                       (float)e->params->config.layer_norm_eps, in->T, e->params->config.hidden_size);
 }
 
 /* From dhidden (gradient of the layer's output) to dhidden (gradient of its input x). */
 static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
-                                const rp_pass *pass, int64_t i, const float *x) {
+                                const rp_pass *pass, int64_t i) {
     const rp_config *c = &e->params->config;
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
@@ -288,6 +306,7 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
     some_rows rows = rows_of_layer(e, in, i);
     qkv_places at = places_of(e, in, i);
     float *dout = e->dhidden, *d = e->dwide;
+    const float *x;
     RP_TRY(rp_dev_poll(dev));
     if (is_partial(e, in, i)) {
         dout = e->dread;
@@ -297,6 +316,7 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
     RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, m->attended, m->lse, m->qkv + at.q,
                                    m->qkv + at.k, m->qkv + at.v, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S,
                                    rows.N, A, H / A, at.q_stride, at.kv_stride));
+    RP_TRY(layer_input(e, dev, values, in, i, &x));
     return projections_backward(e, dev, values, grads, in, i, x);
 }
 
@@ -316,7 +336,9 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
 rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                               const rp_pass *pass) {
     if (!e->train) return rp_fail(RP_STATUS_STATE, "this encoder was planned for encoding alone, not for training");
+    /* Next to what this batch takes of act, so that less memory is touched. */
+    e->dwide = e->act + in->T * e->params->config.intermediate_size;
     for (int64_t i = e->params->config.num_hidden_layers - 1; i >= 0; i--)
-        RP_TRY(layer_backward(e, dev, values, grads, in, pass, i, i == 0 ? e->first : e->layers[i - 1].out));
+        RP_TRY(layer_backward(e, dev, values, grads, in, pass, i));
     return embeddings_backward(e, dev, values, grads, in, pass);
 }

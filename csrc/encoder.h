@@ -36,9 +36,9 @@ typedef struct rp_pass {
 typedef struct rp_layer_memory {
     float *qkv;                        /* (T,3H), or where not all rows are read: k and v (T,2H), then q (R,H) */
     float *attended, *lse;             /* (T,H), (A,T) */
-    float *sum1, *mean1, *rstd1, *mid; /* (T,H), (T), (T), (T,H) */
+    float *sum1, *mean1, *rstd1;       /* (T,H), (T), (T) */
     float *pre;                        /* (T,F) before GELU */
-    float *sum2, *mean2, *rstd2, *out; /* (T,H), (T), (T), (T,H) */
+    float *sum2, *mean2, *rstd2, *out; /* (T,H), (T), (T), (T,H); every other layer's `out` is the same */
 } rp_layer_memory;
 
 /* One run's workspace. Without `train` all layers share one set of buffers and nothing is kept for a backward pass. */
@@ -48,15 +48,18 @@ typedef struct rp_encoder {
     float *embedded, *mean, *rstd, *first; /* (T,H), (T), (T), (T,H): before and after the embeddings' LN (+ dropout) */
     rp_layer_memory *layers;               /* (L) host */
     float *hidden;                         /* (T,H) the last layer's output; rows that are not read are 0 */
-    float *act;                            /* (T,F) after GELU, of one layer at a time */
+    float *mid;                            /* (T,H) behind the attention's LN, of one layer at a time */
+    float *act;                            /* (T,F) after GELU, of one layer at a time; see spare */
     float *residual, *spread;              /* (R,H), (T,H) where not all rows are read: of those in, of all out */
     float *dhidden, *dother, *dwide;       /* (T,H), (T,H), (T, max(F,3H)) gradients */
-    float *dread;                          /* (R,H) that of the rows that are read */
+    float *dread, *dmid;                   /* (R,H) that of the rows that are read; (T,H) */
+    float *spare;                          /* memory that is free between forward and backward: act and dwide */
 } rp_encoder;
 
-/* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's. */
+/* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's;
+ * `spare` floats at least are made to be there at encoder->spare. */
 void rp_encoder_plan(rp_encoder *encoder, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
-                     int64_t max_tokens, bool train);
+                     int64_t max_tokens, bool train, int64_t spare);
 
 /* encoder->hidden from inputs. Inputs' positions and ids must be in range (the batch builder's are). */
 rp_status rp_encoder_forward(rp_encoder *encoder, rp_dev *dev, const float *values, const rp_inputs *inputs,

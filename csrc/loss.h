@@ -54,7 +54,11 @@ typedef struct rp_mlm {
     int32_t *correct;                               /* (T) */
 } rp_mlm;
 
-void rp_mlm_plan(rp_mlm *memory, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens);
+/* Floats of memory that are written between the encoder's forward and backward pass alone, the logits. */
+int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens);
+/* The rest from the arenas; spare: rp_mlm_floats of them. */
+void rp_mlm_plan(rp_mlm *memory, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens,
+                 float *spare);
 
 /* Adds `weight` * the sum over the inputs' M masked rows of the loss's gradient to dhidden(T,H) and to grads; *loss is
  * the plain sum over rows. */

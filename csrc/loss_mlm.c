@@ -2,9 +2,16 @@
 
 enum { CHUNK = 512 };
 
-void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens) {
+static int64_t chunk_of(int64_t max_tokens) { return max_tokens < CHUNK ? max_tokens : CHUNK; }
+
+int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens) {
+    return chunk_of(max_tokens) * params->config.vocab_size;
+}
+
+void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens,
+                 float *spare) {
     size_t T = (size_t)max_tokens, row = (size_t)params->config.hidden_size * sizeof(float);
-    m->chunk = max_tokens < CHUNK ? max_tokens : CHUNK;
+    m->chunk = chunk_of(max_tokens);
     m->rows = rp_arena_take(arena, T, row);
     m->pre = rp_arena_take(arena, T, row);
     m->act = rp_arena_take(arena, T, row);
@@ -13,7 +20,7 @@ void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *pa
     m->rstd = rp_arena_take(arena, T, sizeof(float));
     m->loss = rp_arena_take(arena, T, sizeof(float));
     m->correct = rp_arena_take(arena, T, sizeof(int32_t));
-    m->logits = rp_arena_take(arena, (size_t)m->chunk, (size_t)params->config.vocab_size * sizeof(float));
+    m->logits = spare;
     m->host = rp_arena_take(host, T, sizeof(float));
 }
 

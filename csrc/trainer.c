@@ -33,11 +33,12 @@ static void plan(rp_trainer *t, rp_arena *arena, rp_arena *host) {
     t->moment1 = rp_arena_take(arena, total, sizeof(float));
     t->moment2 = rp_arena_take(arena, total, sizeof(float));
     rp_inputs_plan(&t->inputs, arena, t->micro_samples, t->micro_tokens);
-    rp_encoder_plan(&t->encoder, arena, t->layers, params, t->micro_tokens, true);
+    int64_t spare = t->options.mlm_weight > 0 ? rp_mlm_floats(params, t->micro_tokens) : 0;
+    rp_encoder_plan(&t->encoder, arena, t->layers, params, t->micro_tokens, true, spare);
     t->vectors = rp_arena_take(arena, (size_t)t->samples, row);
     t->dvectors = rp_arena_take(arena, (size_t)t->samples, row);
     rp_contrastive_plan(&t->contrastive, arena, host, t->samples, t->dim);
-    if (t->options.mlm_weight > 0) rp_mlm_plan(&t->mlm, arena, host, params, t->micro_tokens);
+    if (t->options.mlm_weight > 0) rp_mlm_plan(&t->mlm, arena, host, params, t->micro_tokens, t->encoder.spare);
 }
 
 static rp_status check_options(const rp_model *model, const rp_trainer_options *o) {
