@@ -22,6 +22,7 @@ QUESTIONS = {
     "train_cpu": "How fast does it train?",
     "encode_cpu": "How fast does it encode?",
     "fewshot_eval": "How long does few-shot evaluation take?",
+    "corpus_cpu": "How fast does text become batches?",
     "memory": "How much memory does training take?",
     "scaling": "How do the costs grow?",
     "gemm_cpu": "How fast are the matrix products?",
