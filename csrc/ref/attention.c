@@ -15,6 +15,31 @@ typedef struct head {
     const rp_dropout *d;
 } head;
 
+/* The arguments that the two operations share. */
+typedef struct call {
+    const float *q, *k, *v;
+    const int32_t *cu_seqlens, *cu_queries, *query_pos;
+    const rp_dropout *d;
+    int64_t D, q_stride, kv_stride;
+} call;
+
+/* Head a of sequence s. */
+static head head_of(const call *c, int64_t s, int64_t a) {
+    int64_t row = c->cu_queries[s], token = c->cu_seqlens[s], column = a * c->D;
+    return (head){.q = c->q + row * c->q_stride + column,
+                  .k = c->k + token * c->kv_stride + column,
+                  .v = c->v + token * c->kv_stride + column,
+                  .m = c->cu_queries[s + 1] - row,
+                  .n = c->cu_seqlens[s + 1] - token,
+                  .D = c->D,
+                  .q_stride = c->q_stride,
+                  .kv_stride = c->kv_stride,
+                  .number = a,
+                  .sample = c->d->threshold != 0 ? (uint32_t)c->d->sample[s] : 0,
+                  .pos = c->query_pos + row,
+                  .d = c->d};
+}
+
 static double dot(const float *a, const float *b, int64_t D) {
     double sum = 0.0;
     for (int64_t i = 0; i < D; i++) sum += (double)a[i] * b[i];
@@ -72,23 +97,12 @@ rp_status rp_ref_attention_forward(rp_dev *dev, float *out, float *lse, const fl
                                    const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
                                    const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                    int64_t kv_stride) {
+    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, D, q_stride, kv_stride};
     RP_TRY(check_scratch(dev, cu_seqlens, S, 1, 0, D));
     for (int64_t s = 0; s < S; s++) {
         for (int64_t a = 0; a < A; a++) {
-            int64_t row = cu_queries[s], token = cu_seqlens[s] * kv_stride + a * D;
-            head x = {q + row * q_stride + a * D,
-                      k + token,
-                      v + token,
-                      cu_queries[s + 1] - row,
-                      cu_seqlens[s + 1] - cu_seqlens[s],
-                      D,
-                      q_stride,
-                      kv_stride,
-                      a,
-                      d->threshold != 0 ? (uint32_t)d->sample[s] : 0,
-                      query_pos + row,
-                      d};
-            forward_head(out + row * A * D + a * D, lse + a * R + row, &x, A * D, dev->scratch);
+            head x = head_of(&c, s, a);
+            forward_head(out + cu_queries[s] * A * D + a * D, lse + a * R + cu_queries[s], &x, A * D, dev->scratch);
         }
     }
     return RP_OK;
@@ -137,22 +151,12 @@ rp_status rp_ref_attention_backward(rp_dev *dev, float *dq, float *dk, float *dv
                                     const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
                                     const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                     int64_t kv_stride) {
+    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, D, q_stride, kv_stride};
     RP_TRY(check_scratch(dev, cu_seqlens, S, 2, 2, D));
     for (int64_t s = 0; s < S; s++) {
         for (int64_t a = 0; a < A; a++) {
+            head x = head_of(&c, s, a);
             int64_t row = cu_queries[s], token = cu_seqlens[s] * kv_stride + a * D, at = row * A * D + a * D;
-            head x = {q + row * q_stride + a * D,
-                      k + token,
-                      v + token,
-                      cu_queries[s + 1] - row,
-                      cu_seqlens[s + 1] - cu_seqlens[s],
-                      D,
-                      q_stride,
-                      kv_stride,
-                      a,
-                      d->threshold != 0 ? (uint32_t)d->sample[s] : 0,
-                      query_pos + row,
-                      d};
             backward_head(dq + row * q_stride + a * D, dk + token, dv + token, dout + at, out + at, lse + a * R + row,
                           &x, A * D, dev->scratch);
         }
