@@ -9,8 +9,8 @@
 #include "cpu/gelu_row.h"
 
 #include <math.h>
-#include <omp.h>
 #include <pthread.h>
+#include <time.h>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -49,12 +49,6 @@ static inline uint32_t bits_of(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
-}
-
-static inline float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
 }
 
 /* Rounded, in the upper half; the lower one is garbage. NaN stays NaN. */
@@ -161,6 +155,12 @@ BFLOAT16 static void multiply_pair_lines(float *c, int64_t ldc, const uint32_t *
 BFLOAT16 static void multiply_pair_columns(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k,
                                            bool add) {
     multiply_pairs(c, ldc, a, b, k, add, 1, MR);
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 /* Does what pack_line says; gives the sum of the line's numbers. */
@@ -341,6 +341,12 @@ static void multiply_columns(float *c, int64_t ldc, const uint32_t *a, const uin
 
 /* -- which of them --------------------------------------------------------------------------------------- */
 
+static double now(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* Seconds of the fastest of some runs of a kernel over KC values of the sum. */
 static double seconds_of(kernel *run, packing how) {
     static const uint32_t zeros[NR * (KC + 1)];
@@ -348,9 +354,9 @@ static double seconds_of(kernel *run, packing how) {
     float c[MR * NR];
     double best = 1;
     for (int trial = 0; trial < 20; trial++) {
-        double begin = omp_get_wtime();
+        double begin = now();
         for (int i = 0; i < 4; i++) unknown(c, NR, zeros, zeros, words(KC, how), false);
-        double seconds = omp_get_wtime() - begin;
+        double seconds = now() - begin;
         best = seconds < best ? seconds : best;
     }
     return best;
