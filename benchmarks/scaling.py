@@ -69,7 +69,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def sentences(count: int, dtype: str, threads: int) -> Callable[[], float]:
     encoder, rows = encoder_of(dtype, threads), np.resize(np.arange(len(corpus())), count)
-    return lambda: seconds(lambda: encoder._states(corpus(), rows, "C+M", 64, False))
+    return lambda: seconds(lambda: encoder._states(corpus(), rows, "C+M", 64, dtype, False))
 
 
 def length(tokens: int, dtype: str, threads: int) -> Callable[[], float]:
