@@ -85,7 +85,7 @@ typedef struct call {
     const float *q, *k, *v;
     const int32_t *cu_seqlens, *cu_queries, *query_pos;
     const rp_dropout *d;
-    int64_t S, A, D, q_stride, kv_stride;
+    int64_t D, q_stride, kv_stride;
 } call;
 
 /* Floats of scratch that one task takes. */
@@ -220,7 +220,7 @@ rp_status RP_CPU(attention_forward)(rp_dev *dev, float *out, float *lse, const f
                                     const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                     int64_t kv_stride) {
     int64_t floats, H = A * D;
-    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D, q_stride, kv_stride};
+    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, D, q_stride, kv_stride};
     RP_TRY(task_scratch(dev, &floats, cu_seqlens, S, D));
 #pragma omp parallel num_threads(team(dev, R *H))
     {
@@ -245,7 +245,7 @@ rp_status RP_CPU(attention_backward)(rp_dev *dev, float *dq, float *dk, float *d
                                      const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                      int64_t kv_stride) {
     int64_t floats, H = A * D;
-    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, S, A, D, q_stride, kv_stride};
+    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, D, q_stride, kv_stride};
     (void)lse;
     RP_TRY(task_scratch(dev, &floats, cu_seqlens, S, D));
 #pragma omp parallel num_threads(team(dev, R *H))
