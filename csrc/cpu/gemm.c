@@ -43,6 +43,15 @@ static int64_t strip_words(int64_t depth, packing how) { return NR * (depth + (h
 /* c(MR,NR) = or += the product of two strips over k words; word l of row i of a at a[i * ai + l * al]. */
 typedef void kernel(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k, bool add);
 
+/* Asks for the lines of c that a kernel will write, before its sums. */
+static inline __attribute__((always_inline)) void prefetch_sums(const float *c, int64_t ldc) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++) {
+        __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + NR - 1, 1);
+    }
+}
+
 /* -- bfloat16 -------------------------------------------------------------------------------------------- */
 
 static inline uint32_t bits_of(float x) {
@@ -129,6 +138,7 @@ BFLOAT16 static inline __attribute__((always_inline)) void multiply_pairs(float 
     __m512 sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    prefetch_sums(c, ldc);
     for (int64_t l = 0; l < k; l++) {
         __m512bh left = (__m512bh)_mm512_loadu_si512(b + l * NR);
         __m512bh right = (__m512bh)_mm512_loadu_si512(b + l * NR + VL);
@@ -191,6 +201,7 @@ static void multiply_quads(float *c, int64_t ldc, const uint32_t *a, const uint3
     __m512i sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+    prefetch_sums(c, ldc);
     for (int64_t l = 0; l < k; l++) {
         __m512i left = _mm512_loadu_si512(b + l * NR), right = _mm512_loadu_si512(b + l * NR + VL);
 #pragma GCC unroll 16
@@ -314,6 +325,7 @@ static inline __attribute__((always_inline)) void multiply(float *c, int64_t ldc
     vf sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = (vf){0};
+    prefetch_sums(c, ldc);
     for (int64_t l = 0; l < k; l++) {
         vf left = vf_load(b + l * NR), right = vf_load(b + l * NR + VL);
 #pragma GCC unroll 16
