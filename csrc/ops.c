@@ -112,10 +112,10 @@ rp_status rp_dev_poll(rp_dev *dev) {
 
 int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size) {
     /* Reductions: RP_CPU_BLOCKS partial sums of two rows. Attention: per thread, scores, their gradient and mask, and
-     * six copies of a head's rows. Products: packed operands. */
+     * four copies of a head's rows. Products: packed operands. */
     int64_t rows = RP_CPU_BLOCKS * 2 * (widest + 64);
     int64_t padded = max_len + 64, depth = head_size + 64;
-    int64_t attention = num_threads * (3 * padded * padded + 6 * padded * depth);
+    int64_t attention = num_threads * (3 * padded * padded + 4 * padded * depth);
     int64_t wide = widest < RP_CPU_PANEL_WIDTH ? widest + 64 : RP_CPU_PANEL_WIDTH;
     int64_t product = (RP_CPU_PANEL_DEPTH + 1) * wide + num_threads * RP_CPU_ROWS_WORDS;
     int64_t most = rows > attention ? rows : attention;

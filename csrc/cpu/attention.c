@@ -4,6 +4,12 @@
 
 #include <math.h>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+enum { LINE = 16 }; /* floats of a line of cache */
+
 /* -- products of small matrices -------------------------------------------------------------------------- */
 
 /* c(rows, vectors * VL) = a(rows, k) b(k, vectors * VL); a's element (i, l) stands at a[i * ai + l * al]. */
@@ -48,21 +54,66 @@ static void multiply(float *c, int64_t ldc, const float *a, int64_t ai, int64_t 
     for (; j < n; j += VL) stripe(c + j, ldc, a, ai, al, b + j, ldb, m, k, 1);
 }
 
-/* out(n, Dp) = inp(n, D) at row stride `stride`, zeros behind D. */
+static inline void prefetch_row(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i += LINE) __builtin_prefetch(x + i);
+}
+
+/* out(n, Dp) = inp(n, D) at row stride `stride`, zeros behind D. The next head's columns are asked for ahead: they
+ * stand beside these, a row of all heads apart. */
 static void copy_padded(float *out, const float *inp, int64_t stride, int64_t n, int64_t D, int64_t Dp) {
-    for (int64_t i = 0; i < n; i++) {
-        memcpy(out + i * Dp, inp + i * stride, (size_t)D * sizeof *out);
-        memset(out + i * Dp + D, 0, (size_t)(Dp - D) * sizeof *out);
+    for (int64_t i = 0; i < n; i++, inp += stride, out += Dp) {
+        int64_t d = 0;
+        prefetch_row(inp + D, D);
+        for (; d + VL <= D; d += VL) vf_store(out + d, vf_load(inp + d));
+        for (; d < D; d++) out[d] = inp[d];
+        for (; d < Dp; d++) out[d] = 0;
     }
 }
 
+#if defined(__AVX512F__)
+/* out(16, 16) = inp(rows, columns)^T, zeros behind. Blocks of 8, 4, 2 and 1 lanes change places in turn. */
+static void transpose_block(float *out, int64_t ldo, const float *inp, int64_t ldi, int64_t rows, int64_t columns) {
+    static const int32_t low[4][16] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+                                       {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
+                                       {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
+                                       {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}};
+    __mmask16 valid = (__mmask16)((1u << columns) - 1);
+    __m512 x[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) x[i] = i < rows ? _mm512_maskz_loadu_ps(valid, inp + i * ldi) : _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (int stage = 0; stage < 4; stage++) {
+        const int step = 8 >> stage;
+        __m512i first = _mm512_loadu_si512(low[stage]), second = _mm512_add_epi32(first, _mm512_set1_epi32(step));
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            if (i & step) continue;
+            __m512 a = x[i], b = x[i + step];
+            x[i] = _mm512_permutex2var_ps(a, first, b);
+            x[i + step] = _mm512_permutex2var_ps(a, second, b);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++)
+        if (i < columns) _mm512_storeu_ps(out + i * ldo, x[i]);
+}
+
 /* out(D, np) = inp(n, D)^T, zeros behind n. */
+static void transpose_padded(float *out, const float *inp, int64_t stride, int64_t n, int64_t D, int64_t np) {
+    for (int64_t i = 0; i < n; i += VL) {
+        for (int64_t d = 0; d < D; d += VL)
+            transpose_block(out + d * np + i, np, inp + i * stride + d, stride, at_most(n - i, VL), at_most(D - d, VL));
+        for (int64_t j = i; j < at_most(n, i + VL); j++) prefetch_row(inp + j * stride + D, D);
+    }
+}
+#else
 static void transpose_padded(float *out, const float *inp, int64_t stride, int64_t n, int64_t D, int64_t np) {
     for (int64_t d = 0; d < D; d++) {
         for (int64_t i = 0; i < n; i++) out[d * np + i] = inp[i * stride + d];
         for (int64_t i = n; i < np; i++) out[d * np + i] = 0;
     }
 }
+#endif
 
 /* -- one head of one sequence ---------------------------------------------------------------------------- */
 
@@ -76,7 +127,9 @@ typedef struct head {
     float *dscores;    /* (m, np) */
     float *mask;       /* (m, blocks * 8) */
     float *transposed; /* (D, np) */
-    float *wide[4];    /* (n, Dp) each */
+    float *right;      /* (n, Dp) of keys, values or queries */
+    float *grad;       /* (m, Dp) of dout */
+    float *result;     /* (n, Dp), where D is not whole vectors */
     int64_t blocks;    /* groups of 8 columns of the mask; 0 without dropout */
 } head;
 
@@ -91,7 +144,7 @@ typedef struct call {
 /* Floats of scratch that one task takes. */
 static int64_t task_floats(int64_t max_len, int64_t D) {
     int64_t np = round_up(max_len, VL), Dp = round_up(D, VL);
-    return 2 * max_len * np + max_len * round_up(max_len, 8) + RP_MASK_SLACK + D * np + 4 * max_len * Dp;
+    return 2 * max_len * np + max_len * round_up(max_len, 8) + RP_MASK_SLACK + D * np + 3 * max_len * Dp;
 }
 
 static void head_mask(head *h, const call *c, int64_t s, int64_t a) {
@@ -123,7 +176,9 @@ static void head_open(head *h, float *scratch, const call *c, int64_t s, int64_t
     h->dscores = h->scores + n * h->np;
     h->mask = h->dscores + n * h->np;
     h->transposed = h->mask + n * round_up(n, 8) + RP_MASK_SLACK;
-    for (int i = 0; i < 4; i++) h->wide[i] = h->transposed + D * h->np + i * n * h->Dp;
+    h->right = h->transposed + D * h->np;
+    h->grad = h->right + n * h->Dp;
+    h->result = h->grad + n * h->Dp;
     head_mask(h, c, s, a);
 }
 
@@ -142,7 +197,7 @@ static void probabilities(head *h, float *lse) {
     transpose_padded(h->transposed, h->k, h->kv_stride, h->n, h->D, h->np);
     multiply(h->scores, h->np, h->q, h->q_stride, 1, h->transposed, h->np, h->m, h->np, h->D);
     for (int64_t i = 0; i < h->m; i++) {
-        float *row = h->scores + i * h->np, top = -INFINITY, sum = 0;
+        float *row = h->scores + i * h->np, top = -INFINITY;
         for (int64_t j = h->n; j < h->np; j++)
             row[j] = -INFINITY; /* whole vectors below: the rest would go one by one */
 #pragma omp simd reduction(max : top)
@@ -150,34 +205,39 @@ static void probabilities(head *h, float *lse) {
             row[j] *= h->scale;
             top = row[j] > top ? row[j] : top;
         }
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < h->np; j++) {
-            row[j] = exp_approx(row[j] - top);
-            sum += row[j];
-        }
-        float inverse = 1.0f / sum;
+#pragma omp simd
+        for (int64_t j = 0; j < h->np; j++) row[j] = exp_approx(row[j] - top);
+        vf lanes = {0};
+        for (int64_t j = 0; j < h->np; j += VL) lanes += vf_load(row + j);
+        float sum = vf_sum(lanes), inverse = 1.0f / sum;
 #pragma omp simd
         for (int64_t j = 0; j < h->np; j++) row[j] *= inverse;
         if (lse != NULL) lse[i] = top + logf(sum);
     }
 }
 
+/* to(m, D) at row stride `stride` = a(m, k) b(k, Dp). */
+static void product(const head *h, float *to, int64_t stride, const float *a, int64_t ai, int64_t al, const float *b,
+                    int64_t m, int64_t k) {
+    if (h->D == h->Dp) {
+        multiply(to, stride, a, ai, al, b, h->Dp, m, h->Dp, k);
+        return;
+    }
+    multiply(h->result, h->Dp, a, ai, al, b, h->Dp, m, h->Dp, k);
+    for (int64_t i = 0; i < m; i++) memcpy(to + i * stride, h->result + i * h->Dp, (size_t)h->D * sizeof *to);
+}
+
 static void head_forward(head *h, float *out, float *lse, int64_t H) {
     probabilities(h, lse);
     masked(h, h->scores);
-    copy_padded(h->wide[0], h->v, h->kv_stride, h->n, h->D, h->Dp);
-    multiply(h->wide[1], h->Dp, h->scores, h->np, 1, h->wide[0], h->Dp, h->m, h->Dp, h->n);
-    for (int64_t i = 0; i < h->m; i++) memcpy(out + i * H, h->wide[1] + i * h->Dp, (size_t)h->D * sizeof *out);
-}
-
-static void write_back(const head *h, float *to, int64_t stride, const float *from, int64_t rows) {
-    for (int64_t i = 0; i < rows; i++) memcpy(to + i * stride, from + i * h->Dp, (size_t)h->D * sizeof *to);
+    copy_padded(h->right, h->v, h->kv_stride, h->n, h->D, h->Dp);
+    product(h, out, H, h->scores, h->np, 1, h->right, h->m, h->n);
 }
 
 /* With P the probabilities, M the mask, delta_i = <dout_i, out_i>:
  *   dv = (P M)^T dout;  dS = P (M (dout v^T) - delta) scale;  dq = dS k;  dk = dS^T q. */
 static void head_backward(head *h, float *dq, float *dk, float *dv, const float *dout, const float *out, int64_t H) {
-    float *result = h->wide[1], *right = h->wide[0], *grad = h->wide[2];
+    float *right = h->right, *grad = h->grad;
     probabilities(h, NULL);
     copy_padded(grad, dout, H, h->m, h->D, h->Dp);
     transpose_padded(h->transposed, h->v, h->kv_stride, h->n, h->D, h->np);
@@ -192,14 +252,11 @@ static void head_backward(head *h, float *dq, float *dk, float *dv, const float 
         for (int64_t j = 0; j < h->np; j++) ds[j] = p[j] * (ds[j] - delta) * h->scale;
     }
     copy_padded(right, h->k, h->kv_stride, h->n, h->D, h->Dp);
-    multiply(result, h->Dp, h->dscores, h->np, 1, right, h->Dp, h->m, h->Dp, h->n);
-    write_back(h, dq, h->q_stride, result, h->m);
+    product(h, dq, h->q_stride, h->dscores, h->np, 1, right, h->m, h->n);
     copy_padded(right, h->q, h->q_stride, h->m, h->D, h->Dp);
-    multiply(result, h->Dp, h->dscores, 1, h->np, right, h->Dp, h->n, h->Dp, h->m);
-    write_back(h, dk, h->kv_stride, result, h->n);
+    product(h, dk, h->kv_stride, h->dscores, 1, h->np, right, h->n, h->m);
     masked(h, h->scores);
-    multiply(result, h->Dp, h->scores, 1, h->np, grad, h->Dp, h->n, h->Dp, h->m);
-    write_back(h, dv, h->kv_stride, result, h->n);
+    product(h, dv, h->kv_stride, h->scores, 1, h->np, grad, h->n, h->m);
 }
 
 /* -- the operations -------------------------------------------------------------------------------------- */

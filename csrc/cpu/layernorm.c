@@ -2,15 +2,33 @@
 
 #include <math.h>
 
+/* Sum of x(n), by lanes. */
+static float sum_of(const float *x, int64_t n) {
+    vf lanes = {0};
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) lanes += vf_load(x + i);
+    float sum = vf_sum(lanes);
+    for (; i < n; i++) sum += x[i];
+    return sum;
+}
+
+/* Sum of (x(n) - mean)^2, by lanes. */
+static float squares_of(const float *x, float mean, int64_t n) {
+    vf lanes = {0};
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        vf deviation = vf_load(x + i) - mean;
+        lanes += deviation * deviation;
+    }
+    float sum = vf_sum(lanes);
+    for (; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    return sum;
+}
+
 static void layernorm_row(float *out, float *mean, float *rstd, const float *inp, const float *gamma, const float *beta,
                           float eps, int64_t H) {
-    float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t h = 0; h < H; h++) sum += inp[h];
-    float m = sum / (float)H;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t h = 0; h < H; h++) squares += (inp[h] - m) * (inp[h] - m);
-    float r = 1.0f / sqrtf(squares / (float)H + eps);
+    float m = sum_of(inp, H) / (float)H;
+    float r = 1.0f / sqrtf(squares_of(inp, m, H) / (float)H + eps);
 #pragma omp simd
     for (int64_t h = 0; h < H; h++) out[h] = (inp[h] - m) * r * gamma[h] + beta[h];
     *mean = m;
@@ -39,9 +57,13 @@ rp_status RP_CPU(residual_layernorm_forward)(rp_dev *dev, float *out, float *sum
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < T; t++) {
             float *row = sum + t * H;
-            RP_CPU(dropout_row)(row, inp + t * H, d, t, H);
+            const float *branch = inp + t * H;
+            if (d->threshold != 0) {
+                RP_CPU(dropout_row)(row, branch, d, t, H);
+                branch = row;
+            }
 #pragma omp simd
-            for (int64_t h = 0; h < H; h++) row[h] += residual[t * H + h];
+            for (int64_t h = 0; h < H; h++) row[h] = branch[h] + residual[t * H + h];
             layernorm_row(out + t * H, mean + t, rstd + t, row, gamma, beta, eps, H);
         }
         rp_threads_restore(mode);

@@ -37,6 +37,17 @@ static inline vf vf_load(const float *p) {
 }
 static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
+/* The lanes' sum, as a tree: a chain of additions takes longer than the sums of a short row. */
+static inline float vf_sum(vf v) {
+    float lane[VL];
+    memcpy(lane, &v, sizeof v);
+#pragma GCC unroll 4
+    for (int half = VL / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t at_least(int64_t n, int64_t least) { return n > least ? n : least; }
 static inline int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
