@@ -499,7 +499,7 @@ rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g) {
                        (long long)needed);
     if (g->k == 0) return without_sum(g);
     panel p = {.how = packing_of(dev), .packed = dev->scratch, .rows = (uint32_t *)dev->scratch + room};
-    int64_t most = KC * (p.how == QUADS ? 4 : 1), parts = (g->k + most - 1) / most;
+    int64_t most = KC * per_word(p.how), parts = (g->k + most - 1) / most;
     int64_t deep = round_up((g->k + parts - 1) / parts, per_word(p.how));
     p.run = kernel_of(g, p.how);
     for (p.column = 0; p.column < g->n; p.column += NC) {
