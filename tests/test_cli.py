@@ -469,6 +469,17 @@ def test_fewshot_rows(relpt_command, place):
     assert rows[7] == task.evaluate(encoder, data, inputs="OnlyC").to_dict()
 
 
+def test_fewshot_scores_the_vectors_of_its_dtype(relpt_command, place):
+    words = ("--way", 2, "--episodes", 200, "--dtype", "int8", "--json")
+    code, out, _ = relpt_command("fewshot", "--model", "encoder", "--data", "data.jsonl", *words)
+    data, encoder = relpt.load(place / "data.jsonl"), relpt.Encoder.from_pretrained(place / "encoder")
+    task = relpt.FewShot(n_way=2, episodes=200)
+    narrow = task.score(encoder.encode(data, dtype="int8"), [instance.relation for instance in data])
+    assert code == 0
+    assert json.loads(out)["results"][0]["accuracy"] == narrow.accuracy
+    assert narrow.accuracy != task.evaluate(encoder, data).accuracy
+
+
 def test_fewshot_table(relpt_command):
     words = ("--episodes", 100, "--inputs", "C+M,OnlyM", "--per-relation", 5, "--quiet")
     code, out, err = relpt_command("fewshot", "--model", "encoder", "--data", "data.jsonl", *words)
