@@ -252,11 +252,13 @@ class Encoder:
             The encoder itself.
 
         Raises:
-            ValueError: no relation has two sentences, or an option is out of range.
+            ValueError: no relation has two sentences, no input setting is given, or an option is out of range.
         """
         corpus, _ = self._as_corpus(data, max_length, show_progress_bar)
         if sentences < 2:
             raise ValueError(f"sentences is {sentences}; expected at least 2")
+        if isinstance(inputs, str) or not inputs:
+            raise ValueError(f"inputs is {inputs!r}; expected a list of input settings, at least one")
         rows = sentences_to_fit(corpus.relation, sentences)
         if not len(rows):
             raise ValueError(f"{corpus.name}: no relation has two sentences to fit a projection to")

@@ -198,6 +198,9 @@ def test_options_out_of_range(folder: Path, data: relpt.Dataset) -> None:
     encoder = relpt.Encoder.from_pretrained(folder)
     with pytest.raises(ValueError, match="sentences is 1"):
         encoder.fit_projection(data, sentences=1)
+    for inputs in ((), [], "C+M"):
+        with pytest.raises(ValueError, match="expected a list of input settings"):
+            encoder.fit_projection(data, inputs=inputs)
     with pytest.raises(ValueError, match="shrinkage is 0"):
         encoder.fit_projection(data, shrinkage=0)
     with pytest.raises(ValueError, match="OnlyX"):
