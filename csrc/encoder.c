@@ -74,6 +74,7 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
     e->mean = rp_arena_take(arena, T, f);
     e->rstd = rp_arena_take(arena, T, f);
     e->first = rp_arena_take(arena, T, H * f);
+    if (params->type < 0) e->no_type = rp_arena_take(arena, 2, H * f);
     for (int i = 0; i < 2; i++) states[i] = rp_arena_take(arena, T, H * f);
     for (int64_t i = 0; i < L; i++) {
         if (train || i == 0)
@@ -119,8 +120,9 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
     const rp_ops *ops = dev->ops;
     int64_t H = p->config.hidden_size;
     rp_dropout d = dropout_at(in, pass, SITE_EMBEDDINGS, 0);
-    RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, values + p->position,
-                              values + p->type, in->T, H));
+    const float *type = p->type < 0 ? e->no_type : values + p->type;
+    RP_TRY(
+        ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, values + p->position, type, in->T, H));
     RP_TRY(ops->layernorm_forward(dev, e->first, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
                                   values + p->norm_beta, (float)p->config.layer_norm_eps, in->T, H));
     return d.threshold == 0 ? RP_OK : ops->dropout_forward(dev, e->first, e->first, &d, in->T, H);
@@ -154,8 +156,11 @@ static qkv_places places_of(const rp_encoder *e, const rp_inputs *in, int64_t la
     return (qkv_places){0, H, 2 * H, 3 * H, 3 * H};
 }
 
-static rp_dropout dropout_of(const rp_inputs *in, const rp_pass *pass, int site, int64_t layer, some_rows rows) {
+/* Dropout of one of a layer's two branches, on the rows that go through it. */
+static rp_dropout dropout_of(const rp_encoder *e, const rp_inputs *in, const rp_pass *pass, int site, int64_t layer,
+                             some_rows rows) {
     rp_dropout d = dropout_at(in, pass, site, layer);
+    if (site == SITE_ATTENDED && !e->params->config.attended_dropout) d.threshold = 0;
     d.sequence = rows.sequence;
     d.pos = rows.pos;
     return d;
@@ -171,8 +176,8 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     some_rows rows = rows_of_layer(e, in, i);
     int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
     float eps = (float)c->layer_norm_eps;
-    rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
-               second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
+    rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
+               second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
     RP_TRY(ops->linear_forward(dev, m->sum1, m->attended, values + w->out_weight, values + w->out_bias, N, H, H));
     RP_TRY(ops->residual_layernorm_forward(dev, e->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
@@ -240,8 +245,8 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
     const rp_ops *ops = dev->ops;
     some_rows rows = rows_of_layer(e, in, i);
     int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
-    rp_dropout first = dropout_of(in, pass, SITE_ATTENDED, i, rows),
-               second = dropout_of(in, pass, SITE_FEED_FORWARD, i, rows);
+    rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
+               second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
     float *dbranch = e->dother, *dwide = e->dwide;
     float *dmid = e->dmid, *dx = e->mid; /* mid itself is dead by then */
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
@@ -329,8 +334,8 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
     if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, e->dhidden, e->dhidden, &d, in->T, H));
     RP_TRY(ops->layernorm_backward(dev, e->dother, grads + p->norm_gamma, grads + p->norm_beta, e->dhidden, e->embedded,
                                    e->mean, e->rstd, values + p->norm_gamma, in->T, H));
-    return ops->embed_backward(dev, grads + p->word, grads + p->position, grads + p->type, e->dother, in->ids, in->pos,
-                               in->T, H);
+    float *dtype = p->type < 0 ? e->no_type + H : grads + p->type;
+    return ops->embed_backward(dev, grads + p->word, grads + p->position, dtype, e->dother, in->ids, in->pos, in->T, H);
 }
 
 rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,

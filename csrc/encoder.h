@@ -1,4 +1,4 @@
-/* BERT's encoder (Devlin et al. 2019), forward and backward on a packed batch. Level 2.
+/* The encoder of BERT (Devlin et al. 2019) and its relatives, forward and backward on a packed batch. Level 2.
  *
  *   x0 = dropout(LN(word + position + type));  per layer: h = LN(x + dropout(W_o attention(W_qkv x)));
  *   x' = LN(h + dropout(W_2 gelu(W_1 h))). The pooler is not part of it. */
@@ -46,6 +46,8 @@ typedef struct rp_encoder {
     const rp_params *params;
     bool train;
     float *embedded, *mean, *rstd, *first; /* (T,H), (T), (T), (T,H): before and after the embeddings' LN (+ dropout) */
+    float *no_type;                        /* (2,H) where there are no token types: zeros in their place, and a place
+                                              for their gradient, which nobody reads */
     rp_layer_memory *layers;               /* (L) host */
     float *hidden;                         /* (T,H) the last layer's output; rows that are not read are 0 */
     float *mid;                            /* (T,H) behind the attention's LN, of one layer at a time */

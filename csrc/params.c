@@ -8,9 +8,10 @@
 
 #include "rng.h"
 
-static rp_status in_range(const char *field, int64_t value, int64_t most) {
-    if (value >= 1 && value <= most) return RP_OK;
-    return rp_fail(RP_STATUS_VALUE, "config: %s is %lld, expected 1 to %lld", field, (long long)value, (long long)most);
+static rp_status in_range(const char *field, int64_t value, int64_t least, int64_t most) {
+    if (value >= least && value <= most) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE, "config: %s is %lld, expected %lld to %lld", field, (long long)value,
+                   (long long)least, (long long)most);
 }
 
 static rp_status is_probability(const char *field, double value) {
@@ -19,13 +20,13 @@ static rp_status is_probability(const char *field, double value) {
 }
 
 static rp_status check_config(const rp_config *c) {
-    RP_TRY(in_range("vocab_size", c->vocab_size, 1 << 26));
-    RP_TRY(in_range("hidden_size", c->hidden_size, 1 << 16));
-    RP_TRY(in_range("num_hidden_layers", c->num_hidden_layers, 1024));
-    RP_TRY(in_range("num_attention_heads", c->num_attention_heads, c->hidden_size));
-    RP_TRY(in_range("intermediate_size", c->intermediate_size, 1 << 20));
-    RP_TRY(in_range("max_position_embeddings", c->max_position_embeddings, 65535));
-    RP_TRY(in_range("type_vocab_size", c->type_vocab_size, 1 << 16));
+    RP_TRY(in_range("vocab_size", c->vocab_size, 1, 1 << 26));
+    RP_TRY(in_range("hidden_size", c->hidden_size, 1, 1 << 16));
+    RP_TRY(in_range("num_hidden_layers", c->num_hidden_layers, 1, 1024));
+    RP_TRY(in_range("num_attention_heads", c->num_attention_heads, 1, c->hidden_size));
+    RP_TRY(in_range("intermediate_size", c->intermediate_size, 1, 1 << 20));
+    RP_TRY(in_range("max_position_embeddings", c->max_position_embeddings, 1, 65535));
+    RP_TRY(in_range("type_vocab_size", c->type_vocab_size, 0, 1 << 16));
     RP_TRY(is_probability("hidden_dropout_prob", c->hidden_dropout_prob));
     RP_TRY(is_probability("attention_probs_dropout_prob", c->attention_probs_dropout_prob));
     if (c->hidden_size % c->num_attention_heads != 0)
@@ -95,7 +96,9 @@ static void add_all(rp_params *p) {
     int64_t H = c->hidden_size;
     p->word = add(p, c->vocab_size, H, RP_INIT_NORMAL, true, "embeddings.word_embeddings.weight");
     p->position = add(p, c->max_position_embeddings, H, RP_INIT_NORMAL, true, "embeddings.position_embeddings.weight");
-    p->type = add(p, c->type_vocab_size, H, RP_INIT_NORMAL, true, "embeddings.token_type_embeddings.weight");
+    p->type = -1;
+    if (c->type_vocab_size > 0)
+        p->type = add(p, c->type_vocab_size, H, RP_INIT_NORMAL, true, "embeddings.token_type_embeddings.weight");
     p->norm_gamma = add(p, H, 0, RP_INIT_ONE, false, "embeddings.LayerNorm.weight");
     p->norm_beta = add(p, H, 0, RP_INIT_ZERO, false, "embeddings.LayerNorm.bias");
     for (int64_t i = 0; i < c->num_hidden_layers; i++) add_layer(p, i);

@@ -11,11 +11,13 @@
 
 #include "status.h"
 
-/* The fields of config.json that shape the network. */
+/* The fields of config.json that shape the network, and what sets BERT's relatives apart from it. */
 typedef struct rp_config {
     int64_t vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size;
-    int64_t max_position_embeddings, type_vocab_size;
+    int64_t max_position_embeddings;
+    int64_t type_vocab_size; /* 0: no token types (DistilBERT) */
     double layer_norm_eps, initializer_range, hidden_dropout_prob, attention_probs_dropout_prob;
+    bool attended_dropout; /* whether what the attention gives goes through dropout (not in DistilBERT) */
 } rp_config;
 
 typedef enum rp_init { RP_INIT_NORMAL, RP_INIT_ZERO, RP_INIT_ONE } rp_init;
@@ -43,7 +45,8 @@ typedef struct rp_params {
     rp_config config;
     int64_t count, capacity, total;
     rp_param *table; /* (count) */
-    int64_t word, position, type, norm_gamma, norm_beta;
+    int64_t word, position, norm_gamma, norm_beta;
+    int64_t type;            /* -1: there are no token types */
     rp_layer_params *layers; /* (num_hidden_layers) */
     int64_t transform_weight, transform_bias, transform_gamma, transform_beta, decoder_bias;
 } rp_params;

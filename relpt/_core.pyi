@@ -136,7 +136,7 @@ def default_threads() -> int:
 
 @final
 class Model:
-    """A BERT encoder with an MLM head: configuration and weights on a device. Reading calls wait for a busy model,
+    """An encoder with an MLM head: configuration and weights on a device. Reading calls wait for a busy model,
     writing ones get RuntimeError "busy"."""
 
     def __new__(
@@ -153,6 +153,7 @@ class Model:
         initializer_range: float,
         hidden_dropout_prob: float,
         attention_probs_dropout_prob: float,
+        attended_dropout: bool = True,
         backend: str = "cpu",
     ) -> Model: ...
     @property

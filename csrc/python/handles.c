@@ -42,15 +42,17 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "initializer_range",
                             "hidden_dropout_prob",
                             "attention_probs_dropout_prob",
+                            "attended_dropout",
                             "backend",
                             NULL};
     long long n[7];
+    int attended_dropout = 1;
     rp_config c = {0};
     const char *backend = "cpu";
     if (no_positionals(args, "Model") < 0) return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|s:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|ps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
                                      &n[5], &n[6], &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob,
-                                     &c.attention_probs_dropout_prob, &backend))
+                                     &c.attention_probs_dropout_prob, &attended_dropout, &backend))
         return NULL;
     c.vocab_size = n[0];
     c.hidden_size = n[1];
@@ -59,6 +61,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     c.intermediate_size = n[4];
     c.max_position_embeddings = n[5];
     c.type_vocab_size = n[6];
+    c.attended_dropout = attended_dropout;
     rp_model *model = NULL;
     rp_status status = rp_model_new(&model, &c, backend);
     if (status != RP_OK) return relpt_raise(PyType_GetModuleState(type), status);
@@ -193,7 +196,7 @@ static PyMethodDef model_methods[] = {
 };
 static PyGetSetDef model_getset[] = {{"backend", model_backend, NULL, "The back end's name.", NULL}, {0}};
 static PyType_Slot model_slots[] = {
-    {Py_tp_doc, (void *)"A BERT encoder with an MLM head: configuration and weights on a device."},
+    {Py_tp_doc, (void *)"An encoder with an MLM head: configuration and weights on a device."},
     {Py_tp_new, RELPT_SLOT(model_new)},
     {Py_tp_dealloc, RELPT_SLOT(model_dealloc)},
     {Py_tp_methods, model_methods},

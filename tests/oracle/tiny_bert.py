@@ -112,15 +112,20 @@ def shapes(config: dict[str, Any], *, head: bool = True, pooler: bool = False) -
 
 def tensors(config: dict[str, Any], seed: int = 0, **parts: bool) -> dict[str, np.ndarray]:
     """Random values of all parameters, float32."""
+    return values(shapes(config, **parts), seed)
+
+
+def values(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Random values of parameters of these names and shapes, float32."""
     made = {}
-    for number, (name, shape) in enumerate(shapes(config, **parts).items()):
+    for number, (name, shape) in enumerate(shapes.items()):
         value = np.random.default_rng([seed, number]).standard_normal(shape)
-        if name.endswith("LayerNorm.weight"):
+        if len(shape) == 1 and name.endswith("weight"):
             value = 1 + 0.2 * value
         elif len(shape) == 1:
             value *= 0.2
         else:
-            value *= 0.6 if "embeddings" in name else 1 / np.sqrt(shape[1])
+            value *= 0.6 if "embeddings." in name else 1 / np.sqrt(shape[1])
         made[name] = value.astype(np.float32)
     return made
 

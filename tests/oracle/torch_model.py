@@ -1,4 +1,4 @@
-"""What relpt's trainer computes, by PyTorch's autograd and transformers' BertForMaskedLM, from the sampler's batches.
+"""What relpt's trainer computes, by PyTorch's autograd and transformers' models, from the sampler's batches.
 
 Nothing here is shared with the core: sequences are padded, attention is transformers', the losses are written as the
 papers print them, gradients are autograd's, and the optimiser is torch.optim.AdamW.
@@ -12,35 +12,59 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM
+from torch.nn.functional import gelu
+from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig
 
 import relpt
+from relpt.families import family_of
+from relpt.weights import folder_config, model_name
+
+# The head for masked words, of the model with its encoder left out.
+HEADS: dict[str, Any] = {
+    "bert": lambda model, x: model.cls(x),
+    "distilbert": lambda model, x: model.vocab_projector(model.vocab_layer_norm(gelu(model.vocab_transform(x)))),
+}
 
 
-def config_of(encoder: relpt.Encoder) -> BertConfig:
+def config_of(encoder: relpt.Encoder) -> PretrainedConfig:
     """transformers' configuration of an encoder, attention written out."""
-    config = BertConfig(**{k: v for k, v in encoder.config.items() if k != "model_type"})
+    fields = folder_config(encoder.config)
+    config = AutoConfig.for_model(fields.pop("model_type", "bert"), **fields)
     config.tie_word_embeddings = True
     config._attn_implementation = "eager"
     return config
 
 
+def fresh_model(config: dict[str, Any]) -> Any:
+    """transformers' model for masked words of a config.json, with the weights of its own initialisation."""
+    fields = {name: value for name, value in config.items() if name != "model_type"}
+    return AutoModelForMaskedLM.from_config(AutoConfig.for_model(config["model_type"], **fields))
+
+
+def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of its parameters."""
+    return {name: tuple(parameter.shape) for name, parameter in fresh_model(config).named_parameters()}
+
+
 class TorchModel:
-    """BertForMaskedLM with an encoder's weights, and CP + MLM on batches of ``_core.Sampler``."""
+    """transformers' model for masked words with an encoder's weights, and CP + MLM on batches of ``_core.Sampler``."""
 
     def __init__(self, encoder: relpt.Encoder, dtype: torch.dtype = torch.float64) -> None:
-        self.model = BertForMaskedLM(config_of(encoder)).to(dtype).eval()
+        config = config_of(encoder)
+        self.model = AutoModelForMaskedLM.from_config(config).to(dtype).eval()
+        self.head = HEADS[config.model_type]
         self.representation = encoder.representation
-        state = {name: torch.from_numpy(encoder._model.get(name)).to(dtype) for name, _ in encoder._model.parameters()}
-        renamed = {name if name.startswith("cls.") else f"bert.{name}": value for name, value in state.items()}
+        family = family_of(encoder.config)
+        self.names = {model_name(name, family): name for name, _ in encoder._model.parameters()}
+        left = dict(self.names)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
-                parameter.copy_(renamed.pop(name))
-        assert not renamed, f"transformers has no parameter {sorted(renamed)}"
+                parameter.copy_(torch.from_numpy(encoder._model.get(left.pop(name))).to(dtype))
+        assert not left, f"transformers has no parameter {sorted(left)}"
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """Parameters under relpt's names."""
-        return {name.removeprefix("bert."): value for name, value in self.model.named_parameters()}
+        return {self.names[name]: value for name, value in self.model.named_parameters()}
 
     def hidden(self, batch: dict[str, Any]) -> Tensor:
         """Hidden states (T, H) of a packed batch, through a padded one."""
@@ -49,7 +73,7 @@ class TorchModel:
         mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long)
         ids[mask] = torch.tensor(batch["ids"], dtype=torch.long)
-        states: Tensor = self.model.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        states: Tensor = self.model.base_model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return states[mask]
 
     def represent(self, hidden: Tensor, batch: dict[str, Any]) -> Tensor:
@@ -67,7 +91,7 @@ class TorchModel:
         """Mean cross-entropy over the masked words; 0 without one."""
         if not len(batch["mlm_row"]):
             return hidden.sum() * 0
-        logits = self.model.cls(hidden[torch.tensor(batch["mlm_row"], dtype=torch.long)])
+        logits = self.head(self.model, hidden[torch.tensor(batch["mlm_row"], dtype=torch.long)])
         loss: Tensor = torch.nn.functional.cross_entropy(logits, torch.tensor(batch["mlm_label"], dtype=torch.long))
         return loss
 

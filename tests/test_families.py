@@ -1,0 +1,239 @@
+"""BERT's relatives: what they compute (against transformers' figures, vectors/README.md), their files, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from oracle import tiny_bert, tiny_family
+from safetensors.numpy import load_file, save_file
+from vectors.make_families import BATCH, FOLDER, LOSSES, OPTIONS, core_of, parts
+
+import relpt
+from relpt import _core
+from relpt.families import family_of
+from relpt.weights import core_config, model_name
+
+KINDS = tuple(tiny_family.CONFIGS)
+
+
+def vectors(kind: str) -> dict[str, Any]:
+    with np.load(FOLDER / f"{kind}.npz") as file:
+        return {name: file[name] for name in file}
+
+
+def shapes(kind: str) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shape) for name, shape in json.loads(str(vectors(kind)["shapes"])).items()}
+
+
+def write(folder: Path, kind: str, **changes: Any) -> Path:
+    """A folder of the kind, its configuration changed, its tensors not."""
+    return tiny_family.write_folder(folder, tiny_family.config_of(kind, **changes), tiny_bert.values(shapes(kind), 0))
+
+
+def opened(folder: Path, kind: str) -> relpt.Encoder:
+    return relpt.Encoder.from_pretrained(write(folder, kind), num_threads=1)
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+# -- what they compute ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_states_losses_and_gradients(tmp_path: Path, kind: str) -> None:
+    arrays = vectors(kind)
+    encoder, trainer, sampler = parts(kind, shapes(kind), tmp_path)
+    batch = sampler.batch(0)
+    for name in BATCH:
+        np.testing.assert_array_equal(batch[name], arrays[name], err_msg=name)
+    hidden = encoder.hidden_states(arrays["ids"], np.diff(arrays["cu_seqlens"]))
+    assert np.abs(hidden - arrays["hidden"]).max() <= 5e-6
+    core = core_of(trainer)
+    stats = core.gradients(sampler, 0)
+    np.testing.assert_allclose([stats[name] for name in LOSSES], arrays["losses"], rtol=1e-5)
+    family, total = family_of(encoder.config), float(stats["grad_norm"])
+    names = {model_name(name, family): name for name, _ in encoder._model.parameters()}
+    assert set(names) == set(shapes(kind))
+    for theirs, name in names.items():
+        want = arrays[f"gradient {theirs}"].astype(np.float64)
+        rounding = 1e-7 * total if name.endswith("key.bias") else 0  # it has gradient 0 in exact arithmetic
+        assert np.linalg.norm(core.get(0, name) - want) <= 1e-4 * np.linalg.norm(want) + rounding, theirs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_vectors_are_small(kind: str) -> None:
+    assert (FOLDER / f"{kind}.npz").stat().st_size < 60_000
+
+
+def gradients(folder: Path, dead: str, dropout: float, **network: bool) -> np.ndarray:
+    """Gradients of the tiny BERT with hidden dropout and the weights of one branch 0."""
+    encoder = tiny_bert.encoder(folder)
+    model = _core.Model(**core_config(encoder.config), **network)
+    for name, shape in model.parameters():
+        model.set(name, np.zeros(shape, np.float32) if dead and dead in name else encoder._model.get(name))
+    encoder._model = model
+    trainer = relpt.CPTrainer(encoder, **{**OPTIONS, "dropout": dropout})
+    options = {**trainer._core_options(OPTIONS["micro_batch_pairs"]), "attention_dropout": 0.0}
+    core = _core.Trainer(**options)
+    core.gradients(trainer._sampler(tiny_bert.dataset().tokenize(encoder, max_length=24)), 0)
+    return np.asarray(core.get(0, "embeddings.word_embeddings.weight"))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("switch", "dead"), [("attended_dropout", ".attention.output.dense.")])
+def test_a_branch_without_dropout(tmp_path: Path, switch: str, dead: str) -> None:
+    """Where the branch gives 0 its dropout does not matter, so that the switch is seen to turn off that one alone."""
+    for branch in ("", dead):
+        on, off = (gradients(tmp_path, branch, 0.3, **{switch: value}) for value in (True, False))
+        assert np.array_equal(on, off) is bool(branch)
+    on, off = (gradients(tmp_path, "", 0.0, **{switch: value}) for value in (True, False))
+    np.testing.assert_array_equal(on, off)
+
+
+# -- their files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_under_the_folders_names(tmp_path: Path, kind: str) -> None:
+    encoder = opened(tmp_path / "source", kind)
+    saved = encoder.save_pretrained(tmp_path / "saved")
+    source, written = (load_file(folder / "model.safetensors") for folder in (tmp_path / "source", saved))
+    assert set(source) == set(written)
+    for name, value in source.items():
+        np.testing.assert_array_equal(value, written[name], err_msg=name)
+    config = json.loads((saved / "config.json").read_text())
+    own = tiny_family.config_of(kind)
+    assert {name: config[name] for name in own} == own
+    again = relpt.Encoder.from_pretrained(saved, num_threads=1)
+    again.save_pretrained(tmp_path / "twice")
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "relpt.json"):
+        assert (tmp_path / "twice" / file).read_bytes() == (saved / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bare_encoder_gets_a_head(tmp_path: Path, kind: str) -> None:
+    """Without prefix and head, and with a tensor that relpt does not use, which is saved along."""
+    encoder = opened(tmp_path / "whole", kind)
+    family = family_of(encoder.config)
+
+    def strip(tensors: dict[str, np.ndarray]) -> None:
+        for name in list(tensors):
+            value = tensors.pop(name)
+            if name.startswith(family.prefix):
+                tensors[name.removeprefix(family.prefix)] = value
+        tensors["pooler.dense.bias"] = np.arange(16, dtype=np.float32)
+
+    edit_tensors(write(tmp_path / "bare", kind), strip)
+    bare = relpt.Encoder.from_pretrained(tmp_path / "bare", num_threads=1)
+    for name, _ in encoder._model.parameters():
+        if not name.startswith("cls."):
+            np.testing.assert_array_equal(bare._model.get(name), encoder._model.get(name), err_msg=name)
+    head = bare._model.get("cls.predictions.transform.dense.weight")
+    assert 0 < head.std() < 2 * bare.config["initializer_range"]
+    bare.save_pretrained(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert set(saved) == {*shapes(kind), f"{family.prefix}pooler.dense.bias"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_decoders_copy_is_not_kept(tmp_path: Path, kind: str) -> None:
+    folder = write(tmp_path / "source", kind)
+    decoder = family_of({"model_type": kind}).decoder
+    bias = np.arange(129, dtype=np.float32)
+    edit_tensors(folder, lambda tensors: tensors.pop(f"{decoder}.bias", None))
+    edit_tensors(
+        folder,
+        lambda tensors: [
+            tensors.pop(model_name("cls.predictions.bias", family_of({"model_type": kind})), None),
+            tensors.update({f"{decoder}.weight": np.ones((129, 16), np.float32), f"{decoder}.bias": bias}),
+        ],
+    )
+    encoder = relpt.Encoder.from_pretrained(folder, num_threads=1)
+    np.testing.assert_array_equal(encoder._model.get("cls.predictions.bias"), bias)
+    encoder.save_pretrained(tmp_path / "saved")
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(shapes(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_goes_on_after_a_stop(tmp_path: Path, kind: str) -> None:
+    data = tiny_bert.dataset()
+    options = {**OPTIONS, "learning_rate": 1e-3}
+
+    def trained(name: str, steps: tuple[int, ...]) -> relpt.Encoder:
+        for stop in steps:
+            encoder = opened(tmp_path / name, kind)
+            trainer = relpt.CPTrainer(encoder, **options)
+            corpus = data.tokenize(encoder, max_length=24)
+            run = tmp_path / f"{name} run"
+            callbacks = [lambda record, stop=stop: record["step"] == stop]
+            trainer.fit(corpus, callbacks=callbacks, checkpoint_dir=run, resume=True, show_progress_bar=False)
+        return encoder
+
+    whole, parted = trained("whole", (99,)), trained("parted", (2, 99))
+    for name, _ in whole._model.parameters():
+        np.testing.assert_array_equal(whole._model.get(name), parted._model.get(name), err_msg=name)
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+REFUSED = [
+    ("distilbert", "activation", "relu"),
+    ("distilbert", "activation", "gelu_new"),
+    ("distilbert", "sinusoidal_pos_embds", True),
+    ("distilbert", "dim", "16"),
+    ("distilbert", "dropout", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), REFUSED)
+def test_a_configuration_that_is_not_computed(tmp_path: Path, kind: str, field: str, value: Any) -> None:
+    write(tmp_path, kind, **{field: value})
+    with pytest.raises(relpt.FormatError, match=rf"config\.json: {field} is {value!r}"):
+        relpt.Encoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", *KINDS])
+@pytest.mark.parametrize(("field", "value"), [("is_decoder", True), ("position_embedding_type", "relative_key")])
+def test_what_no_model_type_may_be(tmp_path: Path, kind: str, field: str, value: Any) -> None:
+    if kind == "bert":
+        tiny_bert.write_folder(tmp_path, **{field: value})
+    else:
+        write(tmp_path, kind, **{field: value})
+    with pytest.raises(relpt.FormatError, match=rf"config\.json: {field} is {value!r}"):
+        relpt.Encoder.from_pretrained(tmp_path)
+
+
+def test_a_model_type_that_is_none(tmp_path: Path) -> None:
+    tiny_bert.write_folder(tmp_path, model_type="gpt2")
+    with pytest.raises(relpt.FormatError, match="model_type is 'gpt2'; relpt computes bert, distilbert"):
+        relpt.Encoder.from_pretrained(tmp_path)
+
+
+def test_bert_has_token_types(tmp_path: Path) -> None:
+    tiny_bert.write_folder(tmp_path, type_vocab_size=0)
+    with pytest.raises(relpt.FormatError, match="type_vocab_size is 0; expected 1 or more"):
+        relpt.Encoder.from_pretrained(tmp_path)
+
+
+MISSING = [("distilbert", "transformer.layer.1.ffn.lin2.weight", "DistilBERT")]
+
+
+@pytest.mark.parametrize(("kind", "name", "title"), MISSING)
+def test_missing_tensors_have_the_folders_names(tmp_path: Path, kind: str, name: str, title: str) -> None:
+    folder, prefix = write(tmp_path, kind), family_of({"model_type": kind}).prefix
+    edit_tensors(folder, lambda tensors: tensors.pop(prefix + name))
+    with pytest.raises(relpt.FormatError, match=f"1 tensors are missing: {name}; is this a {title} encoder"):
+        relpt.Encoder.from_pretrained(folder)
+    edit_tensors(folder, lambda tensors: tensors.update({name: np.ones((3, 3), np.float32)}))
+    with pytest.raises(relpt.FormatError, match=rf"tensor {name} has shape \(3, 3\), config.json needs"):
+        relpt.Encoder.from_pretrained(folder)
