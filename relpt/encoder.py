@@ -35,6 +35,7 @@ class Encoder:
         config: config.json's fields.
         tokenizer: the ``tokenizers.Tokenizer``.
         markers: the token strings that stand around and in place of entities.
+        special_tokens: the token strings in the roles cls, sep, mask, pad and unk.
         representation: what of the hidden states becomes the vector: "entity_start" (the two start markers, 2 H),
             "cls" (H), "mean" (over all tokens, H), or several joined by "+".
         dim: size of a relation vector.
@@ -47,6 +48,7 @@ class Encoder:
         config: dict[str, Any],
         tokenizer: Any,
         markers: dict[str, str],
+        special_tokens: Mapping[str, str],
         representation: str = "entity_start",
         device: str = "cpu",
         dtype: str = "float32",
@@ -57,6 +59,7 @@ class Encoder:
         _check_device(device, dtype)
         self._parts = representation_parts(representation)
         self.config, self.tokenizer, self.markers, self.name = config, tokenizer, markers, name
+        self.special_tokens = special_tokens
         self.representation, self.device, self.dtype, self.seed = representation, device, dtype, seed
         self.num_threads = _core.default_threads() if num_threads is None else num_threads
         self.card: dict[str, Any] = {}
@@ -64,7 +67,7 @@ class Encoder:
         config["vocab_size"] = max(int(config["vocab_size"]), tokenizer.get_vocab_size(with_added_tokens=True))
         self._extras: dict[str, np.ndarray] = {}
         self._model = _core.Model(**weights.core_config(config))
-        self._tokens = core_tokens(tokenizer, markers, config["vocab_size"], name)
+        self._tokens = core_tokens(tokenizer, special_tokens, markers, config["vocab_size"], name)
         self._runs: dict[str, tuple[int, Any]] = {}  # by dtype: tokens that fit, and the workspace
 
     # -- loading and saving ------------------------------------------------------------------------------------------
@@ -101,13 +104,16 @@ class Encoder:
         _check_device(device, dtype)
         folder = weights.find_folder(os.fspath(folder_or_name))
         card = read_table(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
-        config, tokenizer = weights.load_config(folder), weights.load_tokenizer(folder)
+        config = weights.load_config(folder)
+        special_tokens = weights.load_special_tokens(folder, family_of(config))
+        tokenizer = weights.load_tokenizer(folder)
         vocab_size = config["vocab_size"]  # markers may be added below
         named = representation is not None
         encoder = cls(
             config=config,
             tokenizer=tokenizer,
             markers=card_markers(card, folder / "relpt.json") if "markers" in card else choose_markers(tokenizer),
+            special_tokens=special_tokens,
             representation=representation if representation is not None else card.get("representation", "entity_start"),
             device=device,
             dtype=dtype,
@@ -153,7 +159,7 @@ class Encoder:
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "model_max_length": self.config["max_position_embeddings"],
-                **{f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "mask", "pad", "unk")},
+                **{f"{role}_token": token for role, token in self.special_tokens.items()},
                 **({} if inputs is None else {"model_input_names": inputs}),
             },
         )

@@ -28,6 +28,7 @@ CONFIG: Final[dict[str, Any]] = {
 }
 # Fields of which relpt computes one value alone.
 _COMPUTED: Final = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+_BERTS_TOKENS: Final = {"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]", "pad": "[PAD]", "unk": "[UNK]"}
 _LAYER: Final = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
 
 
@@ -47,6 +48,7 @@ class Family:
         network: what the core's Model is told beside the fields of CONFIG, from the configuration.
         layer: the folder's name of a layer, {} its number.
         stems: the folder's names of tensors without layer and ".weight" or ".bias", where they differ.
+        tokens: special tokens by role, where the tokenizer's files do not say.
         decoder: what the MLM head's copy of the embeddings and its bias are called where they are stored once more.
         model_inputs: what transformers' tokenizer gives the model; None for its default.
     """
@@ -62,6 +64,7 @@ class Family:
     network: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda config: {}
     layer: str = "encoder.layer.{}"
     stems: Mapping[str, str] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=lambda: _BERTS_TOKENS)
     decoder: str = "cls.predictions.decoder"
     model_inputs: tuple[str, ...] | None = None
 
@@ -70,8 +73,9 @@ class Family:
         return self.fields.get(name, name)
 
     def all_defaults(self) -> dict[str, Any]:
-        """Values of the fields of CONFIG that a config.json without them means."""
-        return {name: self.fixed.get(name, self.defaults.get(name, value)) for name, value in CONFIG.items()}
+        """The numbers among the fields, with what a config.json without them means."""
+        numbers = {**CONFIG, **self.defaults, **self.fixed}
+        return {name: value for name, value in numbers.items() if name not in self.all_computed()}
 
     def all_computed(self) -> dict[str, Any]:
         """The fields of which one value alone is computed, by relpt's names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ MARKERS: Final = {
     "object": "[OBJ]",
 }
 _UNUSED: Final = re.compile(r"\[unused(\d+)\]")
-_SPECIAL: Final = {"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+_NEEDED: Final = ("cls", "sep", "mask")
 
 
 def _unused(tokenizer: Tokenizer) -> list[str]:
@@ -59,17 +60,26 @@ def card_markers(card: dict[str, Any], path: Path) -> dict[str, str]:
     return {name: markers[name] for name in MARKERS}
 
 
-def core_tokens(tokenizer: Tokenizer, markers: dict[str, str], vocab_size: int, where: str) -> dict[str, Any]:
+def core_tokens(
+    tokenizer: Tokenizer, special_tokens: Mapping[str, str], markers: dict[str, str], vocab_size: int, where: str
+) -> dict[str, Any]:
     """Ids for the core: cls, sep, mask, the markers, and ``special``: uint8 (vocab_size,), 1 for what is no text.
+
+    Args:
+        tokenizer: the encoder's.
+        special_tokens: its tokens by role.
+        markers: token strings.
+        vocab_size: of the model.
+        where: the encoder's name in messages.
 
     Raises:
         FormatError: the tokenizer lacks one of the tokens.
     """
     ids: dict[str, Any] = {}
-    for name, token in {**_SPECIAL, **markers}.items():
+    for name, token in {**{role: special_tokens[role] for role in _NEEDED}, **markers}.items():
         number = tokenizer.token_to_id(token)
         if number is None:
-            raise FormatError(f"{where}: the tokenizer has no token {token} ({name}); give a BERT tokenizer")
+            raise FormatError(f"{where}: the tokenizer has no token {token} ({name}); give the tokenizer of this model")
         ids[name] = number
     special = np.zeros(vocab_size, np.uint8)
     special[tokenizer.get_vocab_size(with_added_tokens=True) :] = 1  # rows that no token has

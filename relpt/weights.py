@@ -22,6 +22,7 @@ __all__ = [
     "fill_model",
     "find_folder",
     "load_config",
+    "load_special_tokens",
     "load_tensors",
     "load_tokenizer",
     "save_model",
@@ -61,6 +62,7 @@ def _download(name: str) -> Path:
         "*.safetensors",
         "*.safetensors.index.json",
         "tokenizer*.json",
+        "special_tokens_map.json",
         "vocab.txt",
         "relpt.json",
     ]
@@ -140,6 +142,26 @@ def folder_config(config: dict[str, Any]) -> dict[str, Any]:
 def core_config(config: dict[str, Any]) -> dict[str, Any]:
     """What the core's Model is made of."""
     return {**{field: config[field] for field in CONFIG}, **family_of(config).network(config)}
+
+
+def load_special_tokens(folder: Path, family: Family) -> dict[str, str]:
+    """The tokens in the roles cls, sep, mask, pad and unk.
+
+    tokenizer_config.json says them, else special_tokens_map.json, else they are the model type's own.
+
+    Raises:
+        FormatError: a token is no text.
+    """
+    found = dict(family.tokens)
+    for path in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
+        table = read_table(path) if path.is_file() else {}
+        for role in found:
+            token = table.get(f"{role}_token")
+            token = token.get("content") if isinstance(token, dict) else token  # with options, or the text alone
+            if not isinstance(token, str | None):
+                raise FormatError(f"{path}: {role}_token is {token!r}; expected a text")
+            found[role] = found[role] if token is None else token
+    return found
 
 
 def load_tokenizer(folder: Path) -> Any:

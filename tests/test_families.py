@@ -184,6 +184,57 @@ def test_training_goes_on_after_a_stop(tmp_path: Path, kind: str) -> None:
         np.testing.assert_array_equal(whole._model.get(name), parted._model.get(name), err_msg=name)
 
 
+# -- special tokens ---------------------------------------------------------------------------------------------------
+
+
+def renamed(folder: Path, **files: dict[str, Any]) -> Path:
+    """The tiny BERT with <s>, </s> and <mask> for [CLS], [SEP] and [MASK], and these further files."""
+    tiny_bert.write_folder(folder)
+    text = (folder / "tokenizer.json").read_text()
+    for old, new in (("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>")):
+        text = text.replace(old, new)
+    (folder / "tokenizer.json").write_text(text)
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+NAMED = {"cls_token": "<s>", "sep_token": "</s>", "mask_token": {"content": "<mask>", "lstrip": True}}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config": NAMED},
+        {"special_tokens_map": NAMED},
+        {"special_tokens_map": {**NAMED, "cls_token": "<cls>"}, "tokenizer_config": {"cls_token": "<s>"}},
+    ],
+    ids=["config", "map", "config over map"],
+)
+def test_special_tokens_of_other_names(tmp_path: Path, files: dict[str, Any]) -> None:
+    encoder = relpt.Encoder.from_pretrained(renamed(tmp_path / "source", **files), num_threads=1)
+    plain = tiny_bert.encoder(tmp_path / "plain")
+    data = tiny_bert.dataset(20)
+    np.testing.assert_array_equal(encoder.encode(data, max_length=40), plain.encode(data, max_length=40))
+    saved = encoder.save_pretrained(tmp_path / "saved")
+    written = json.loads((saved / "tokenizer_config.json").read_text())
+    roles = ("cls", "sep", "mask", "pad", "unk")
+    assert [written[f"{role}_token"] for role in roles] == ["<s>", "</s>", "<mask>", "[PAD]", "[UNK]"]
+    again = relpt.Encoder.from_pretrained(saved, num_threads=1)
+    np.testing.assert_array_equal(again.encode(data, max_length=40), plain.encode(data, max_length=40))
+
+
+def test_special_tokens_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(relpt.FormatError, match=r"no token \[CLS\] \(cls\)"):
+        relpt.Encoder.from_pretrained(renamed(tmp_path))
+    renamed(tmp_path, tokenizer_config={**NAMED, "sep_token": 3})
+    with pytest.raises(relpt.FormatError, match=r"tokenizer_config.json: sep_token is 3; expected a text"):
+        relpt.Encoder.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(relpt.FormatError, match=r"tokenizer_config\.json"):
+        relpt.Encoder.from_pretrained(tmp_path)
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 REFUSED = [
