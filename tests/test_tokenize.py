@@ -154,6 +154,15 @@ def test_alignment(text: str, head: str, tail: str, head_pieces: list[str], tail
     assert pieces(data.tokenize(tokenizer), tokenizer)[1:] == (head_pieces, tail_pieces)
 
 
+def test_types_are_words_inside_a_sentence() -> None:
+    """Byte-level pieces hold the blank before their word."""
+    tokenizer = byte_level()
+    instance = relpt.Instance("Ada met Bob", (0, 3), (8, 11), "r", head_type="person", tail_type="WORK_OF_ART")
+    corpus = relpt.Dataset([instance]).tokenize(tokenizer)
+    pieces_of_types = "".join(tokenizer.id_to_token(number) for number in corpus.type_ids.tolist())
+    assert pieces_of_types == "ĠWORKĠOFĠARTĠperson"
+
+
 @pytest.mark.parametrize("special", ["[SEP]", "[MASK]", "[CLS]", "[PAD]", "[UNK]", "[unused1]", "[E1]", "[BLANK]"])
 def test_special_text_stays_text(special: str) -> None:
     tokenizer = word_piece()

@@ -48,7 +48,7 @@ def tokenize(
     relations, relation = _relations(data)
     head_id, tail_id, n_entities = _entities(data)
     types, head_type, tail_type = _types(data)
-    type_ids, type_lengths = plain.encode([_pretty(name) for name in types])[:2]
+    type_ids, type_lengths = plain.encode([f" {_pretty(name)}" for name in types])[:2]  # as inside a sentence
     if (type_lengths == 0).any():
         raise FormatError(f"the type {types[int(np.argmin(type_lengths))]!r} has no word piece; rename it")
     arrays = {
