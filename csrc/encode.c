@@ -38,7 +38,7 @@ static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
     plan(run, &bound);
     RP_TRY(rp_arena_check(&bound));
     int64_t F = c->intermediate_size, wide = 3 * c->hidden_size;
-    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, c->max_position_embeddings, F > wide ? F : wide,
+    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, rp_config_positions(c), F > wide ? F : wide,
                                                            c->hidden_size / c->num_attention_heads)));
     return rp_batch_new(&run->batch, run->max_sequences, run->max_tokens);
 }
@@ -93,10 +93,10 @@ static rp_status flush(rp_encode_run *run, const rp_represent *spec, float *out)
 static rp_status check_rows(const rp_encode_run *run, const rp_corpus *corpus, const rp_tokens *tokens,
                             const int64_t *rows, int64_t n, int64_t max_length) {
     const rp_config *c = &run->model->params->config;
-    if (max_length < 16 || max_length > c->max_position_embeddings || max_length > run->max_tokens)
-        return rp_fail(
-            RP_STATUS_VALUE, "max_length is %lld, expected 16 to %lld", (long long)max_length,
-            (long long)(c->max_position_embeddings < run->max_tokens ? c->max_position_embeddings : run->max_tokens));
+    int64_t most = rp_config_positions(c) < run->max_tokens ? rp_config_positions(c) : run->max_tokens;
+    if (max_length < 16 || max_length > most)
+        return rp_fail(RP_STATUS_VALUE, "max_length is %lld, expected 16 to %lld", (long long)max_length,
+                       (long long)most);
     if (corpus->a.vocab_size > c->vocab_size || tokens->vocab_size > c->vocab_size)
         return rp_fail(RP_STATUS_VALUE,
                        "the corpus was tokenized with a vocabulary of %lld, the model's has %lld; tokenize it "
@@ -142,9 +142,9 @@ static rp_status check_ids(const rp_encode_run *run, const int32_t *ids, const i
                        (long long)run->max_tokens);
     for (int64_t s = 0; s < S; s++) {
         int64_t n = (int64_t)cu_seqlens[s + 1] - cu_seqlens[s];
-        if (n < 1 || n > c->max_position_embeddings)
+        if (n < 1 || n > rp_config_positions(c))
             return rp_fail(RP_STATUS_VALUE, "sequence %lld has %lld tokens, expected 1 to %lld", (long long)s,
-                           (long long)n, (long long)c->max_position_embeddings);
+                           (long long)n, (long long)rp_config_positions(c));
     }
     for (int64_t t = 0; t < cu_seqlens[S]; t++)
         if (ids[t] < 0 || ids[t] >= c->vocab_size)

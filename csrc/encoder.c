@@ -121,8 +121,8 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
     int64_t H = p->config.hidden_size;
     rp_dropout d = dropout_at(in, pass, SITE_EMBEDDINGS, 0);
     const float *type = p->type < 0 ? e->no_type : values + p->type;
-    RP_TRY(
-        ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, values + p->position, type, in->T, H));
+    const float *position = values + p->position + p->config.position_offset * H;
+    RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, position, type, in->T, H));
     RP_TRY(ops->layernorm_forward(dev, e->first, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
                                   values + p->norm_beta, (float)p->config.layer_norm_eps, in->T, H));
     return d.threshold == 0 ? RP_OK : ops->dropout_forward(dev, e->first, e->first, &d, in->T, H);
@@ -335,7 +335,8 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
     RP_TRY(ops->layernorm_backward(dev, e->dother, grads + p->norm_gamma, grads + p->norm_beta, e->dhidden, e->embedded,
                                    e->mean, e->rstd, values + p->norm_gamma, in->T, H));
     float *dtype = p->type < 0 ? e->no_type + H : grads + p->type;
-    return ops->embed_backward(dev, grads + p->word, grads + p->position, dtype, e->dother, in->ids, in->pos, in->T, H);
+    float *dposition = grads + p->position + p->config.position_offset * H;
+    return ops->embed_backward(dev, grads + p->word, dposition, dtype, e->dother, in->ids, in->pos, in->T, H);
 }
 
 rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,

@@ -26,6 +26,7 @@ static rp_status check_config(const rp_config *c) {
     RP_TRY(in_range("num_attention_heads", c->num_attention_heads, 1, c->hidden_size));
     RP_TRY(in_range("intermediate_size", c->intermediate_size, 1, 1 << 20));
     RP_TRY(in_range("max_position_embeddings", c->max_position_embeddings, 1, 65535));
+    RP_TRY(in_range("position_offset", c->position_offset, 0, c->max_position_embeddings - 1));
     RP_TRY(in_range("type_vocab_size", c->type_vocab_size, 0, 1 << 16));
     RP_TRY(is_probability("hidden_dropout_prob", c->hidden_dropout_prob));
     RP_TRY(is_probability("attention_probs_dropout_prob", c->attention_probs_dropout_prob));
@@ -35,6 +36,10 @@ static rp_status check_config(const rp_config *c) {
     if (!(c->layer_norm_eps > 0))
         return rp_fail(RP_STATUS_VALUE, "config: layer_norm_eps is %g, expected above 0", c->layer_norm_eps);
     return RP_OK;
+}
+
+int64_t rp_config_positions(const rp_config *config) {
+    return config->max_position_embeddings - config->position_offset;
 }
 
 /* Appends a parameter and returns its offset. The table has room: rp_params_new counts before. */

@@ -15,6 +15,7 @@
 typedef struct rp_config {
     int64_t vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size;
     int64_t max_position_embeddings;
+    int64_t position_offset; /* of the first token's position (RoBERTa: those up to the padding's come before) */
     int64_t type_vocab_size; /* 0: no token types (DistilBERT) */
     double layer_norm_eps, initializer_range, hidden_dropout_prob, attention_probs_dropout_prob;
     bool attended_dropout; /* whether what the attention gives goes through dropout (not in DistilBERT) */
@@ -50,6 +51,9 @@ typedef struct rp_params {
     rp_layer_params *layers; /* (num_hidden_layers) */
     int64_t transform_weight, transform_bias, transform_gamma, transform_beta, decoder_bias;
 } rp_params;
+
+/* Tokens of the longest sequence. */
+int64_t rp_config_positions(const rp_config *config);
 
 /* Builds the table. VALUE names the field that is out of range. */
 rp_status rp_params_new(rp_params **out, const rp_config *config);

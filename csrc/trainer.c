@@ -61,9 +61,9 @@ static rp_status check_options(const rp_model *model, const rp_trainer_options *
         return rp_fail(RP_STATUS_VALUE,
                        "micro_batch_pairs is %lld of %lld pairs a step, expected 1 to the pairs of a step",
                        (long long)o->micro_batch_pairs, (long long)o->pairs);
-    if (o->max_length < 16 || o->max_length > c->max_position_embeddings)
+    if (o->max_length < 16 || o->max_length > rp_config_positions(c))
         return rp_fail(RP_STATUS_VALUE, "max_length is %lld, expected 16 to the model's %lld positions",
-                       (long long)o->max_length, (long long)c->max_position_embeddings);
+                       (long long)o->max_length, (long long)rp_config_positions(c));
     if (o->pairs > INT32_MAX / 2 / o->max_length)
         return rp_fail(RP_STATUS_VALUE, "%lld pairs of up to %lld tokens are over 2^31 tokens a step",
                        (long long)o->pairs, (long long)o->max_length);

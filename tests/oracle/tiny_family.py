@@ -27,6 +27,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_dropout": 0.0,
         "pad_token_id": 0,
     },
+    "roberta": {
+        "hidden_act": "gelu",
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 20,
+        "max_position_embeddings": 42,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "initializer_range": 0.03,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "pad_token_id": 1,
+    },
 }
 
 

@@ -22,6 +22,7 @@ from relpt.weights import folder_config, model_name
 # The head for masked words, of the model with its encoder left out.
 HEADS: dict[str, Any] = {
     "bert": lambda model, x: model.cls(x),
+    "roberta": lambda model, x: model.lm_head(x),
     "distilbert": lambda model, x: model.vocab_projector(model.vocab_layer_norm(gelu(model.vocab_transform(x)))),
 }
 

@@ -1,0 +1,151 @@
+"""RoBERTa's tokenizer: byte-level BPE with <s>, </s> and <mask>; mentions keep to their words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from oracle import tiny_bert
+from safetensors.numpy import save_file
+from test_families import shapes
+from tokenizers import ByteLevelBPETokenizer
+
+import relpt
+from relpt.markers import MARKERS
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+SENTENCES = [
+    "Anna saw the river near Dover.",
+    "The river near Dover was seen by Anna and Bruno.",
+    "Bruno married Anna in the old town of Zürich, near the river.",
+    "In Zürich the old town stands near a river; Dover has the sea.",
+    "Naïve Émile of Dover saw Zoë, the painter of the sea, in the town.",
+]
+
+
+def train() -> Any:
+    """A tokenizer of the sentences."""
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(SENTENCES * 5, vocab_size=400, min_frequency=2, special_tokens=SPECIAL)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    return train()
+
+
+def write(folder: Path, trained: Any, *, whole: bool = True) -> Path:
+    """A RoBERTa folder with the tokenizer in tokenizer.json, or in vocab.json and merges.txt."""
+    folder.mkdir(exist_ok=True)
+    size = trained.get_vocab_size()
+    config = {"model_type": "roberta", "vocab_size": size, "hidden_size": 16, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 2, "intermediate_size": 20, "max_position_embeddings": 42, "type_vocab_size": 1}
+    resized = {name: (size, *shape[1:]) if shape[0] == 129 else shape for name, shape in shapes("roberta").items()}
+    save_file(tiny_bert.values(resized, 0), folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    trained.save_model(str(folder))
+    if whole:
+        relpt.Encoder.from_pretrained(folder).tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "vocab.json").unlink()
+        (folder / "merges.txt").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> relpt.Encoder:
+    return relpt.Encoder.from_pretrained(write(tmp_path_factory.mktemp("roberta"), trained), num_threads=1)
+
+
+def instance(text: str, head: str, tail: str) -> dict[str, Any]:
+    spans = {name: [text.index(name), text.index(name) + len(name)] for name in (head, tail)}
+    return {
+        "text": text,
+        "h": {"name": head, "pos": spans[head], "type": "person"},
+        "t": {"name": tail, "pos": spans[tail], "type": "town"},
+        "relation": "r",
+    }
+
+
+MENTIONS = [
+    ("Anna saw the river near Dover.", "Anna", "Dover"),  # at the start: no blank before it
+    ("The river near Dover was seen by Anna.", "Anna", "Dover"),
+    ("Bruno married Anna in Zürich", "Anna", "Zürich"),  # characters of several bytes; at the end
+    ("then  Zoë  saw\tÉmile", "Zoë", "Émile"),  # several blanks, a tab
+    ("the painter (Zoë) saw Anna's town", "Zoë", "Anna"),
+    ("東京 is far from 大阪", "東京", "大阪"),  # pieces that hold part of a character
+]
+
+
+@pytest.mark.parametrize(("text", "head", "tail"), MENTIONS)
+def test_mentions_keep_to_their_words(encoder: relpt.Encoder, text: str, head: str, tail: str) -> None:
+    corpus = relpt.load([instance(text, head, tail)]).tokenize(encoder)
+    read = lambda ids: encoder.tokenizer.decode(ids.tolist())  # noqa: E731
+    assert read(corpus.ids) == text
+    start, end, first, last = corpus.spans[0]
+    assert read(corpus.ids[start:end]).strip() == head
+    assert read(corpus.ids[first:last]).strip() == tail
+    assert np.isfinite(encoder.encode(instance(text, head, tail), max_length=40)).all()
+
+
+def test_blanks_alone_belong_to_no_mention(encoder: relpt.Encoder) -> None:
+    """A mention that ends where a piece of blanks begins does not take it, nor the one before a mention."""
+    corpus = relpt.load([instance("Anna   Dover", "Anna", "Dover")]).tokenize(encoder)
+    start, end, first, _ = corpus.spans[0]
+    assert start == 0
+    assert end < first
+
+
+def test_mentions_that_touch(encoder: relpt.Encoder) -> None:
+    corpus = relpt.load([instance("near AnnaDover saw", "Anna", "Dover")]).tokenize(encoder)
+    spans = corpus.spans[0]
+    assert [encoder.tokenizer.decode(corpus.ids[a:b].tolist()).strip() for a, b in (spans[:2], spans[2:])] == [
+        "Anna",
+        "Dover",
+    ]
+
+
+def test_special_tokens_and_markers(encoder: relpt.Encoder, trained: Any) -> None:
+    assert encoder.markers == MARKERS
+    assert encoder.special_tokens["mask"] == "<mask>"
+    tokens = encoder._tokens
+    assert [tokens[name] for name in ("cls", "sep", "mask")] == [0, 2, 4]
+    size = trained.get_vocab_size()
+    assert sorted(tokens[name] for name in MARKERS) == list(range(size, size + 7))
+    assert np.flatnonzero(tokens["special"]).tolist() == [0, 1, 2, 3, 4, *range(size, size + 7)]
+
+
+def test_special_tokens_in_the_text_are_text(encoder: relpt.Encoder) -> None:
+    text = "Anna <mask> saw </s> Dover"
+    corpus = relpt.load([instance(text, "Anna", "Dover")]).tokenize(encoder)
+    assert not set(corpus.ids.tolist()) & set(range(5))
+    assert encoder.tokenizer.decode(corpus.ids.tolist()) == text
+
+
+def test_vocab_json_and_merges_alone(encoder: relpt.Encoder, trained: Any, tmp_path: Path) -> None:
+    folder = write(tmp_path, trained, whole=False)
+    data = relpt.load([instance(*mention) for mention in MENTIONS])
+    again = relpt.Encoder.from_pretrained(folder, num_threads=1)
+    np.testing.assert_array_equal(again.encode(data, max_length=40), encoder.encode(data, max_length=40))
+    text = (folder / "vocab.json").read_text()
+    (folder / "vocab.json").write_text(text.replace("<mask>", "<other>"))
+    with pytest.raises(relpt.FormatError, match=r"vocab\.json: there is no token <mask> \(mask\)"):
+        relpt.Encoder.from_pretrained(folder)
+    (folder / "vocab.json").write_text(text[: len(text) // 2])
+    with pytest.raises(relpt.FormatError, match=r"vocab\.json and merges\.txt make no tokenizer"):
+        relpt.Encoder.from_pretrained(folder)
+
+
+def test_saved_and_trained(encoder: relpt.Encoder, tmp_path: Path) -> None:
+    data = relpt.load([instance(*mention) for mention in MENTIONS])
+    saved = encoder.save_pretrained(tmp_path / "saved")
+    again = relpt.Encoder.from_pretrained(saved, num_threads=1)
+    assert again.markers == encoder.markers
+    np.testing.assert_array_equal(again.encode(data, max_length=40), encoder.encode(data, max_length=40))
+    trainer = relpt.CPTrainer(again, pairs_per_step=2, max_steps=3, max_length=40, learning_rate=1e-3)
+    history = trainer.fit(data, show_progress_bar=False)
+    assert len(history) == 3
+    assert all(np.isfinite(record["loss"]) for record in history)
