@@ -37,8 +37,7 @@ static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
     rp_arena bound = {.base = run->memory, .capacity = measure.used};
     plan(run, &bound);
     RP_TRY(rp_arena_check(&bound));
-    int64_t F = c->intermediate_size, wide = 3 * c->hidden_size;
-    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, rp_config_positions(c), F > wide ? F : wide,
+    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, rp_config_positions(c), rp_config_widest(c),
                                                            c->hidden_size / c->num_attention_heads)));
     return rp_batch_new(&run->batch, run->max_sequences, run->max_tokens);
 }

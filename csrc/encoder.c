@@ -63,6 +63,21 @@ static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, 
     m->rstd2 = rp_arena_take(arena, T, f);
 }
 
+static void plan_embeddings(rp_encoder *e, rp_arena *arena, size_t T) {
+    const rp_config *c = &e->params->config;
+    size_t f = sizeof(float), E = (size_t)c->embedding_size;
+    e->embedded = rp_arena_take(arena, T, E * f);
+    e->mean = rp_arena_take(arena, T, f);
+    e->rstd = rp_arena_take(arena, T, f);
+    e->first = e->normed = rp_arena_take(arena, T, (size_t)c->hidden_size * f);
+    if (e->params->type < 0) e->no_type = rp_arena_take(arena, 2, E * f);
+    if (!c->embedding_projection) return;
+    e->normed = rp_arena_take(arena, T, E * f);
+    if (!e->train) return;
+    e->dembedded = rp_arena_take(arena, T, E * f);
+    e->dnormed = rp_arena_take(arena, T, E * f);
+}
+
 void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
                      int64_t max_tokens, bool train, int64_t spare) {
     const rp_config *c = &params->config;
@@ -70,11 +85,7 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
     int64_t L = c->num_hidden_layers;
     float *states[2];
     *e = (rp_encoder){.params = params, .train = train, .layers = layers};
-    e->embedded = rp_arena_take(arena, T, H * f);
-    e->mean = rp_arena_take(arena, T, f);
-    e->rstd = rp_arena_take(arena, T, f);
-    e->first = rp_arena_take(arena, T, H * f);
-    if (params->type < 0) e->no_type = rp_arena_take(arena, 2, H * f);
+    plan_embeddings(e, arena, T);
     for (int i = 0; i < 2; i++) states[i] = rp_arena_take(arena, T, H * f);
     for (int64_t i = 0; i < L; i++) {
         if (train || i == 0)
@@ -118,14 +129,17 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
                                     const rp_pass *pass) {
     const rp_params *p = e->params;
     const rp_ops *ops = dev->ops;
-    int64_t H = p->config.hidden_size;
+    int64_t E = p->config.embedding_size;
     rp_dropout d = dropout_at(in, pass, SITE_EMBEDDINGS, 0);
     const float *type = p->type < 0 ? e->no_type : values + p->type;
-    const float *position = values + p->position + p->config.position_offset * H;
-    RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, position, type, in->T, H));
-    RP_TRY(ops->layernorm_forward(dev, e->first, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
-                                  values + p->norm_beta, (float)p->config.layer_norm_eps, in->T, H));
-    return d.threshold == 0 ? RP_OK : ops->dropout_forward(dev, e->first, e->first, &d, in->T, H);
+    const float *position = values + p->position + p->config.position_offset * E;
+    RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, position, type, in->T, E));
+    RP_TRY(ops->layernorm_forward(dev, e->normed, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
+                                  values + p->norm_beta, (float)p->config.layer_norm_eps, in->T, E));
+    if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, e->normed, e->normed, &d, in->T, E));
+    if (!p->config.embedding_projection) return RP_OK;
+    return ops->linear_forward(dev, e->first, e->normed, values + p->project_weight, values + p->project_bias, in->T, E,
+                               p->config.hidden_size);
 }
 
 /* Rows that ask in a layer's attention and go on behind it: all of the batch, or those that are read. */
@@ -329,14 +343,21 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
                                      const rp_pass *pass) {
     const rp_params *p = e->params;
     const rp_ops *ops = dev->ops;
-    int64_t H = p->config.hidden_size;
+    int64_t E = p->config.embedding_size;
+    float *dnormed = e->dhidden, *dembedded = e->dother;
     rp_dropout d = dropout_at(in, pass, SITE_EMBEDDINGS, 0);
-    if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, e->dhidden, e->dhidden, &d, in->T, H));
-    RP_TRY(ops->layernorm_backward(dev, e->dother, grads + p->norm_gamma, grads + p->norm_beta, e->dhidden, e->embedded,
-                                   e->mean, e->rstd, values + p->norm_gamma, in->T, H));
-    float *dtype = p->type < 0 ? e->no_type + H : grads + p->type;
-    float *dposition = grads + p->position + p->config.position_offset * H;
-    return ops->embed_backward(dev, grads + p->word, dposition, dtype, e->dother, in->ids, in->pos, in->T, H);
+    if (p->config.embedding_projection) {
+        dnormed = e->dnormed;
+        dembedded = e->dembedded;
+        RP_TRY(ops->linear_backward(dev, dnormed, grads + p->project_weight, grads + p->project_bias, e->dhidden,
+                                    e->normed, values + p->project_weight, in->T, E, p->config.hidden_size, 0));
+    }
+    if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, dnormed, dnormed, &d, in->T, E));
+    RP_TRY(ops->layernorm_backward(dev, dembedded, grads + p->norm_gamma, grads + p->norm_beta, dnormed, e->embedded,
+                                   e->mean, e->rstd, values + p->norm_gamma, in->T, E));
+    float *dtype = p->type < 0 ? e->no_type + E : grads + p->type;
+    float *dposition = grads + p->position + p->config.position_offset * E;
+    return ops->embed_backward(dev, grads + p->word, dposition, dtype, dembedded, in->ids, in->pos, in->T, E);
 }
 
 rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,

@@ -1,7 +1,8 @@
 /* The encoder of BERT (Devlin et al. 2019) and its relatives, forward and backward on a packed batch. Level 2.
  *
- *   x0 = dropout(LN(word + position + type));  per layer: h = LN(x + dropout(W_o attention(W_qkv x)));
- *   x' = LN(h + dropout(W_2 gelu(W_1 h))). The pooler is not part of it. */
+ *   x0 = [W_e] dropout(LN(word + position [+ type]));  per layer: h = LN(x + [dropout](W_o attention(W_qkv x)));
+ *   x' = LN(h + dropout(W_2 gelu(W_1 h))). The pooler is not part of it. What stands in [] is not in each of them
+ *   (rp_config). E is the embeddings' size, H where they are not projected. */
 #ifndef RP_ENCODER_H
 #define RP_ENCODER_H
 
@@ -45,17 +46,19 @@ typedef struct rp_layer_memory {
 typedef struct rp_encoder {
     const rp_params *params;
     bool train;
-    float *embedded, *mean, *rstd, *first; /* (T,H), (T), (T), (T,H): before and after the embeddings' LN (+ dropout) */
-    float *no_type;                        /* (2,H) where there are no token types: zeros in their place, and a place
-                                              for their gradient, which nobody reads */
-    rp_layer_memory *layers;               /* (L) host */
-    float *hidden;                         /* (T,H) the last layer's output; rows that are not read are 0 */
-    float *mid;                            /* (T,H) behind the attention's LN, of one layer at a time */
-    float *act;                            /* (T,F) after GELU, of one layer at a time; see spare */
-    float *residual, *spread;              /* (R,H), (T,H) where not all rows are read: of those in, of all out */
-    float *dhidden, *dother, *dwide;       /* (T,H), (T,H), (T, max(F,3H)) gradients */
-    float *dread, *dmid;                   /* (R,H) that of the rows that are read; (T,H) */
-    float *spare;                          /* memory that is free between forward and backward: act and dwide */
+    float *embedded, *mean, *rstd;   /* (T,E), (T), (T): before the embeddings' LN */
+    float *normed, *first;           /* (T,E), (T,H): after it (+ dropout), and projected; without projection one */
+    float *dembedded, *dnormed;      /* (T,E) where embeddings are projected: gradients */
+    float *no_type;                  /* (2,E) where there are no token types: zeros in their place, and a place
+                                        for their gradient, which nobody reads */
+    rp_layer_memory *layers;         /* (L) host */
+    float *hidden;                   /* (T,H) the last layer's output; rows that are not read are 0 */
+    float *mid;                      /* (T,H) behind the attention's LN, of one layer at a time */
+    float *act;                      /* (T,F) after GELU, of one layer at a time; see spare */
+    float *residual, *spread;        /* (R,H), (T,H) where not all rows are read: of those in, of all out */
+    float *dhidden, *dother, *dwide; /* (T,H), (T,H), (T, max(F,3H)) gradients */
+    float *dread, *dmid;             /* (R,H) that of the rows that are read; (T,H) */
+    float *spare;                    /* memory that is free between forward and backward: act and dwide */
 } rp_encoder;
 
 /* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's;

@@ -48,10 +48,11 @@ rp_status rp_contrastive_run(rp_contrastive *memory, rp_dev *dev, const rp_contr
 /* -- masked words (loss_mlm.c) ---------------------------------------------------------------------------------------
  * BERT's head on the masked rows alone: logits = LN(gelu(W h + b)) word^T + bias; cross-entropy with the true ids. */
 typedef struct rp_mlm {
-    int64_t chunk;                                  /* rows whose logits are held at a time */
-    float *rows, *pre, *act, *normed, *mean, *rstd; /* (T,H) …, (T) */
-    float *logits, *loss, *host;                    /* (chunk,V), (T), (T) host */
-    int32_t *correct;                               /* (T) */
+    int64_t chunk;                     /* rows whose logits are held at a time */
+    float *rows, *act;                 /* (T, max(H,E)), E the embeddings' size */
+    float *pre, *normed, *mean, *rstd; /* (T,E), (T,E), (T), (T) */
+    float *logits, *loss, *host;       /* (chunk,V), (T), (T) host */
+    int32_t *correct;                  /* (T) */
 } rp_mlm;
 
 /* Floats of memory that are written between the encoder's forward and backward pass alone, the logits. */

@@ -10,12 +10,14 @@ int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens) {
 
 void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens,
                  float *spare) {
-    size_t T = (size_t)max_tokens, row = (size_t)params->config.hidden_size * sizeof(float);
+    const rp_config *c = &params->config;
+    size_t H = (size_t)c->hidden_size * sizeof(float), E = (size_t)c->embedding_size * sizeof(float);
+    size_t T = (size_t)max_tokens, wide = H > E ? H : E;
     m->chunk = chunk_of(max_tokens);
-    m->rows = rp_arena_take(arena, T, row);
-    m->pre = rp_arena_take(arena, T, row);
-    m->act = rp_arena_take(arena, T, row);
-    m->normed = rp_arena_take(arena, T, row);
+    m->rows = rp_arena_take(arena, T, wide);
+    m->pre = rp_arena_take(arena, T, E);
+    m->act = rp_arena_take(arena, T, wide);
+    m->normed = rp_arena_take(arena, T, E);
     m->mean = rp_arena_take(arena, T, sizeof(float));
     m->rstd = rp_arena_take(arena, T, sizeof(float));
     m->loss = rp_arena_take(arena, T, sizeof(float));
@@ -26,28 +28,28 @@ void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *pa
 
 static rp_status head_forward(rp_mlm *m, rp_dev *dev, const rp_params *p, const float *values, const float *hidden,
                               const rp_inputs *in) {
-    int64_t H = p->config.hidden_size, M = in->M;
+    int64_t H = p->config.hidden_size, E = p->config.embedding_size, M = in->M;
     RP_TRY(dev->ops->rows_gather(dev, m->rows, H, hidden, in->mlm_row, M, H));
     RP_TRY(dev->ops->linear_gelu_forward(dev, m->act, m->pre, m->rows, values + p->transform_weight,
-                                         values + p->transform_bias, M, H, H));
+                                         values + p->transform_bias, M, H, E));
     return dev->ops->layernorm_forward(dev, m->normed, m->mean, m->rstd, m->act, values + p->transform_gamma,
-                                       values + p->transform_beta, (float)p->config.layer_norm_eps, M, H);
+                                       values + p->transform_beta, (float)p->config.layer_norm_eps, M, E);
 }
 
 /* Logits, loss and their gradient a chunk of rows at a time; the gradient of m->normed takes its place. */
 static rp_status vocabulary(rp_mlm *m, rp_dev *dev, const rp_params *p, const float *values, float *grads,
                             double weight, const rp_inputs *in) {
     const rp_ops *ops = dev->ops;
-    int64_t H = p->config.hidden_size, V = p->config.vocab_size;
+    int64_t E = p->config.embedding_size, V = p->config.vocab_size;
     for (int64_t first = 0; first < in->M; first += m->chunk) {
         int64_t rows = in->M - first < m->chunk ? in->M - first : m->chunk;
-        float *normed = m->normed + first * H, *dnormed = m->rows + first * H; /* the gathered rows come back below */
+        float *normed = m->normed + first * E, *dnormed = m->rows + first * E; /* the gathered rows come back below */
         rp_xent x = {.target = in->mlm_label + first, .scale = 1.0f, .weight = (float)weight};
         RP_TRY(rp_dev_poll(dev));
-        RP_TRY(ops->linear_forward(dev, m->logits, normed, values + p->word, values + p->decoder_bias, rows, H, V));
+        RP_TRY(ops->linear_forward(dev, m->logits, normed, values + p->word, values + p->decoder_bias, rows, E, V));
         RP_TRY(ops->softmax_xent(dev, m->logits, m->loss + first, m->correct + first, &x, rows, V));
         RP_TRY(ops->linear_backward(dev, dnormed, grads + p->word, grads + p->decoder_bias, m->logits, normed,
-                                    values + p->word, rows, H, V, 0));
+                                    values + p->word, rows, E, V, 0));
     }
     return RP_OK;
 }
@@ -55,15 +57,15 @@ static rp_status vocabulary(rp_mlm *m, rp_dev *dev, const rp_params *p, const fl
 static rp_status head_backward(rp_mlm *m, rp_dev *dev, const rp_params *p, const float *values, float *grads,
                                float *dhidden, const float *hidden, const rp_inputs *in) {
     const rp_ops *ops = dev->ops;
-    int64_t H = p->config.hidden_size, M = in->M;
+    int64_t H = p->config.hidden_size, E = p->config.embedding_size, M = in->M;
     float *dnormed = m->rows, *dact = m->normed;
     RP_TRY(ops->layernorm_backward(dev, dact, grads + p->transform_gamma, grads + p->transform_beta, dnormed, m->act,
-                                   m->mean, m->rstd, values + p->transform_gamma, M, H));
-    RP_TRY(ops->gelu_backward(dev, dact, dact, m->pre, M * H));
+                                   m->mean, m->rstd, values + p->transform_gamma, M, E));
+    RP_TRY(ops->gelu_backward(dev, dact, dact, m->pre, M * E));
     RP_TRY(ops->rows_gather(dev, m->rows, H, hidden, in->mlm_row, M, H));
     float *drows = m->act;
     RP_TRY(ops->linear_backward(dev, drows, grads + p->transform_weight, grads + p->transform_bias, dact, m->rows,
-                                values + p->transform_weight, M, H, H, 0));
+                                values + p->transform_weight, M, H, E, 0));
     return ops->rows_scatter_add(dev, dhidden, drows, H, in->mlm_row, M, H);
 }
 

@@ -22,6 +22,7 @@ static rp_status is_probability(const char *field, double value) {
 static rp_status check_config(const rp_config *c) {
     RP_TRY(in_range("vocab_size", c->vocab_size, 1, 1 << 26));
     RP_TRY(in_range("hidden_size", c->hidden_size, 1, 1 << 16));
+    RP_TRY(in_range("embedding_size", c->embedding_size, 1, 1 << 16));
     RP_TRY(in_range("num_hidden_layers", c->num_hidden_layers, 1, 1024));
     RP_TRY(in_range("num_attention_heads", c->num_attention_heads, 1, c->hidden_size));
     RP_TRY(in_range("intermediate_size", c->intermediate_size, 1, 1 << 20));
@@ -33,6 +34,9 @@ static rp_status check_config(const rp_config *c) {
     if (c->hidden_size % c->num_attention_heads != 0)
         return rp_fail(RP_STATUS_VALUE, "config: hidden_size %lld is no multiple of num_attention_heads %lld",
                        (long long)c->hidden_size, (long long)c->num_attention_heads);
+    if (!c->embedding_projection && c->embedding_size != c->hidden_size)
+        return rp_fail(RP_STATUS_VALUE, "config: embedding_size %lld is not hidden_size %lld, and nothing projects it",
+                       (long long)c->embedding_size, (long long)c->hidden_size);
     if (!(c->layer_norm_eps > 0))
         return rp_fail(RP_STATUS_VALUE, "config: layer_norm_eps is %g, expected above 0", c->layer_norm_eps);
     return RP_OK;
@@ -40,6 +44,12 @@ static rp_status check_config(const rp_config *c) {
 
 int64_t rp_config_positions(const rp_config *config) {
     return config->max_position_embeddings - config->position_offset;
+}
+
+int64_t rp_config_widest(const rp_config *config) {
+    int64_t F = config->intermediate_size, E = config->embedding_size, wide = 3 * config->hidden_size;
+    if (F > wide) wide = F;
+    return E > wide ? E : wide;
 }
 
 /* Appends a parameter and returns its offset. The table has room: rp_params_new counts before. */
@@ -96,25 +106,37 @@ static void add_layer(rp_params *p, int64_t i) {
     l->norm2_beta = add_bias(p, H, "output.LayerNorm", i);
 }
 
-static void add_all(rp_params *p) {
+static void add_embeddings(rp_params *p) {
     const rp_config *c = &p->config;
-    int64_t H = c->hidden_size;
-    p->word = add(p, c->vocab_size, H, RP_INIT_NORMAL, true, "embeddings.word_embeddings.weight");
-    p->position = add(p, c->max_position_embeddings, H, RP_INIT_NORMAL, true, "embeddings.position_embeddings.weight");
+    int64_t E = c->embedding_size, H = c->hidden_size;
+    p->word = add(p, c->vocab_size, E, RP_INIT_NORMAL, true, "embeddings.word_embeddings.weight");
+    p->position = add(p, c->max_position_embeddings, E, RP_INIT_NORMAL, true, "embeddings.position_embeddings.weight");
     p->type = -1;
     if (c->type_vocab_size > 0)
-        p->type = add(p, c->type_vocab_size, H, RP_INIT_NORMAL, true, "embeddings.token_type_embeddings.weight");
-    p->norm_gamma = add(p, H, 0, RP_INIT_ONE, false, "embeddings.LayerNorm.weight");
-    p->norm_beta = add(p, H, 0, RP_INIT_ZERO, false, "embeddings.LayerNorm.bias");
-    for (int64_t i = 0; i < c->num_hidden_layers; i++) add_layer(p, i);
-    p->transform_weight = add(p, H, H, RP_INIT_NORMAL, true, "cls.predictions.transform.dense.weight");
-    p->transform_bias = add(p, H, 0, RP_INIT_ZERO, false, "cls.predictions.transform.dense.bias");
-    p->transform_gamma = add(p, H, 0, RP_INIT_ONE, false, "cls.predictions.transform.LayerNorm.weight");
-    p->transform_beta = add(p, H, 0, RP_INIT_ZERO, false, "cls.predictions.transform.LayerNorm.bias");
-    p->decoder_bias = add(p, c->vocab_size, 0, RP_INIT_ZERO, false, "cls.predictions.bias");
+        p->type = add(p, c->type_vocab_size, E, RP_INIT_NORMAL, true, "embeddings.token_type_embeddings.weight");
+    p->norm_gamma = add(p, E, 0, RP_INIT_ONE, false, "embeddings.LayerNorm.weight");
+    p->norm_beta = add(p, E, 0, RP_INIT_ZERO, false, "embeddings.LayerNorm.bias");
+    if (!c->embedding_projection) return;
+    p->project_weight = add(p, H, E, RP_INIT_NORMAL, true, "embeddings_project.weight");
+    p->project_bias = add(p, H, 0, RP_INIT_ZERO, false, "embeddings_project.bias");
 }
 
-enum { EMBEDDING_PARAMS = 5, LAYER_PARAMS = 16, HEAD_PARAMS = 5 };
+static void add_head(rp_params *p) {
+    int64_t E = p->config.embedding_size, H = p->config.hidden_size;
+    p->transform_weight = add(p, E, H, RP_INIT_NORMAL, true, "cls.predictions.transform.dense.weight");
+    p->transform_bias = add(p, E, 0, RP_INIT_ZERO, false, "cls.predictions.transform.dense.bias");
+    p->transform_gamma = add(p, E, 0, RP_INIT_ONE, false, "cls.predictions.transform.LayerNorm.weight");
+    p->transform_beta = add(p, E, 0, RP_INIT_ZERO, false, "cls.predictions.transform.LayerNorm.bias");
+    p->decoder_bias = add(p, p->config.vocab_size, 0, RP_INIT_ZERO, false, "cls.predictions.bias");
+}
+
+static void add_all(rp_params *p) {
+    add_embeddings(p);
+    for (int64_t i = 0; i < p->config.num_hidden_layers; i++) add_layer(p, i);
+    add_head(p);
+}
+
+enum { EMBEDDING_PARAMS = 7, LAYER_PARAMS = 16, HEAD_PARAMS = 5 };
 
 rp_status rp_params_new(rp_params **out, const rp_config *config) {
     RP_TRY(check_config(config));

@@ -17,8 +17,10 @@ typedef struct rp_config {
     int64_t max_position_embeddings;
     int64_t position_offset; /* of the first token's position (RoBERTa: those up to the padding's come before) */
     int64_t type_vocab_size; /* 0: no token types (DistilBERT) */
+    int64_t embedding_size;  /* E, of the vectors in the embeddings' tables */
     double layer_norm_eps, initializer_range, hidden_dropout_prob, attention_probs_dropout_prob;
-    bool attended_dropout; /* whether what the attention gives goes through dropout (not in DistilBERT) */
+    bool embedding_projection; /* a linear map from E to H behind the embeddings; without it E is H */
+    bool attended_dropout;     /* whether what the attention gives goes through dropout (not in DistilBERT) */
 } rp_config;
 
 typedef enum rp_init { RP_INIT_NORMAL, RP_INIT_ZERO, RP_INIT_ONE } rp_init;
@@ -47,13 +49,16 @@ typedef struct rp_params {
     int64_t count, capacity, total;
     rp_param *table; /* (count) */
     int64_t word, position, norm_gamma, norm_beta;
-    int64_t type;            /* -1: there are no token types */
-    rp_layer_params *layers; /* (num_hidden_layers) */
-    int64_t transform_weight, transform_bias, transform_gamma, transform_beta, decoder_bias;
+    int64_t type;                             /* -1: there are no token types */
+    int64_t project_weight, project_bias;     /* (H,E), (H) where embeddings are projected */
+    rp_layer_params *layers;                  /* (num_hidden_layers) */
+    int64_t transform_weight, transform_bias; /* (E,H), (E) */
+    int64_t transform_gamma, transform_beta, decoder_bias;
 } rp_params;
 
-/* Tokens of the longest sequence. */
+/* Tokens of the longest sequence; the most columns of a matrix product in the encoder. */
 int64_t rp_config_positions(const rp_config *config);
+int64_t rp_config_widest(const rp_config *config);
 
 /* Builds the table. VALUE names the field that is out of range. */
 rp_status rp_params_new(rp_params **out, const rp_config *config);

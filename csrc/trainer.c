@@ -105,8 +105,7 @@ static rp_status allocate(rp_trainer *t, rp_model *model, const rp_trainer_optio
     RP_TRY(rp_dev_open(&t->dev, model->backend, o->num_threads));
     RP_TRY(bind(t, &device, &host));
     int64_t widest = c->vocab_size > t->samples ? c->vocab_size : t->samples;
-    widest = widest > c->intermediate_size ? widest : c->intermediate_size;
-    widest = widest > 3 * c->hidden_size ? widest : 3 * c->hidden_size;
+    widest = widest > rp_config_widest(c) ? widest : rp_config_widest(c);
     RP_TRY(t->dev->ops->reserve(
         t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest, c->hidden_size / c->num_attention_heads)));
     return rp_batch_new(&t->slice, t->micro_samples, t->micro_tokens);

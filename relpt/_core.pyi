@@ -137,7 +137,7 @@ def default_threads() -> int:
 @final
 class Model:
     """An encoder with an MLM head: configuration and weights on a device. Reading calls wait for a busy model,
-    writing ones get RuntimeError "busy"."""
+    writing ones get RuntimeError "busy". embedding_size 0 is hidden_size."""
 
     def __new__(
         cls,
@@ -153,7 +153,9 @@ class Model:
         initializer_range: float,
         hidden_dropout_prob: float,
         attention_probs_dropout_prob: float,
+        embedding_size: int = 0,
         position_offset: int = 0,
+        embedding_projection: bool = False,
         attended_dropout: bool = True,
         backend: str = "cpu",
     ) -> Model: ...

@@ -146,6 +146,28 @@ FAMILIES: Final[dict[str, Family]] = {
         decoder="lm_head.decoder",
         model_inputs=("input_ids", "attention_mask"),
     ),
+    "electra": Family(
+        title="ELECTRA",
+        architecture="ElectraForMaskedLM",
+        prefix="electra.",
+        heads=("generator_", "discriminator_predictions.", "classifier.", "qa_outputs."),
+        defaults={
+            "embedding_size": 128,
+            "hidden_size": 256,
+            "num_attention_heads": 4,
+            "intermediate_size": 1024,
+        },
+        network=lambda config: {
+            "embedding_size": config["embedding_size"],
+            "embedding_projection": config["embedding_size"] != config["hidden_size"],
+        },
+        stems={
+            "cls.predictions.transform.dense": "generator_predictions.dense",
+            "cls.predictions.transform.LayerNorm": "generator_predictions.LayerNorm",
+            "cls.predictions": "generator_lm_head",
+        },
+        decoder="generator_lm_head",
+    ),
 }
 
 

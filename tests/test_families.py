@@ -120,6 +120,23 @@ def test_positions_before_the_first_tokens_do_not_count(tmp_path: Path) -> None:
             relpt.Encoder.from_pretrained(tmp_path)
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_under_dropout(tmp_path: Path, kind: str) -> None:
+    """The loss changes along the gradient as its norm says: masks stand at the same places forward and backward."""
+    encoder, _, sampler = parts(kind, shapes(kind), tmp_path)
+    trainer = relpt.CPTrainer(encoder, **{**OPTIONS, "dropout": 0.2})
+    core, names = core_of(trainer), [name for name, _ in encoder._model.parameters()]
+    norm = core.gradients(sampler, 0)["grad_norm"]
+    direction = {name: core.get(0, name) / norm for name in names}
+    losses, values = [], {name: encoder._model.get(name) for name in names}
+    for step in (5e-3, -5e-3):
+        for name in names:
+            encoder._model.set(name, (values[name] + step * direction[name]).astype(np.float32))
+        losses.append(core.gradients(sampler, 0)["loss"])
+    assert (losses[0] - losses[1]) / 1e-2 == pytest.approx(norm, rel=0.02)
+
+
 # -- their files ------------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +182,22 @@ def test_a_bare_encoder_gets_a_head(tmp_path: Path, kind: str) -> None:
     assert set(saved) == {*shapes(kind), f"{family.prefix}pooler.dense.bias"}
 
 
+def test_a_discriminator_gets_a_generators_head(tmp_path: Path) -> None:
+    """ElectraForPreTraining has another head, which is saved along."""
+    folder = write(tmp_path / "source", "electra")
+
+    def exchange(tensors: dict[str, np.ndarray]) -> None:
+        for name in [name for name in tensors if name.startswith("generator_")]:
+            del tensors[name]
+        tensors["discriminator_predictions.dense.weight"] = np.ones((16, 16), np.float32)
+
+    edit_tensors(folder, exchange)
+    encoder = relpt.Encoder.from_pretrained(folder, num_threads=1, seed=3)
+    assert encoder._model.get("cls.predictions.transform.dense.weight").shape == (12, 16)
+    saved = load_file(encoder.save_pretrained(tmp_path / "saved") / "model.safetensors")
+    assert set(saved) == {*shapes("electra"), "discriminator_predictions.dense.weight"}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_decoders_copy_is_not_kept(tmp_path: Path, kind: str) -> None:
     folder = write(tmp_path / "source", kind)
@@ -175,7 +208,7 @@ def test_the_decoders_copy_is_not_kept(tmp_path: Path, kind: str) -> None:
         folder,
         lambda tensors: [
             tensors.pop(model_name("cls.predictions.bias", family_of({"model_type": kind})), None),
-            tensors.update({f"{decoder}.weight": np.ones((129, 16), np.float32), f"{decoder}.bias": bias}),
+            tensors.update({f"{decoder}.weight": np.ones((129, 12), np.float32), f"{decoder}.bias": bias}),
         ],
     )
     encoder = relpt.Encoder.from_pretrained(folder, num_threads=1)
@@ -265,6 +298,8 @@ REFUSED = [
     ("distilbert", "dropout", None),
     ("roberta", "hidden_act", "gelu_fast"),
     ("roberta", "pad_token_id", None),
+    ("electra", "hidden_act", "swish"),
+    ("electra", "embedding_size", "12"),
 ]
 
 
@@ -288,7 +323,7 @@ def test_what_no_model_type_may_be(tmp_path: Path, kind: str, field: str, value:
 
 def test_a_model_type_that_is_none(tmp_path: Path) -> None:
     tiny_bert.write_folder(tmp_path, model_type="gpt2")
-    with pytest.raises(relpt.FormatError, match="model_type is 'gpt2'; relpt computes bert, distilbert, roberta"):
+    with pytest.raises(relpt.FormatError, match=rf"'gpt2'; relpt computes bert, {', '.join(KINDS)}$"):
         relpt.Encoder.from_pretrained(tmp_path)
 
 
@@ -301,6 +336,7 @@ def test_bert_has_token_types(tmp_path: Path) -> None:
 MISSING = [
     ("distilbert", "transformer.layer.1.ffn.lin2.weight", "DistilBERT"),
     ("roberta", "encoder.layer.0.attention.self.key.bias", "RoBERTa"),
+    ("electra", "embeddings_project.weight", "ELECTRA"),
 ]
 
 

@@ -25,6 +25,7 @@ KINDS = tuple(tiny_family.CONFIGS)
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "distilbert": [{}, {"dim": 39, "n_heads": 3, "hidden_dim": 53, "n_layers": 3}, {"dropout": 0.3}],
     "roberta": [{}, {"pad_token_id": 0, "type_vocab_size": 2, "max_position_embeddings": 45}, {"layer_norm_eps": 1e-2}],
+    "electra": [{}, {"embedding_size": 67}, {"embedding_size": 16}, {"embedding_size": 67, "layer_norm_eps": 1e-2}],
 }
 
 
@@ -71,10 +72,10 @@ def test_hidden_states(
 
 
 @pytest.mark.parametrize("representation", ["entity_start", "cls+mean"])
-@pytest.mark.parametrize(("kind", "changes"), [(kind, changes) for kind in KINDS for changes in SHAPES[kind][:2]])
+@pytest.mark.parametrize(("kind", "changes"), [(kind, changes) for kind in KINDS for changes in SHAPES[kind]])
 def test_every_gradient(oracle: Any, tmp_path: Path, kind: str, changes: dict[str, Any], representation: str) -> None:
     encoder = made(oracle, tmp_path, kind, changes, representation=representation)
-    options = {**BASE, "temperature": 0.2}
+    options = {**BASE, "temperature": 0.2, "dropout": 0.0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", relpt.TruncationWarning)
         trainer = relpt.CPTrainer(encoder, **options)
@@ -159,3 +160,21 @@ def test_robertas_own_tokenizer(torch: Any, transformers: Any, tmp_path: Path) -
     model = transformers.AutoModel.from_pretrained(saved).eval()
     sequences = [encoder.tokenizer.encode(text).ids for text in test_byte_level.SENTENCES]
     assert worst(encoder, sequences, padded_states(torch, model, sequences)) <= TOLERANCE
+
+
+def test_a_discriminator_of_transformers(oracle: Any, torch: Any, transformers: Any, tmp_path: Path) -> None:
+    """ElectraForPreTraining is opened, and its own head is there again in what is saved."""
+    torch.manual_seed(0)
+    fields = tiny_family.config_of("electra")
+    config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+    model = transformers.ElectraForPreTraining(config).eval()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(tiny_bert.tokenizer_json())
+    encoder = relpt.Encoder.from_pretrained(tmp_path, num_threads=1)
+    sequences = sequences_of(encoder, [5, 20, 38])
+    assert worst(encoder, sequences, padded_states(torch, model.electra, sequences)) <= TOLERANCE
+    encoder.save_pretrained(tmp_path / "saved")
+    again, report = transformers.ElectraForPreTraining.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not report["missing_keys"], report
+    for (name, old), new in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(old, new), name

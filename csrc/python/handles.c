@@ -42,18 +42,21 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "initializer_range",
                             "hidden_dropout_prob",
                             "attention_probs_dropout_prob",
+                            "embedding_size",
                             "position_offset",
+                            "embedding_projection",
                             "attended_dropout",
                             "backend",
                             NULL};
-    long long n[7], position_offset = 0;
-    int attended_dropout = 1;
+    long long n[9] = {0};
+    int embedding_projection = 0, attended_dropout = 1;
     rp_config c = {0};
     const char *backend = "cpu";
     if (no_positionals(args, "Model") < 0) return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|Lps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|LLpps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
                                      &n[5], &n[6], &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob,
-                                     &c.attention_probs_dropout_prob, &position_offset, &attended_dropout, &backend))
+                                     &c.attention_probs_dropout_prob, &n[7], &n[8], &embedding_projection,
+                                     &attended_dropout, &backend))
         return NULL;
     c.vocab_size = n[0];
     c.hidden_size = n[1];
@@ -62,7 +65,9 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     c.intermediate_size = n[4];
     c.max_position_embeddings = n[5];
     c.type_vocab_size = n[6];
-    c.position_offset = position_offset;
+    c.embedding_size = n[7] == 0 ? c.hidden_size : n[7];
+    c.position_offset = n[8];
+    c.embedding_projection = embedding_projection;
     c.attended_dropout = attended_dropout;
     rp_model *model = NULL;
     rp_status status = rp_model_new(&model, &c, backend);

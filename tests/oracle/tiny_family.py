@@ -41,6 +41,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": 1,
     },
+    "electra": {
+        "hidden_act": "gelu",
+        "embedding_size": 12,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 20,
+        "max_position_embeddings": 40,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "initializer_range": 0.03,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "pad_token_id": 0,
+    },
 }
 
 
