@@ -173,8 +173,9 @@ static qkv_places places_of(const rp_encoder *e, const rp_inputs *in, int64_t la
 /* Dropout of one of a layer's two branches, on the rows that go through it. */
 static rp_dropout dropout_of(const rp_encoder *e, const rp_inputs *in, const rp_pass *pass, int site, int64_t layer,
                              some_rows rows) {
+    const rp_config *c = &e->params->config;
     rp_dropout d = dropout_at(in, pass, site, layer);
-    if (site == SITE_ATTENDED && !e->params->config.attended_dropout) d.threshold = 0;
+    if (!(site == SITE_ATTENDED ? c->attended_dropout : c->feed_forward_dropout)) d.threshold = 0;
     d.sequence = rows.sequence;
     d.pos = rows.pos;
     return d;

@@ -1,7 +1,7 @@
 /* The encoder of BERT (Devlin et al. 2019) and its relatives, forward and backward on a packed batch. Level 2.
  *
  *   x0 = [W_e] dropout(LN(word + position [+ type]));  per layer: h = LN(x + [dropout](W_o attention(W_qkv x)));
- *   x' = LN(h + dropout(W_2 gelu(W_1 h))). The pooler is not part of it. What stands in [] is not in each of them
+ *   x' = LN(h + [dropout](W_2 gelu(W_1 h))). The pooler is not part of it. What stands in [] is not in each of them
  *   (rp_config). E is the embeddings' size, H where they are not projected. */
 #ifndef RP_ENCODER_H
 #define RP_ENCODER_H

@@ -132,7 +132,12 @@ static void add_head(rp_params *p) {
 
 static void add_all(rp_params *p) {
     add_embeddings(p);
-    for (int64_t i = 0; i < p->config.num_hidden_layers; i++) add_layer(p, i);
+    for (int64_t i = 0; i < p->config.num_hidden_layers; i++) {
+        if (i > 0 && p->config.shared_layers)
+            p->layers[i] = p->layers[0];
+        else
+            add_layer(p, i);
+    }
     add_head(p);
 }
 

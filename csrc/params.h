@@ -20,7 +20,9 @@ typedef struct rp_config {
     int64_t embedding_size;  /* E, of the vectors in the embeddings' tables */
     double layer_norm_eps, initializer_range, hidden_dropout_prob, attention_probs_dropout_prob;
     bool embedding_projection; /* a linear map from E to H behind the embeddings; without it E is H */
+    bool shared_layers;        /* all layers have the first one's parameters (ALBERT) */
     bool attended_dropout;     /* whether what the attention gives goes through dropout (not in DistilBERT) */
+    bool feed_forward_dropout; /* the same of what the feed-forward layers give (not in ALBERT) */
 } rp_config;
 
 typedef enum rp_init { RP_INIT_NORMAL, RP_INIT_ZERO, RP_INIT_ONE } rp_init;
@@ -51,7 +53,7 @@ typedef struct rp_params {
     int64_t word, position, norm_gamma, norm_beta;
     int64_t type;                             /* -1: there are no token types */
     int64_t project_weight, project_bias;     /* (H,E), (H) where embeddings are projected */
-    rp_layer_params *layers;                  /* (num_hidden_layers) */
+    rp_layer_params *layers;                  /* (num_hidden_layers), all the same where they are shared */
     int64_t transform_weight, transform_bias; /* (E,H), (E) */
     int64_t transform_gamma, transform_beta, decoder_bias;
 } rp_params;

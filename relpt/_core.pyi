@@ -156,7 +156,9 @@ class Model:
         embedding_size: int = 0,
         position_offset: int = 0,
         embedding_projection: bool = False,
+        shared_layers: bool = False,
         attended_dropout: bool = True,
+        feed_forward_dropout: bool = True,
         backend: str = "cpu",
     ) -> Model: ...
     @property

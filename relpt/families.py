@@ -46,7 +46,7 @@ class Family:
         fixed: values of fields that the folder's config.json does not have.
         computed: further fields of which relpt computes one value alone.
         network: what the core's Model is told beside the fields of CONFIG, from the configuration.
-        layer: the folder's name of a layer, {} its number.
+        layer: the folder's name of a layer, {} its number where it has one.
         stems: the folder's names of tensors without layer and ".weight" or ".bias", where they differ.
         tokens: special tokens by role, where the tokenizer's files do not say.
         decoder: what the MLM head's copy of the embeddings and its bias are called where they are stored once more.
@@ -167,6 +167,46 @@ FAMILIES: Final[dict[str, Family]] = {
             "cls.predictions": "generator_lm_head",
         },
         decoder="generator_lm_head",
+    ),
+    "albert": Family(
+        title="ALBERT",
+        architecture="AlbertForMaskedLM",
+        prefix="albert.",
+        heads=("predictions.", "sop_classifier.", "classifier.", "qa_outputs."),
+        defaults={
+            "vocab_size": 30000,
+            "embedding_size": 128,
+            "hidden_size": 4096,
+            "num_attention_heads": 64,
+            "intermediate_size": 16384,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "hidden_act": "gelu_new",
+        },
+        computed={"num_hidden_groups": 1, "inner_group_num": 1},
+        network=lambda config: {
+            "embedding_size": config["embedding_size"],
+            "embedding_projection": True,
+            "shared_layers": True,
+            "feed_forward_dropout": False,
+        },
+        layer="encoder.albert_layer_groups.0.albert_layers.0",
+        stems={
+            "embeddings_project": "encoder.embedding_hidden_mapping_in",
+            "attention.self.query": "attention.query",
+            "attention.self.key": "attention.key",
+            "attention.self.value": "attention.value",
+            "attention.output.dense": "attention.dense",
+            "attention.output.LayerNorm": "attention.LayerNorm",
+            "intermediate.dense": "ffn",
+            "output.dense": "ffn_output",
+            "output.LayerNorm": "full_layer_layer_norm",
+            "cls.predictions.transform.dense": "predictions.dense",
+            "cls.predictions.transform.LayerNorm": "predictions.LayerNorm",
+            "cls.predictions": "predictions",
+        },
+        tokens={"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]", "pad": "<pad>", "unk": "<unk>"},
+        decoder="predictions.decoder",
     ),
 }
 

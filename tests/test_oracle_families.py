@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_byte_level
+import test_family_tokenizers
 from oracle import tiny_bert, tiny_family
 from test_oracle_encoder import TOLERANCE, padded_states, tiny_sequences, worst
 from test_oracle_trainer import BASE, compare_gradients
@@ -25,6 +25,7 @@ KINDS = tuple(tiny_family.CONFIGS)
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "distilbert": [{}, {"dim": 39, "n_heads": 3, "hidden_dim": 53, "n_layers": 3}, {"dropout": 0.3}],
     "roberta": [{}, {"pad_token_id": 0, "type_vocab_size": 2, "max_position_embeddings": 45}, {"layer_norm_eps": 1e-2}],
+    "albert": [{}, {"embedding_size": 67, "num_hidden_layers": 1}, {"embedding_size": 16, "num_hidden_layers": 4}],
     "electra": [{}, {"embedding_size": 67}, {"embedding_size": 16}, {"embedding_size": 67, "layer_norm_eps": 1e-2}],
 }
 
@@ -146,19 +147,19 @@ def test_auto_tokenizer_gives_the_model_what_it_takes(
 
 def test_robertas_own_tokenizer(torch: Any, transformers: Any, tmp_path: Path) -> None:
     """vocab.json and merges.txt as transformers reads them, and what relpt saves of them as AutoTokenizer does."""
-    trained = test_byte_level.train()
-    source = test_byte_level.write(tmp_path / "source", trained, whole=False)
+    trained = test_family_tokenizers.train()
+    source = test_family_tokenizers.write(tmp_path / "source", trained, whole=False)
     encoder = relpt.Encoder.from_pretrained(source, num_threads=1)
     saved = encoder.save_pretrained(tmp_path / "saved")
     own = transformers.RobertaTokenizer.from_pretrained(source)
     auto = transformers.AutoTokenizer.from_pretrained(saved)
-    for text in (*test_byte_level.SENTENCES, "  two blanks,\ta tab 東京 "):
+    for text in (*test_family_tokenizers.SENTENCES, "  two blanks,\ta tab 東京 "):
         ids = encoder.tokenizer.encode(text).ids
         assert own(text)["input_ids"] == ids
         assert auto(text)["input_ids"] == ids
     assert (auto.mask_token, auto.pad_token, auto.cls_token) == ("<mask>", "<pad>", "<s>")
     model = transformers.AutoModel.from_pretrained(saved).eval()
-    sequences = [encoder.tokenizer.encode(text).ids for text in test_byte_level.SENTENCES]
+    sequences = [encoder.tokenizer.encode(text).ids for text in test_family_tokenizers.SENTENCES]
     assert worst(encoder, sequences, padded_states(torch, model, sequences)) <= TOLERANCE
 
 

@@ -45,18 +45,20 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "embedding_size",
                             "position_offset",
                             "embedding_projection",
+                            "shared_layers",
                             "attended_dropout",
+                            "feed_forward_dropout",
                             "backend",
                             NULL};
     long long n[9] = {0};
-    int embedding_projection = 0, attended_dropout = 1;
+    int embedding_projection = 0, shared_layers = 0, attended_dropout = 1, feed_forward_dropout = 1;
     rp_config c = {0};
     const char *backend = "cpu";
     if (no_positionals(args, "Model") < 0) return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLdddd|LLpps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4],
-                                     &n[5], &n[6], &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob,
-                                     &c.attention_probs_dropout_prob, &n[7], &n[8], &embedding_projection,
-                                     &attended_dropout, &backend))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "LLLLLLLdddd|LLpppps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6],
+            &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob, &c.attention_probs_dropout_prob, &n[7],
+            &n[8], &embedding_projection, &shared_layers, &attended_dropout, &feed_forward_dropout, &backend))
         return NULL;
     c.vocab_size = n[0];
     c.hidden_size = n[1];
@@ -68,7 +70,9 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     c.embedding_size = n[7] == 0 ? c.hidden_size : n[7];
     c.position_offset = n[8];
     c.embedding_projection = embedding_projection;
+    c.shared_layers = shared_layers;
     c.attended_dropout = attended_dropout;
+    c.feed_forward_dropout = feed_forward_dropout;
     rp_model *model = NULL;
     rp_status status = rp_model_new(&model, &c, backend);
     if (status != RP_OK) return relpt_raise(PyType_GetModuleState(type), status);

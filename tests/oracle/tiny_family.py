@@ -56,6 +56,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": 0,
     },
+    "albert": {
+        "hidden_act": "gelu",
+        "num_hidden_groups": 1,
+        "inner_group_num": 1,
+        "embedding_size": 12,
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 20,
+        "max_position_embeddings": 40,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "initializer_range": 0.03,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "pad_token_id": 0,
+    },
 }
 
 

@@ -24,6 +24,7 @@ HEADS: dict[str, Any] = {
     "bert": lambda model, x: model.cls(x),
     "roberta": lambda model, x: model.lm_head(x),
     "electra": lambda model, x: model.generator_lm_head(model.generator_predictions(x)),
+    "albert": lambda model, x: model.predictions(x),
     "distilbert": lambda model, x: model.vocab_projector(model.vocab_layer_norm(gelu(model.vocab_transform(x)))),
 }
 

@@ -1,4 +1,4 @@
-"""RoBERTa's tokenizer: byte-level BPE with <s>, </s> and <mask>; mentions keep to their words."""
+"""Tokenizers of BERT's relatives: RoBERTa's byte-level BPE and ALBERT's SentencePiece; mentions keep to their words."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import tiny_bert
+from oracle import tiny_bert, tiny_family
 from safetensors.numpy import save_file
 from test_families import shapes
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import relpt
 from relpt.markers import MARKERS
@@ -38,15 +38,18 @@ def trained() -> Any:
     return train()
 
 
+def write_model(folder: Path, kind: str, size: int) -> Path:
+    """A folder of a model type with this many words, without a tokenizer."""
+    folder.mkdir(exist_ok=True)
+    resized = {name: (size, *shape[1:]) if shape[0] == 129 else shape for name, shape in shapes(kind).items()}
+    save_file(tiny_bert.values(resized, 0), folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(tiny_family.config_of(kind, vocab_size=size)))
+    return folder
+
+
 def write(folder: Path, trained: Any, *, whole: bool = True) -> Path:
     """A RoBERTa folder with the tokenizer in tokenizer.json, or in vocab.json and merges.txt."""
-    folder.mkdir(exist_ok=True)
-    size = trained.get_vocab_size()
-    config = {"model_type": "roberta", "vocab_size": size, "hidden_size": 16, "num_hidden_layers": 2}
-    config |= {"num_attention_heads": 2, "intermediate_size": 20, "max_position_embeddings": 42, "type_vocab_size": 1}
-    resized = {name: (size, *shape[1:]) if shape[0] == 129 else shape for name, shape in shapes("roberta").items()}
-    save_file(tiny_bert.values(resized, 0), folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config))
+    write_model(folder, "roberta", trained.get_vocab_size())
     trained.save_model(str(folder))
     if whole:
         relpt.Encoder.from_pretrained(folder).tokenizer.save(str(folder / "tokenizer.json"))
@@ -149,3 +152,38 @@ def test_saved_and_trained(encoder: relpt.Encoder, tmp_path: Path) -> None:
     history = trainer.fit(data, show_progress_bar=False)
     assert len(history) == 3
     assert all(np.isfinite(record["loss"]) for record in history)
+
+
+# -- SentencePiece ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def albert(tmp_path_factory: pytest.TempPathFactory) -> relpt.Encoder:
+    special = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.StripAccents()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=120, unk_token="<unk>", special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES * 5, trainer)
+    folder = write_model(tmp_path_factory.mktemp("albert"), "albert", tokenizer.get_vocab_size())
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return relpt.Encoder.from_pretrained(folder, num_threads=1)
+
+
+@pytest.mark.parametrize(("text", "head", "tail"), [mention for mention in MENTIONS if mention[0].isascii()])
+def test_mentions_in_sentencepiece(albert: relpt.Encoder, text: str, head: str, tail: str) -> None:
+    corpus = relpt.load([instance(text, head, tail)]).tokenize(albert)
+    start, end, first, last = corpus.spans[0]
+    assert albert.tokenizer.decode(corpus.ids[start:end].tolist()) == head
+    assert albert.tokenizer.decode(corpus.ids[first:last].tolist()) == tail
+    assert np.isfinite(albert.encode(instance(text, head, tail), max_length=40)).all()
+
+
+def test_alberts_special_tokens(albert: relpt.Encoder, tmp_path: Path) -> None:
+    roles = {"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]", "pad": "<pad>", "unk": "<unk>"}
+    assert albert.special_tokens == roles
+    assert [albert._tokens[role] for role in ("cls", "sep", "mask")] == [2, 3, 4]
+    assert albert._tokens["special"][:6].tolist() == [1, 1, 1, 1, 1, 0]
+    saved = json.loads((albert.save_pretrained(tmp_path) / "tokenizer_config.json").read_text())
+    assert {role: saved[f"{role}_token"] for role in roles} == roles
