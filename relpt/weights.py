@@ -339,7 +339,7 @@ def fill_model(
     Raises:
         FormatError: an encoder tensor is missing or has another shape.
     """
-    left = _untied(tensors, family)
+    left = _without_decoder(tensors, family, where)
     missing: list[str] = []
     created: list[str] = []
     for name, shape in model.parameters():
@@ -361,10 +361,13 @@ def fill_model(
     return left
 
 
-def _untied(tensors: dict[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:
+def _without_decoder(tensors: dict[str, np.ndarray], family: Family, where: str) -> dict[str, np.ndarray]:
     """The tensors without what the MLM head holds once more: the embeddings, and its bias beside the decoder."""
     left = dict(tensors)
-    left.pop(f"{family.decoder}.weight", None)
+    decoder = left.pop(f"{family.decoder}.weight", None)
+    words = left.get(family.tensor_name("embeddings.word_embeddings.weight"))
+    if decoder is not None and words is not None and not np.array_equal(decoder, words):
+        _log.warning("%s: %s.weight is not the embeddings; the MLM head takes these instead", where, family.decoder)
     bias = left.pop(f"{family.decoder}.bias", None)
     if bias is not None:
         left.setdefault(family.tensor_name("cls.predictions.bias"), bias)
