@@ -7,15 +7,16 @@ import json
 import os
 import re
 import zlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
-from relpt.data.records import Problem, show
+from relpt.data.formats import sniff_record
+from relpt.data.values import Problem, show
 from relpt.errors import FormatError
 
-__all__ = ["FORMATS", "Raw", "RawFile", "read_file", "records_of_json", "sniff_record"]
+__all__ = ["Raw", "RawFile", "read_file", "records_of_json"]
 
-FORMATS = ("fewrel", "fewrel-unsupervised", "opennre", "chemprot")
 _FEWREL = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*[{\]]')  # the start of {relation: [instances]}
 _TRIED = 5  # lines tried before a file is said to be no JSON Lines
 _ZLIB_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error)
@@ -33,11 +34,12 @@ class Raw:
 
 @dataclass(slots=True)
 class RawFile:
-    """The raw records of one source, the name it goes by in messages, its format."""
+    """The raw records of one source, the name it goes by in messages, its format, and what reading it changed."""
 
     label: str
     format: str
     records: list[Raw]
+    tally: Counter[str] = field(default_factory=Counter)
 
 
 class _DuplicateKeyError(ValueError):
@@ -134,14 +136,6 @@ def _parses(line: bytes) -> Any:
         return _parse(_decode(line))
     except Problem:
         return None
-
-
-def sniff_record(record: Any) -> str:
-    """The format of a single record: chemprot when the entities are marked in the text, else opennre."""
-    text = record.get("text") if isinstance(record, dict) else None
-    if isinstance(text, str) and "h" not in record and "<< " in text and "[[ " in text:
-        return "chemprot"
-    return "opennre"
 
 
 def _first_format(records: list[Raw]) -> str:

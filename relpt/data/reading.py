@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from relpt.data.dataset import Dataset
-from relpt.data.files import FORMATS, Raw, RawFile, read_file, records_of_json, sniff_record
+from relpt.data.files import Raw, RawFile, read_file, records_of_json
+from relpt.data.formats import FORMATS, sniff_record
 from relpt.data.instance import BadRecord, Instance, where
-from relpt.data.records import Problem, build_instance, parse_marked, relation_of, show
+from relpt.data.records import build_instance, relation_of
+from relpt.data.values import Problem, show
 from relpt.errors import BadRecordWarning, FormatError
 
 __all__ = ["load"]
@@ -105,8 +107,8 @@ def _convert(
     on_bad: str,
 ) -> None:
     """Appends the part's instances, and notes on its bad records; FormatError at the first with on_bad="raise"."""
-    marked = part.format == "chemprot"
-    spans = "char" if marked else spans
+    form = FORMATS[part.format]
+    spans = form.unit or spans
     for raw in part.records:
         value = raw.value
         if isinstance(value, Instance):
@@ -116,8 +118,8 @@ def _convert(
         try:
             if isinstance(value, Problem):
                 raise value
-            if marked and isinstance(value, dict):
-                value = parse_marked(value)
+            if isinstance(value, dict):
+                value = form.parse(value, part.tally)
             instances.append(
                 build_instance(value, spans=spans, check_names=check_names, labelled=labelled, source=where(*place))
             )
@@ -130,11 +132,12 @@ def _convert(
 
 def _summary(part: RawFile, spans: str | None, instances: list[Instance], bad: int) -> str:
     first: Any = next((r.value for r in part.records if isinstance(r.value, dict)), {})
-    unit = spans or ("token" if "token" in first or "tokens" in first else "char")
+    unit = FORMATS[part.format].unit or spans or ("token" if "token" in first or "tokens" in first else "char")
     relations = {i.relation for i in instances} - {None}
     labels = f"{len(relations):,} relations" if relations else "unlabelled"
     broken = f", {bad:,} bad records" if bad else ""
-    return f"{part.label}: read as {part.format}, {unit} spans, {len(instances):,} instances, {labels}{broken}"
+    changes = "".join(f", {count:,} {what}" for what, count in part.tally.items())
+    return f"{part.label}: read as {part.format}, {unit} spans, {len(instances):,} instances, {labels}{broken}{changes}"
 
 
 def _parts(source: Any, format: str | None, label: str) -> list[RawFile]:

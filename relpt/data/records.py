@@ -1,4 +1,4 @@
-"""From one raw record (a dict in any of the field's shapes) to an Instance, or a Problem that says what is wrong."""
+"""From one common record (a dict with text or tokens, h, t, relation) to an Instance, or a Problem with it."""
 
 from __future__ import annotations
 
@@ -7,77 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from relpt.data.instance import Instance, Span
+from relpt.data.values import Problem, encodable, kind_of, plain, show, string, whole
 
-__all__ = ["Problem", "build_instance", "parse_marked", "relation_of", "same_name"]
+__all__ = ["build_instance", "relation_of", "same_name"]
 
-_SHOWN = 48  # characters of user text in a message
 _WORD = re.compile(r"\S+")
-_MARKED = ((re.compile(r"<< (.*?) >>", re.S), "h", "<< >>"), (re.compile(r"\[\[ (.*?) \]\]", re.S), "t", "[[ ]]"))
-
-
-class Problem(Exception):
-    """Why a record is bad: ``kind`` for counting, ``field`` at fault, ``reason`` with what was got and the remedy."""
-
-    def __init__(self, kind: str, field: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind, self.field, self.reason = kind, field, reason
-
-
-def show(value: object) -> str:
-    """``repr`` on one line, cut to a length that a message bears."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def _kind(value: object) -> str:
-    names = {
-        "NoneType": "nothing",
-        "dict": "an object",
-        "list": "a list",
-        "str": "a string",
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true/false",
-    }
-    return names.get(type(value).__name__, type(value).__name__)
-
-
-def _plain(value: Any) -> Any:
-    """Arrays as lists, missing values (None, NaN, pandas.NA) as None."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    return value
-
-
-def _string(value: Any, field: str, *, number: bool = False) -> str | None:
-    """An optional string: None and "" are absent; whole numbers pass as text where ids are meant."""
-    if type(value) is not str:
-        value = _plain(value)
-        if value is None:
-            return None
-        if number and type(value) is int:
-            return str(value)
-        if not isinstance(value, str):
-            raise Problem("wrong type", field, f"expected a string, got {_kind(value)} ({show(value)})")
-    if not value:
-        return None
-    return _encodable(value, field)
-
-
-def _encodable(text: str, field: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise Problem(
-                "bad character",
-                field,
-                f"holds half of a surrogate pair ({text[error.start]!a}) at "
-                f"character {error.start}; write the character itself or the whole pair",
-            ) from None
-    return text
 
 
 def relation_of(record: dict[str, Any]) -> Any:
@@ -85,13 +19,13 @@ def relation_of(record: dict[str, Any]) -> Any:
     value = record.get("relation")
     if value is None:
         value = record.get("label")
-    return value if type(value) is str else _plain(value)
+    return value if type(value) is str else plain(value)
 
 
 def _relation(record: dict[str, Any], labelled: bool) -> str | None:
     value = relation_of(record)
     if type(value) is str and value:
-        return _encodable(value, "relation")
+        return encodable(value, "relation")
     if value is None or value == "":
         if labelled:
             raise Problem(
@@ -102,7 +36,7 @@ def _relation(record: dict[str, Any], labelled: bool) -> str | None:
             )
         return None
     raise Problem(
-        "wrong type", "relation", f"expected the relation's name as a string, got {_kind(value)} ({show(value)})"
+        "wrong type", "relation", f"expected the relation's name as a string, got {kind_of(value)} ({show(value)})"
     )
 
 
@@ -139,11 +73,11 @@ def _sentence(record: dict[str, Any], spans: str | None) -> _Sentence:
     field = "tokens" if "tokens" in record else "token"
     tokens = record.get(field)
     if tokens is not None and type(tokens) is not list:
-        tokens = _plain(tokens)
+        tokens = plain(tokens)
         tokens = list(tokens) if isinstance(tokens, tuple) else tokens
     text = record.get("text")
     if type(text) is not str:
-        text = _plain(text)
+        text = plain(text)
     if tokens is None and text is None:
         raise Problem(
             "missing field",
@@ -162,49 +96,39 @@ def _sentence(record: dict[str, Any], spans: str | None) -> _Sentence:
         sentence = _Sentence(joined, tokens, None, unit)
     else:
         if not isinstance(text, str):
-            raise Problem("wrong type", "text", f"expected a string, got {_kind(text)} ({show(text)})")
+            raise Problem("wrong type", "text", f"expected a string, got {kind_of(text)} ({show(text)})")
         field = "text"
         bounds = [m.span() for m in _WORD.finditer(text)] if unit == "token" else None
         sentence = _Sentence(text, None, bounds, unit)
     if not sentence.text or sentence.text.isspace():
         raise Problem("empty text", field, "the sentence is empty; remove the record")
-    _encodable(sentence.text, field)
+    encodable(sentence.text, field)
     return sentence
 
 
 def _joined(tokens: Any, field: str) -> str:
     if not isinstance(tokens, list):
-        raise Problem("wrong type", field, f"expected a list of strings, got {_kind(tokens)} ({show(tokens)})")
+        raise Problem("wrong type", field, f"expected a list of strings, got {kind_of(tokens)} ({show(tokens)})")
     try:
         return " ".join(tokens)
     except TypeError:
         i, token = next((i, t) for i, t in enumerate(tokens) if not isinstance(t, str))
-        raise Problem("wrong type", f"{field}[{i}]", f"expected a string, got {_kind(token)} ({show(token)})") from None
+        raise Problem(
+            "wrong type", f"{field}[{i}]", f"expected a string, got {kind_of(token)} ({show(token)})"
+        ) from None
 
 
 def _fields(record: dict[str, Any]) -> str:
     return ", ".join(str(key) for key in list(record)[:8]) or "none"
 
 
-def _whole(value: Any) -> int | None:
-    """A position as int; None for what is no whole number (true and false among them)."""
-    if type(value) is int:
-        return value
-    if isinstance(value, bool):
-        return None
-    try:
-        return int(value.__index__())
-    except (AttributeError, TypeError):
-        return int(value) if isinstance(value, float) and value.is_integer() else None
-
-
 def _pair(value: Any, field: str) -> tuple[int, int]:
     if type(value) is not list:
-        value = _plain(value)
+        value = plain(value)
     if value is None:
         raise Problem("missing field", field, "missing; give the mention as [start, end), half-open")
     if isinstance(value, (list, tuple)) and len(value) == 2:
-        start, end = _whole(value[0]), _whole(value[1])
+        start, end = whole(value[0]), whole(value[1])
         if start is not None and end is not None:
             return start, end
     raise Problem("wrong type", field, f"expected two whole numbers [start, end), got {show(value)}")
@@ -212,11 +136,11 @@ def _pair(value: Any, field: str) -> tuple[int, int]:
 
 def _index_run(value: Any, field: str) -> tuple[int, int]:
     """FewRel's positions: token numbers of every mention; the first mention counts."""
-    value = _plain(value)
+    value = plain(value)
     if not isinstance(value, (list, tuple)) or not value:
         raise Problem("wrong type", field, f"expected lists of token numbers, one per mention, got {show(value)}")
-    run = _plain(value[0])
-    numbers = [_whole(i) for i in run] if isinstance(run, (list, tuple)) else [None]
+    run = plain(value[0])
+    numbers = [whole(i) for i in run] if isinstance(run, (list, tuple)) else [None]
     if None in numbers:
         raise Problem("wrong type", field, f"expected lists of token numbers, one per mention, got {show(value)}")
     if not numbers:
@@ -256,10 +180,10 @@ def _mention(
             "missing field", key, f"missing (the record's fields: {_fields(record)}); give an object with pos"
         )
     else:
-        raise Problem("wrong type", key, f"expected an object with pos, got {_kind(value)} ({show(value)})")
-    name = _string(name, f"{key}.name")
+        raise Problem("wrong type", key, f"expected an object with pos, got {kind_of(value)} ({show(value)})")
+    name = string(name, f"{key}.name")
     span = _checked_span(sentence, start, end, field, name, check_names)
-    return span, name, _string(id_, f"{key}.id", number=True), _string(type_, f"{key}.type")
+    return span, name, string(id_, f"{key}.id", number=True), string(type_, f"{key}.type")
 
 
 def _checked_span(sentence: _Sentence, start: int, end: int, field: str, name: str | None, check_names: bool) -> Span:
@@ -348,48 +272,6 @@ def _find(sentence: _Sentence, name: str) -> Span | None:
     return None
 
 
-def parse_marked(record: dict[str, Any]) -> dict[str, Any]:
-    """A ChemProt-style record (``<< head >>`` and ``[[ tail ]]`` in the text) as text with character positions."""
-    text = record.get("text")
-    if not isinstance(text, str):
-        raise Problem(
-            "wrong type" if text is not None else "missing field",
-            "text",
-            f"expected a string with << head >> and [[ tail ]], got {_kind(text)}",
-        )
-    if not text or text.isspace():
-        raise Problem("empty text", "text", "the sentence is empty; remove the record")
-    cuts: list[tuple[int, int]] = []
-    inner: dict[str, Span] = {}
-    for pattern, key, marks in _MARKED:
-        found = list(pattern.finditer(text))
-        if len(found) != 1:
-            count = "no" if not found else str(len(found))
-            raise Problem("bad marks", "text", f"has {count} mentions marked {marks}; mark exactly one")
-        match = found[0]
-        inner[key] = match.span(1)
-        cuts += [(match.start(), match.start(1)), (match.end(1), match.end())]
-    cuts.sort()
-    (a, b), (c, d) = sorted(inner.values())
-    if c < b:
-        raise Problem(
-            "overlapping entities",
-            "text",
-            f"the marked mentions {show(text[a:b])} and {show(text[c:d])} overlap; mark them apart",
-        )
-    plain, at = [], 0
-    for start, end in cuts:
-        plain.append(text[at:start])
-        at = end
-    plain.append(text[at:])
-
-    def shifted(i: int) -> int:
-        return i - sum(min(i, end) - start for start, end in cuts if start < i)
-
-    entities = {key: {"pos": [shifted(start), shifted(end)]} for key, (start, end) in inner.items()}
-    return {"text": "".join(plain), "relation": relation_of(record), **entities}
-
-
 def build_instance(record: Any, *, spans: str | None, check_names: bool, labelled: bool, source: str) -> Instance:
     """One Instance of a raw record; raises Problem.
 
@@ -400,7 +282,7 @@ def build_instance(record: Any, *, spans: str | None, check_names: bool, labelle
         raise Problem(
             "not an object",
             "",
-            f"expected an object with text or tokens, h and t, got {_kind(record)} "
+            f"expected an object with text or tokens, h and t, got {kind_of(record)} "
             f"({show(record)}); check that the file holds instances",
         )
     sentence = _sentence(record, spans)
