@@ -196,7 +196,7 @@ def read_file(path: str | os.PathLike[str], format: str | None) -> RawFile:
         raise FormatError(f"{label}: the file is empty; give a file with records")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise FormatError(f"{label}:1: the file is UTF-16; save it as UTF-8")
-    if format in (None, "opennre", "chemprot") and _is_json_lines(data, label):
+    if format not in ("fewrel", "fewrel-unsupervised") and _is_json_lines(data, label):
         raws = _lines(data)
         return RawFile(label, format or _first_format(raws), raws)
     if start[:1] not in (b"{", b"["):

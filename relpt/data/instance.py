@@ -23,6 +23,7 @@ class Instance:
         head_id, tail_id: knowledge-graph ids, such as Wikidata's ``"Q42"``, or None.
         head_type, tail_type: entity types, such as ``"GPE"``, or None.
         source: where the record stands, such as ``"train.txt:12"``.
+        id: the record's own id in its data set, such as TACRED's ``"e7798fb926b9403cfcd2"``, or None.
 
     Raises:
         ValueError: a span is empty or outside the text, or the spans overlap.
@@ -39,6 +40,7 @@ class Instance:
     head_type: str | None = None
     tail_type: str | None = None
     source: str = ""
+    id: str | None = None
 
     def __post_init__(self) -> None:
         (a, b), (c, d), n = self.head, self.tail, len(self.text)
@@ -70,6 +72,8 @@ class Instance:
             record[key] = entity
         if self.relation is not None:
             record["relation"] = self.relation
+        if self.id is not None:
+            record["id"] = self.id
         return record
 
     def to_html(self) -> str:

@@ -30,7 +30,7 @@ def parse_chemprot(record: dict[str, Any], tally: Counter[str]) -> dict[str, Any
 
     Source: the ChemProt files of Beltagy et al. 2019 (SciBERT).
     """
-    return {**_unmarked(record, "text", _CHEMPROT), "relation": relation_of(record)}
+    return {**_unmarked(record, "text", _CHEMPROT), "relation": relation_of(record), "id": record.get("id")}
 
 
 def _unmarked(record: dict[str, Any], field: str, marks: Marks) -> dict[str, Any]:

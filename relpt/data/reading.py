@@ -46,7 +46,12 @@ def load(
               ``t_type`` optional; the first mention counts;
             - "fewrel-unsupervised": a JSON list of such instances without relation;
             - "opennre": JSON Lines or a JSON list of ``{text | token, h: {pos, name?, id?, type?}, t: …, relation}``;
-            - "chemprot": JSON Lines of ``{text, label}``, the head marked ``<< >>``, the tail ``[[ ]]``.
+            - "chemprot": JSON Lines of ``{text, label}``, the head marked ``<< >>``, the tail ``[[ ]]``;
+            - "tacred": a JSON list, or lines, of ``{id, relation, token, subj_start, subj_end, obj_start, obj_end,
+              subj_type, obj_type}`` with inclusive ends. The subject is the head. "-LRB-" and the treebank's other
+              names of brackets become the brackets themselves; the log says how many. TACREV and Re-TACRED are patches
+              to it: ``relpt.load("test.json").relabel("test_patch.json")``.
+
         spans: what positions count: "token" or "char" (code points); None: tokens where tokens are given, characters
             where text is. Positions are half-open. In a plain text "token" counts words between blanks.
         on_bad: "raise" stops at the first bad record; "skip" leaves bad records out and warns once with the counts;
@@ -72,6 +77,7 @@ def load(
     if spans == "char" and format in ("fewrel", "fewrel-unsupervised"):
         raise ValueError('FewRel positions are token numbers; leave out spans="char"')
     parts = _parts(source, format, name or "data")
+    _units(parts, spans)
     values = [raw.value for part in parts for raw in part.records]
     labelled = any(relation_of(v) is not None for v in values if isinstance(v, dict))
     bad: list[BadRecord] = []
@@ -95,6 +101,13 @@ def load(
 def _one_of(option: str, value: object, known: tuple[object, ...]) -> None:
     if value not in known:
         raise ValueError(f"{option}={value!r} is unknown; use one of {', '.join(repr(k) for k in known)}")
+
+
+def _units(parts: list[RawFile], spans: str | None) -> None:
+    for part in parts:
+        unit = FORMATS[part.format].unit
+        if unit and spans not in (None, unit):
+            raise ValueError(f"{part.label}: positions count {unit}s in the format {part.format!r}; leave out spans")
 
 
 def _convert(
@@ -124,7 +137,8 @@ def _convert(
                 build_instance(value, spans=spans, check_names=check_names, labelled=labelled, source=where(*place))
             )
         except Problem as problem:
-            note = BadRecord(*place, problem.field, problem.kind, problem.reason)
+            named = form.fields.get(problem.field, problem.field)
+            note = BadRecord(*place, named, problem.kind, problem.reason)
             if on_bad == "raise":
                 raise FormatError(str(note)) from None
             bad.append(note)

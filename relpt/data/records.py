@@ -9,7 +9,7 @@ from typing import Any
 from relpt.data.instance import Instance, Span
 from relpt.data.values import Problem, encodable, kind_of, plain, show, string, whole
 
-__all__ = ["build_instance", "relation_of", "same_name"]
+__all__ = ["build_instance", "joined", "relation_of", "same_name"]
 
 _WORD = re.compile(r"\S+")
 
@@ -91,9 +91,8 @@ def _sentence(record: dict[str, Any], spans: str | None) -> _Sentence:
             'both text and tokens are given; say what positions count: spans="token" or spans="char"',
         )
     unit = spans or ("char" if tokens is None else "token")
-    joined = _joined(tokens, field) if tokens is not None and (unit == "token" or text is None) else None
-    if joined is not None:
-        sentence = _Sentence(joined, tokens, None, unit)
+    if tokens is not None and (unit == "token" or text is None):
+        sentence = _Sentence(joined(tokens, field), tokens, None, unit)
     else:
         if not isinstance(text, str):
             raise Problem("wrong type", "text", f"expected a string, got {kind_of(text)} ({show(text)})")
@@ -106,7 +105,8 @@ def _sentence(record: dict[str, Any], spans: str | None) -> _Sentence:
     return sentence
 
 
-def _joined(tokens: Any, field: str) -> str:
+def joined(tokens: Any, field: str) -> str:
+    """The tokens as one text; Problem where they are no list of strings."""
     if not isinstance(tokens, list):
         raise Problem("wrong type", field, f"expected a list of strings, got {kind_of(tokens)} ({show(tokens)})")
     try:
@@ -276,7 +276,8 @@ def build_instance(record: Any, *, spans: str | None, check_names: bool, labelle
     """One Instance of a raw record; raises Problem.
 
     ``record``: text or token(s), h, t (dicts with ``pos``, or FewRel's ``[name, id, [[token numbers]]]``), relation or
-    label. ``spans``: "token", "char" or None (by what is given). ``labelled``: a missing relation is a problem.
+    label, and perhaps an id of its own. ``spans``: "token", "char" and None (by what is given). ``labelled``: a missing
+    relation is a problem.
     """
     if not isinstance(record, dict):
         raise Problem(
@@ -307,4 +308,5 @@ def build_instance(record: Any, *, spans: str | None, check_names: bool, labelle
         head_type,
         tail_type,
         source,
+        string(record.get("id"), "id", number=True),
     )

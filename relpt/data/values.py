@@ -52,8 +52,8 @@ def string(value: Any, field: str, *, number: bool = False) -> str | None:
         value = plain(value)
         if value is None:
             return None
-        if number and type(value) is int:
-            return str(value)
+        if number and whole(value) is not None:
+            return str(whole(value))
         if not isinstance(value, str):
             raise Problem("wrong type", field, f"expected a string, got {kind_of(value)} ({show(value)})")
     if not value:

@@ -1,0 +1,132 @@
+"""Readers of the field's data sets: small files by hand in each format, what comes out and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import relpt
+
+TOKENS = ["Ada", "Lovelace", "(", "1815", ")", "was", "born", "in", "London", "."]
+TEXT = "Ada Lovelace ( 1815 ) was born in London ."
+PLAIN: dict[str, Any] = {
+    "token": TOKENS,
+    "h": {"pos": [0, 2]},
+    "t": {"pos": [8, 9]},
+    "relation": "per:city_of_birth",
+    "id": "e7",
+}
+TACRED: dict[str, Any] = {
+    "id": "e7",
+    "docid": "d1",
+    "relation": "per:city_of_birth",
+    "token": ["Ada", "Lovelace", "-LRB-", "1815", "-RRB-", "was", "born", "in", "London", "."],
+    "subj_start": 0,
+    "subj_end": 1,
+    "obj_start": 8,
+    "obj_end": 8,
+    "subj_type": "PERSON",
+    "obj_type": "CITY",
+    "stanford_ner": ["PERSON"] * 10,
+}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def dump(path: Path, value: Any, **options: Any) -> Path:
+    return write(path, json.dumps(value, **options))
+
+
+def bare(instance: relpt.Instance, **changes: Any) -> relpt.Instance:
+    """The instance without its source, which differs between files."""
+    return dataclasses.replace(instance, source="", **changes)
+
+
+def message(source: Any, **options: Any) -> str:
+    with pytest.raises(relpt.FormatError) as caught:
+        relpt.load(source, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# -- TACRED ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["one line", "indented", "a line each", "JSON lines", "memory"])
+def test_tacred(tmp_path: Path, layout: str) -> None:
+    other = {**TACRED, "id": "e8", "relation": "no_relation"}
+    path = tmp_path / "dev.json"
+    source: Any = {
+        "one line": lambda: dump(path, [TACRED, other]),
+        "indented": lambda: dump(path, [TACRED, other], indent=1),
+        "a line each": lambda: write(path, "[" + ",\n".join(json.dumps(r) for r in (TACRED, other)) + "]"),
+        "JSON lines": lambda: write(path, "\n".join(json.dumps(r) for r in (TACRED, other))),
+        "memory": lambda: [TACRED, other],
+    }[layout]()
+    data = relpt.load(source)
+    first = data[0]
+    assert (first.text, first.head_text, first.tail_text) == (TEXT, "Ada Lovelace", "London")
+    assert (first.head_type, first.tail_type, first.head_name, first.head_id) == ("PERSON", "CITY", None, None)
+    assert [(i.id, i.relation) for i in data] == [("e7", "per:city_of_birth"), ("e8", "no_relation")]
+
+
+def test_tacred_equals_the_same_sentence_in_opennre() -> None:
+    plain = bare(relpt.load([PLAIN])[0], head_type="PERSON", tail_type="CITY")
+    assert bare(relpt.load([TACRED])[0]) == plain
+
+
+def test_tacred_brackets_are_counted_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lower = {**TACRED, "token": ["-lsb-", "a", "-RCB-", "b", "-LRB-x", *"cdefg"], "subj_end": 0}
+    with caplog.at_level(logging.INFO, logger="relpt"):
+        data = relpt.load(dump(tmp_path / "t.json", [TACRED, lower]))
+    assert data[1].text == "[ a } b -LRB-x c d e f g"
+    assert "read as tacred, token spans, 2 instances, 1 relations, 4 brackets written as such" in caplog.text
+
+
+BAD_TACRED: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "end beyond": ({"obj_end": 10}, "span outside", "obj_end", "tokens 8 to 10 are outside the sentence's 10"),
+    "half-open end": ({"obj_start": 9, "obj_end": 10}, "span outside", "obj_end", "inclusive: write one less"),
+    "negative": ({"subj_start": -1}, "span outside", "subj_end", "tokens -1 to 1"),
+    "reversed": ({"subj_start": 2}, "span reversed", "subj_end", "1 is before subj_start 2"),
+    "no end": ({"subj_end": None}, "missing field", "subj_end", "expected a token's number, got nothing"),
+    "text for a number": ({"obj_start": "8"}, "wrong type", "obj_start", "got a string ('8')"),
+    "overlap": ({"obj_start": 1}, "overlapping entities", "obj_start", "'Ada Lovelace' (0, 12)"),
+    "no tokens": ({"token": None}, "missing field", "token", "list of tokens"),
+    "token a string": ({"token": "Ada"}, "wrong type", "token", "expected a list of strings"),
+    "token a number": ({"token": ["Ada", 1815]}, "wrong type", "token[1]", "got a whole number (1815)"),
+    "empty": ({"token": []}, "span outside", "subj_end", "the sentence's 0"),
+    "type a list": ({"subj_type": ["PERSON"]}, "wrong type", "subj_type", "expected a string, got a list"),
+    "id a list": ({"id": ["e7"]}, "wrong type", "id", "expected a string, got a list"),
+    "no relation": ({"relation": None}, "missing relation", "relation", "give a relation name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TACRED)
+def test_bad_tacred_records(tmp_path: Path, case: str) -> None:
+    changes, kind, field, part = BAD_TACRED[case]
+    path = dump(tmp_path / "t.json", [TACRED, {**TACRED, **changes}, TACRED])
+    text = message(path)
+    assert text.startswith(f"{path}: record 1: {field}: ")
+    assert part in text
+    data = relpt.load(path, on_bad="collect")
+    assert (len(data), data.bad_counts, data.bad[0].field) == (2, {kind: 1}, field)
+
+
+def test_a_format_that_says_its_unit_takes_no_other(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"t\.json: positions count tokens in the format 'tacred'; leave out spans"):
+        relpt.load(dump(tmp_path / "t.json", [TACRED]), spans="char")
+    assert len(relpt.load([TACRED], spans="token")) == 1
+
+
+def test_ids_are_kept_and_written() -> None:
+    data = relpt.load([PLAIN, {**PLAIN, "id": 12}, {**PLAIN, "id": 3.0}, {**PLAIN, "id": None}])
+    assert [i.id for i in data] == ["e7", "12", "3", None]
+    assert [i.id for i in relpt.load([i.to_dict() for i in data])] == ["e7", "12", "3", None]
