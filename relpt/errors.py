@@ -8,7 +8,7 @@ __all__ = ["BadRecordWarning", "CudaError", "FormatError", "TruncationWarning"]
 
 
 class BadRecordWarning(UserWarning):
-    """Records were left out because they are bad; given once per call, with the counts by kind."""
+    """Records were left out because they are bad, or a patch's found no instance; given once per call, with counts."""
 
 
 class TruncationWarning(UserWarning):

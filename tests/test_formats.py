@@ -130,3 +130,91 @@ def test_ids_are_kept_and_written() -> None:
     data = relpt.load([PLAIN, {**PLAIN, "id": 12}, {**PLAIN, "id": 3.0}, {**PLAIN, "id": None}])
     assert [i.id for i in data] == ["e7", "12", "3", None]
     assert [i.id for i in relpt.load([i.to_dict() for i in data])] == ["e7", "12", "3", None]
+
+
+# -- TACREV and Re-TACRED ----------------------------------------------------------------------------------------------
+
+
+def tacred(*relations: str) -> relpt.Dataset:
+    """Instances e0, e1, … of the given relations."""
+    return relpt.load([{**TACRED, "id": f"e{n}", "relation": relation} for n, relation in enumerate(relations)])
+
+
+def labels(data: relpt.Dataset) -> list[tuple[str | None, str | None]]:
+    return [(i.id, i.relation) for i in data]
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_tacrev_corrects_some_labels(tmp_path: Path, as_file: bool, caplog: pytest.LogCaptureFixture) -> None:
+    patch = [{"id": "e2", "relation": "per:age"}, {"id": "e0", "relation": "no_relation", "note": "as before"}]
+    data = tacred("no_relation", "per:title", "no_relation")
+    with caplog.at_level(logging.INFO, logger="relpt"):
+        new = data.relabel(dump(tmp_path / "patch.json", patch) if as_file else patch)
+    assert labels(new) == [("e0", "no_relation"), ("e1", "per:title"), ("e2", "per:age")]
+    assert labels(data)[2] == ("e2", "no_relation")
+    assert "changes the relation of 1 instances, confirms 1, does not hold 1, which keep theirs" in caplog.text
+    assert new.bad_counts == {}
+
+
+def test_retacred_leaves_out_what_it_does_not_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    patch = dump(tmp_path / "id2label.json", {"e2": "per:age", "e0": "no_relation"})
+    data = tacred("no_relation", "per:title", "no_relation")
+    with pytest.raises(ValueError, match=r"id2label\.json holds 2 of 3 instances: pass drop_missing=True .*=False"):
+        data.relabel(patch)
+    with caplog.at_level(logging.INFO, logger="relpt"):
+        new = data.relabel(patch, drop_missing=True)
+    assert labels(new) == [("e0", "no_relation"), ("e2", "per:age")]
+    assert new.bad_counts == {"not in the patch": 1}
+    assert "does not hold 1, which are left out" in caplog.text
+    assert labels(data.relabel(patch, drop_missing=False))[1] == ("e1", "per:title")
+    assert len(data[[0, 2]].relabel(patch)) == 2
+
+
+def test_ids_of_a_patch_that_the_data_does_not_have() -> None:
+    data = tacred("a", "b")
+    patch = [{"id": id_, "relation": "c"} for id_ in ("e1", "x1", "x2", "x3", "x4")]
+    with pytest.warns(
+        relpt.BadRecordWarning, match=r"not have 4 of the 5 ids in the patch: 'x1', 'x2', 'x3', …"
+    ) as seen:
+        assert labels(data.relabel(patch)) == [("e0", "a"), ("e1", "c")]
+    assert seen[0].filename == __file__
+    with pytest.raises(ValueError, match=r"has no id of the patch \('x1'.*another part"):
+        data.relabel(patch[1:])
+    with pytest.raises(ValueError, match="have no ids"):
+        relpt.load([{**PLAIN, "id": None}]).relabel(patch)
+
+
+def test_unlabelled_data_gets_all_its_relations_or_none() -> None:
+    data = relpt.load([{**TACRED, "id": id_, "relation": None} for id_ in ("e0", "e1")])
+    with pytest.raises(ValueError, match="1 instances have no relation, in the patch neither"):
+        data.relabel([{"id": "e1", "relation": "c"}])
+    assert labels(data.relabel({"e0": "a", "e1": "c"})) == [("e0", "a"), ("e1", "c")]
+
+
+@pytest.mark.parametrize(
+    ("patch", "part"),
+    [
+        ("e0", "expected a list of {id, relation} or an object {id: relation}, got a string"),
+        ([{"id": "e0", "relation": "a"}, "e1"], "record 1: expected {id, relation}, got 'e1'"),
+        ([{"id": "e0"}], "record 0: relation: missing"),
+        ([{"relation": "a"}], "record 0: id: missing"),
+        ([{"id": ["e0"], "relation": "a"}], "record 0: id: expected a string, got a list"),
+        ({"e0": 5}, "'e0': relation: expected a string, got a whole number (5)"),
+        ({"e0": ""}, "'e0': relation: missing"),
+        ([{"id": "e0", "relation": "a"}, {"id": "e0", "relation": "b"}], "record 1: 'e0' is 'a' before; keep one"),
+        ([], "the patch is empty"),
+    ],
+)
+def test_bad_patches(tmp_path: Path, patch: Any, part: str) -> None:
+    path = dump(tmp_path / "p.json", patch)
+    with pytest.raises(relpt.FormatError) as caught:
+        tacred("a", "b").relabel(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert part in str(caught.value)
+
+
+def test_a_patch_with_an_id_twice_or_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(relpt.FormatError, match=r"p\.json: an object has the key 'e0' twice"):
+        tacred("a").relabel(write(tmp_path / "p.json", '{"e0": "a", "e0": "b"}'))
+    with pytest.raises(relpt.FormatError, match=r"p\.json: malformed JSON"):
+        tacred("a").relabel(write(tmp_path / "p.json", '[{"id": "e0"'))

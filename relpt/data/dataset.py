@@ -106,6 +106,31 @@ class Dataset(Sequence[Instance]):
         """The instances for which ``keep`` is true."""
         return Dataset([i for i in self._instances if keep(i)], name=self.name)
 
+    def relabel(self, patch: Any, *, drop_missing: bool | None = None) -> Dataset:
+        """The instances with the relations that a patch gives them by their ids.
+
+        ``relpt.load("dev.json").relabel("dev_patch.json")`` makes TACREV (Alt et al. 2020) of TACRED, and
+        ``relpt.load("dev.json").relabel("dev_id2label.json", drop_missing=True)`` Re-TACRED (Stoica et al. 2021).
+        The log says how many relations change. Instances that are left out count in ``bad_counts``.
+
+        Args:
+            patch: the path of a JSON file, or what is in it: TACREV's list of ``{id, relation}`` (other fields do not
+                count) or Re-TACRED's object ``{id: relation}``.
+            drop_missing: leave out the instances that the patch does not hold, rather than keep their relations. By
+                default they are kept where the patch is a list; an object leaves it open and has to hold all.
+
+        Raises:
+            FormatError: the patch is none (names the entry).
+            ValueError: the data has no ids or none of the patch's; ``drop_missing`` is needed and not given.
+            OSError: the file cannot be read.
+
+        Warns:
+            BadRecordWarning: ids of the patch are not in the data.
+        """
+        from relpt.data.patches import relabelled
+
+        return relabelled(self, patch, drop_missing)
+
     def check(self) -> Report:
         """Counts, lengths, relations, entities and what looks wrong; prints as text, shows as a table in a notebook."""
         from relpt.data.report import Report

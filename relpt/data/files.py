@@ -15,7 +15,7 @@ from relpt.data.formats import sniff_record
 from relpt.data.values import Problem, show
 from relpt.errors import FormatError
 
-__all__ = ["Raw", "RawFile", "read_file", "records_of_json"]
+__all__ = ["Raw", "RawFile", "read_file", "read_json", "records_of_json"]
 
 _FEWREL = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*[{\]]')  # the start of {relation: [instances]}
 _TRIED = 5  # lines tried before a file is said to be no JSON Lines
@@ -176,6 +176,26 @@ def records_of_json(value: Any, label: str, format: str | None) -> RawFile:
 
 def read_file(path: str | os.PathLike[str], format: str | None) -> RawFile:
     """Raw records of a file (gzip is unpacked); OSError when it cannot be read, FormatError when it has none."""
+    label, data = os.fspath(path), _bytes(path)
+    if format not in ("fewrel", "fewrel-unsupervised") and _is_json_lines(data, label):
+        raws = _lines(data)
+        return RawFile(label, format or _first_format(raws), raws)
+    start = data[:64].lstrip()[:8]
+    if start[:1] not in (b"{", b"["):
+        raise FormatError(
+            f"{label}: neither JSON nor JSON Lines (it starts with {show(start.decode(errors='replace'))}); "
+            "read tables with pandas and pass the DataFrame"
+        )
+    return records_of_json(_whole(data, label), label, format)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The JSON of a whole file (gzip is unpacked)."""
+    return _whole(_bytes(path), os.fspath(path))
+
+
+def _bytes(path: str | os.PathLike[str]) -> bytes:
+    """What is in a file, unpacked and without a byte order mark; FormatError where that is nothing, or UTF-16."""
     label = os.fspath(path)
     if os.path.isdir(label):
         hint = "; open it with relpt.Corpus.open" if os.path.exists(os.path.join(label, "corpus.json")) else ""
@@ -191,17 +211,8 @@ def read_file(path: str | os.PathLike[str], format: str | None) -> RawFile:
         except _ZLIB_ERRORS as error:
             raise FormatError(f"{label}: damaged gzip file ({error}); copy it again") from None
     data = data.removeprefix(b"\xef\xbb\xbf")
-    start = data[:64].lstrip()[:8]
     if not data.strip():
         raise FormatError(f"{label}: the file is empty; give a file with records")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise FormatError(f"{label}:1: the file is UTF-16; save it as UTF-8")
-    if format not in ("fewrel", "fewrel-unsupervised") and _is_json_lines(data, label):
-        raws = _lines(data)
-        return RawFile(label, format or _first_format(raws), raws)
-    if start[:1] not in (b"{", b"["):
-        raise FormatError(
-            f"{label}: neither JSON nor JSON Lines (it starts with {show(start.decode(errors='replace'))}); "
-            "read tables with pandas and pass the DataFrame"
-        )
-    return records_of_json(_whole(data, label), label, format)
+    return data
