@@ -218,3 +218,114 @@ def test_a_patch_with_an_id_twice_or_cut_off(tmp_path: Path) -> None:
         tacred("a").relabel(write(tmp_path / "p.json", '{"e0": "a", "e0": "b"}'))
     with pytest.raises(relpt.FormatError, match=r"p\.json: malformed JSON"):
         tacred("a").relabel(write(tmp_path / "p.json", '[{"id": "e0"'))
+
+
+# -- SemEval-2010 task 8 and KBP37 -------------------------------------------------------------------------------------
+
+SEMEVAL = (
+    '8001\t"The <e1>singer</e1>, who sang "Deep", caused a <e2>commotion</e2>."\r\n'
+    "Cause-Effect(e1,e2)\r\nComment: 2 of 3\r\n\r\n"
+    '8002\t"A <e2>flood</e2> came of the <e1>rain</e1>."\r\nOther\r\nComment:\r\n\r\n'
+)
+KBP37 = (
+    '15917\t"The <e1> MS ANG </e1> ( <e2> Mississippi </e2> Guard ) is a force ..."\norg:alternate_names(e2,e1)\n\n\n'
+    '15918\t" <e1> Ada </e1> was a <e2> mathematician </e2>."\nper:title(e1,e2)\n\n\n'
+)
+
+
+def test_semeval(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="relpt"):
+        data = relpt.load(write(tmp_path / "TRAIN_FILE.TXT", SEMEVAL))
+    assert "read as semeval, char spans, 2 instances, 2 relations" in caplog.text
+    assert data[0].text == 'The singer, who sang "Deep", caused a commotion.'
+    assert [(i.id, i.relation, i.head_text, i.tail_text) for i in data] == [
+        ("8001", "Cause-Effect(e1,e2)", "singer", "commotion"),
+        ("8002", "Other", "rain", "flood"),
+    ]
+    assert [i.source.rsplit(":", 1)[1] for i in data] == ["1", "5"]
+
+
+def test_kbp37(tmp_path: Path) -> None:
+    data = relpt.load(write(tmp_path / "dev.txt", KBP37))
+    assert data[0].text == "The MS ANG ( Mississippi Guard ) is a force ..."
+    assert data[1].text == "Ada was a mathematician ."
+    assert [(i.id, i.relation, i.head_text, i.tail_text) for i in data] == [
+        ("15917", "org:alternate_names(e2,e1)", "MS ANG", "Mississippi"),
+        ("15918", "per:title(e1,e2)", "Ada", "mathematician"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("marked", "text", "head", "tail"),
+    [
+        ("<e1>a</e1><e2>b</e2>", "ab", "a", "b"),
+        ("<e1>a </e1><e2> b</e2>c", "a bc", "a", "b"),
+        ("x<e1> a </e1>y <e2>\tb\t</e2>", "x a y b", "a", "b"),
+        ("<e2>é😀</e2>'s <e1>a\u00a0b</e1>", "é😀's a\u00a0b", "a\u00a0b", "é😀"),
+    ],
+)
+def test_marks_part_words_as_their_blanks_do(marked: str, text: str, head: str, tail: str) -> None:
+    instance = relpt.load([{"sentence": marked, "relation": "Other"}])[0]
+    assert (instance.text, instance.head_text, instance.tail_text) == (text, head, tail)
+
+
+def test_semeval_without_labels_and_as_json(tmp_path: Path) -> None:
+    lines = [line for line in SEMEVAL.splitlines() if "\t" in line]
+    data = relpt.load(write(tmp_path / "TEST_FILE.TXT", "\n".join(lines)))
+    assert (len(data), data.labelled) == (2, False)
+    labelled = relpt.load(write(tmp_path / "TRAIN_FILE.TXT", SEMEVAL))
+    pairs = zip(labelled, lines, strict=True)
+    records = [{"id": i.id, "sentence": s.split("\t")[1], "relation": i.relation} for i, s in pairs]
+    for source in (records, dump(tmp_path / "a.json", records), dump(tmp_path / "one.json", records[0], indent=1)):
+        assert bare(relpt.load(source)[0]) == bare(labelled[0])
+
+
+def test_semeval_equals_the_same_sentence_in_opennre(tmp_path: Path) -> None:
+    line = '7\t"<e1>Ada Lovelace</e1> ( 1815 ) was born in <e2>London</e2> ."\nper:city_of_birth\nComment:\n'
+    assert bare(relpt.load(write(tmp_path / "s.txt", line))[0], id="e7") == bare(relpt.load([PLAIN])[0])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind", "part"),
+    [
+        ("The <e1>singer</e1> caused a commotion.", "bad marks", "has no mentions marked <e2> </e2>"),
+        ("The singer caused a <e2>commotion</e2>.", "bad marks", "has no mentions marked <e1> </e1>"),
+        ("The <e1>singer caused a <e2>commotion</e2>.", "bad marks", "has no mentions marked <e1> </e1>"),
+        ("<e1>a</e1> <e1>b</e1> <e2>c</e2>", "bad marks", "has 2 mentions marked <e1> </e1>"),
+        ("<e1>a <e2>b</e2></e1>", "overlapping entities", "mark them apart"),
+        ("<e1> </e1> <e2>b</e2>", "span empty", "is empty"),
+    ],
+)
+def test_bad_semeval_sentences(tmp_path: Path, sentence: str, kind: str, part: str) -> None:
+    path = write(tmp_path / "s.txt", SEMEVAL + f'8003\t"{sentence}"\nOther\nComment:\n')
+    text = message(path)
+    assert text.startswith(f"{path}:9: ")
+    assert part in text
+    data = relpt.load(path, on_bad="collect")
+    assert (len(data), data.bad_counts, data.bad[0].line) == (2, {kind: 1}, 9)
+
+
+@pytest.mark.parametrize(
+    ("lines", "bad"),
+    [
+        ('"No <e1>number</e1> <e2>here</e2>."\nOther\nComment:\n', [(9, "unexpected line")]),
+        ('8003\t"<e1>a</e1> <e2>b</e2>"\nComment:\n', [(9, "missing relation")]),
+        ('8003\t"<e1>a</e1> <e2>b</e2>"\nno relation\n', [(9, "missing relation"), (10, "unexpected line")]),
+        ("Other\n\nOther\n", [(9, "unexpected line")]),
+        ("\xff\nOther\n", [(9, "bad UTF-8")]),
+    ],
+)
+def test_bad_semeval_lines(tmp_path: Path, lines: str, bad: list[tuple[int, str]]) -> None:
+    path = tmp_path / "s.txt"
+    path.write_bytes(SEMEVAL.encode() + lines.encode("latin-1") + b'8004\t"<e1>c</e1> <e2>d</e2>"\nOther\n')
+    data = relpt.load(path, on_bad="collect")
+    assert [i.id for i in data] == ["8001", "8002", "8004"]
+    assert [(b.line, b.kind) for b in data.bad] == bad
+    assert message(path).startswith(f"{path}:9: ")
+
+
+def test_a_table_is_no_semeval(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tsv", "1\tAda\tLondon\n2\tBob\tParis\n")
+    assert "neither JSON nor JSON Lines" in message(path)
+    assert 'expected 8001<tab>"' not in message(path, format="opennre")
+    assert "has no mentions marked <e1> </e1>" in message(path, format="semeval")

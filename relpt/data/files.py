@@ -8,16 +8,20 @@ import os
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from relpt.data.formats import sniff_record
+from relpt.data.formats import FORMATS, sniff_line, sniff_record
 from relpt.data.values import Problem, show
 from relpt.errors import FormatError
 
-__all__ = ["Raw", "RawFile", "read_file", "read_json", "records_of_json"]
+__all__ = ["RECORD_KEYS", "Raw", "RawFile", "read_file", "read_json", "records_of_json"]
 
+RECORD_KEYS = ("text", "token", "tokens", "sentence")  # one of which every record has
 _FEWREL = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*[{\]]')  # the start of {relation: [instances]}
+_BLANKS = " \t\r\v\f"  # what a line of JSON may have around it
+_HEAD = 1 << 16  # bytes from which a file's own text is told from JSON
 _TRIED = 5  # lines tried before a file is said to be no JSON Lines
 _ZLIB_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error)
 
@@ -84,18 +88,27 @@ def _decode(data: bytes) -> str:
         ) from None
 
 
-def _lines(data: bytes) -> list[Raw]:
-    """JSON Lines: a raw record, or a Problem, for every line that is not blank."""
-    out: list[Raw] = []
+def _text_lines(data: bytes) -> Iterator[tuple[int, str | Problem]]:
+    """(number, text) of the lines that are not blank; a Problem for one that is no UTF-8."""
     for number, line in enumerate(data.split(b"\n"), 1):
         if line and not line.isspace():
             try:
-                value = _parse(_decode(line.strip()))
+                yield number, _decode(line.strip(b"\r"))
             except Problem as problem:
-                if problem.kind == "malformed JSON":
-                    problem.reason += '; correct the line, or pass on_bad="skip"'
-                value = problem
-            out.append(Raw(value, number, len(out)))
+                yield number, problem
+
+
+def _json_lines(data: bytes) -> list[Raw]:
+    """JSON Lines: a raw record, or a Problem, for every line that is not blank."""
+    out: list[Raw] = []
+    for number, value in _text_lines(data):
+        try:
+            parsed = value if isinstance(value, Problem) else _parse(value.strip(_BLANKS))
+        except Problem as problem:
+            if problem.kind == "malformed JSON":
+                problem.reason += '; correct the line, or pass on_bad="skip"'
+            parsed = problem
+        out.append(Raw(parsed, number, len(out)))
     return out
 
 
@@ -144,7 +157,7 @@ def _first_format(records: list[Raw]) -> str:
 
 def records_of_json(value: Any, label: str, format: str | None) -> RawFile:
     """Raw records of one JSON value: FewRel's object of lists, a list of records, or a single record."""
-    if isinstance(value, dict) and any(key in value for key in ("text", "token", "tokens")) and format != "fewrel":
+    if isinstance(value, dict) and any(key in value for key in RECORD_KEYS) and format != "fewrel":
         value = [value]
     if isinstance(value, dict) and format in (None, "fewrel"):
         if value and all(isinstance(items, list) for items in value.values()):
@@ -177,16 +190,27 @@ def records_of_json(value: Any, label: str, format: str | None) -> RawFile:
 def read_file(path: str | os.PathLike[str], format: str | None) -> RawFile:
     """Raw records of a file (gzip is unpacked); OSError when it cannot be read, FormatError when it has none."""
     label, data = os.fspath(path), _bytes(path)
-    if format not in ("fewrel", "fewrel-unsupervised") and _is_json_lines(data, label):
-        raws = _lines(data)
-        return RawFile(label, format or _first_format(raws), raws)
     start = data[:64].lstrip()[:8]
+    text = _text_format(data, format)
+    if text is not None and (read := FORMATS[text].read):
+        return RawFile(label, text, [Raw(record, line, i) for i, (line, record) in enumerate(read(_text_lines(data)))])
+    if format not in ("fewrel", "fewrel-unsupervised") and _is_json_lines(data, label):
+        raws = _json_lines(data)
+        return RawFile(label, format or _first_format(raws), raws)
     if start[:1] not in (b"{", b"["):
         raise FormatError(
             f"{label}: neither JSON nor JSON Lines (it starts with {show(start.decode(errors='replace'))}); "
             "read tables with pandas and pass the DataFrame"
         )
     return records_of_json(_whole(data, label), label, format)
+
+
+def _text_format(data: bytes, format: str | None) -> str | None:
+    """The format whose own text, not JSON, the file is in: the one asked for, or the first line's."""
+    first = data[:_HEAD].lstrip().split(b"\n", 1)[0].decode(errors="replace")
+    if format is None:
+        return sniff_line(first)
+    return format if FORMATS[format].read and first[:1] not in ("{", "[") else None
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

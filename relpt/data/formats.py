@@ -5,17 +5,27 @@ A common record has ``text`` or ``token``/``tokens``, ``h``, ``t``, ``relation``
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from relpt.data.marked import is_chemprot, parse_chemprot
+from relpt.data.marked import (
+    SEMEVAL_LINE,
+    is_chemprot,
+    is_semeval,
+    parse_chemprot,
+    parse_semeval,
+    semeval_records,
+)
 from relpt.data.tacred import is_tacred, parse_tacred
+from relpt.data.values import Problem
 
-__all__ = ["FORMATS", "Format", "sniff_record"]
+__all__ = ["FORMATS", "Format", "sniff_line", "sniff_record"]
 
 Record = dict[str, Any]
+Lines = Iterable[tuple[int, str | Problem]]  # (number from 1, the line or what kept it from being read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +37,16 @@ class Format:
         parse: the common record of one record; notes in the tally what it changed; raises Problem.
         unit: what its positions count, where the format says it.
         fields: the format's own names of a common record's fields, for messages.
+        line: what the first line of a file in the format's own text looks like, where it has one beside JSON.
+        read: (line, record or Problem) of such a file's lines, those that are not blank.
     """
 
     fits: Callable[[Record], bool] = lambda record: False
     parse: Callable[[Record, Counter[str]], Record] = lambda record, tally: record
     unit: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    line: re.Pattern[str] | None = None
+    read: Callable[[Lines], Iterable[tuple[int, Any]]] | None = None
 
 
 FORMATS: Final[Mapping[str, Format]] = {
@@ -46,6 +60,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         "token",
         {"h.pos": "subj_start", "t.pos": "obj_start", "h.type": "subj_type", "t.type": "obj_type", "t": "obj_start"},
     ),
+    "semeval": Format(is_semeval, parse_semeval, "char", line=SEMEVAL_LINE, read=semeval_records),
 }
 
 
@@ -54,3 +69,8 @@ def sniff_record(record: Any) -> str:
     if isinstance(record, dict):
         return next((name for name, form in FORMATS.items() if form.fits(record)), "opennre")
     return "opennre"
+
+
+def sniff_line(line: str) -> str | None:
+    """The format whose own text a file with this first line is in, None for JSON and unknown text."""
+    return next((name for name, form in FORMATS.items() if form.line and form.line.match(line)), None)

@@ -1,22 +1,30 @@
-"""Formats that mark the entities in the text: ChemProt's JSON Lines."""
+"""Formats that mark the entities in the text: ChemProt's JSON Lines, SemEval's and KBP37's text."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from relpt.data.instance import Span
 from relpt.data.records import relation_of
 from relpt.data.values import Problem, kind_of, show
 
-__all__ = ["is_chemprot", "parse_chemprot"]
+__all__ = ["SEMEVAL_LINE", "is_chemprot", "is_semeval", "parse_chemprot", "parse_semeval", "semeval_records"]
 
 Marks = tuple[tuple[re.Pattern[str], str, str], ...]  # what to look for, whose mention it is, how it is written
 _CHEMPROT: Marks = (
     (re.compile(r"<< (.*?) >>", re.S), "h", "<< >>"),
     (re.compile(r"\[\[ (.*?) \]\]", re.S), "t", "[[ ]]"),
 )
+_SEMEVAL: Marks = tuple(
+    (re.compile(rf"<{name}>\s*(.*?)\s*</{name}>", re.S), key, f"<{name}> </{name}>")
+    for name, key in (("e1", "h"), ("e2", "t"))
+)
+_BLANK_INSIDE = (re.compile(r"(?<=\S)(<e[12]>)\s+"), r" \1"), (re.compile(r"\s+(</e[12]>)(?=\S)"), r"\1 ")
+_NUMBERED = re.compile(r"\s*(\d+)\s*\t\s*(.*\S)\s*")  # 8001<tab>"… <e1>…</e1> … <e2>…</e2> …"
+SEMEVAL_LINE = re.compile(r"\s*\d+\s*\t.*<e[12]>")
 
 
 def is_chemprot(record: dict[str, Any]) -> bool:
@@ -31,6 +39,60 @@ def parse_chemprot(record: dict[str, Any], tally: Counter[str]) -> dict[str, Any
     Source: the ChemProt files of Beltagy et al. 2019 (SciBERT).
     """
     return {**_unmarked(record, "text", _CHEMPROT), "relation": relation_of(record), "id": record.get("id")}
+
+
+def is_semeval(record: dict[str, Any]) -> bool:
+    """Whether the record holds a sentence with SemEval's marks."""
+    sentence = record.get("sentence")
+    return isinstance(sentence, str) and "<e1>" in sentence
+
+
+def parse_semeval(record: dict[str, Any], tally: Counter[str]) -> dict[str, Any]:
+    """``<e1>head</e1>`` and ``<e2>tail</e2>`` in the sentence as character positions, the quotes around it removed.
+
+    The head is e1 whatever the relation's direction, which its name says: Cause-Effect(e2,e1).
+    Source: Hendrickx et al. 2010, "SemEval-2010 Task 8"; Zhang and Wang 2015 for KBP37.
+    """
+    sentence = record.get("sentence")
+    if isinstance(sentence, str):
+        sentence = sentence.strip()
+        if len(sentence) > 1 and sentence[0] == sentence[-1] == '"':
+            sentence = sentence[1:-1].strip()
+        for pattern, outside in _BLANK_INSIDE:  # KBP37 writes "<e1> Ada </e1>": a blank that parts words stays
+            sentence = pattern.sub(outside, sentence)
+    common = _unmarked({"sentence": sentence}, "sentence", _SEMEVAL)
+    return {**common, "relation": relation_of(record), "id": record.get("id")}
+
+
+def semeval_records(lines: Iterable[tuple[int, str | Problem]]) -> Iterator[tuple[int, Any]]:
+    """(line, record or Problem) of SemEval's text: a numbered sentence, its relation, a comment or nothing.
+
+    A file of sentences alone, such as TEST_FILE.TXT, is unlabelled.
+    """
+    at = 0
+    record: dict[str, Any] | Problem | None = None  # the last sentence's; a Problem takes the lines below it along
+    for number, line in lines:
+        numbered = None if isinstance(line, Problem) else _NUMBERED.fullmatch(line)
+        if numbered is None:
+            if isinstance(record, Problem) or (isinstance(line, str) and line.lstrip().startswith("Comment")):
+                continue
+            if record and "relation" not in record and isinstance(line, str) and len(line.split()) == 1:
+                record["relation"] = line.strip()
+                continue
+        if record is not None:
+            yield at, record
+        at = number
+        if numbered:
+            record = {"id": numbered[1], "sentence": numbered[2]}
+        else:
+            record = line if isinstance(line, Problem) else _unexpected(line)
+    if record is not None:
+        yield at, record
+
+
+def _unexpected(line: str) -> Problem:
+    wanted = '8001<tab>"… <e1>…</e1> … <e2>…</e2> …", below it the relation in one word'
+    return Problem("unexpected line", "", f"expected {wanted}, got {show(line.strip())}")
 
 
 def _unmarked(record: dict[str, Any], field: str, marks: Marks) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from relpt.data.dataset import Dataset
-from relpt.data.files import Raw, RawFile, read_file, records_of_json
+from relpt.data.files import RECORD_KEYS, Raw, RawFile, read_file, records_of_json
 from relpt.data.formats import FORMATS, sniff_record
 from relpt.data.instance import BadRecord, Instance, where
 from relpt.data.records import build_instance, relation_of
@@ -50,7 +50,10 @@ def load(
             - "tacred": a JSON list, or lines, of ``{id, relation, token, subj_start, subj_end, obj_start, obj_end,
               subj_type, obj_type}`` with inclusive ends. The subject is the head. "-LRB-" and the treebank's other
               names of brackets become the brackets themselves; the log says how many. TACREV and Re-TACRED are patches
-              to it: ``relpt.load("test.json").relabel("test_patch.json")``.
+              to it: ``relpt.load("test.json").relabel("test_patch.json")``;
+            - "semeval": the text of SemEval-2010 task 8 and of KBP37, ``8001<tab>"… <e1>…</e1> … <e2>…</e2> …"``, below
+              it the relation and perhaps a comment; also JSON of ``{sentence, relation}`` with these marks. The head is
+              e1.
 
         spans: what positions count: "token" or "char" (code points); None: tokens where tokens are given, characters
             where text is. Positions are half-open. In a plain text "token" counts words between blanks.
@@ -159,7 +162,7 @@ def _parts(source: Any, format: str | None, label: str) -> list[RawFile]:
     if isinstance(source, (str, os.PathLike)):
         return [read_file(source, format)]
     if isinstance(source, dict):
-        if any(key in source for key in ("text", "token", "tokens")):
+        if any(key in source for key in RECORD_KEYS):
             raise TypeError("got a single record; put it into a list: relpt.load([record])")
         if not all(isinstance(items, list) for items in source.values()):
             raise TypeError(
