@@ -329,3 +329,203 @@ def test_a_table_is_no_semeval(tmp_path: Path) -> None:
     assert "neither JSON nor JSON Lines" in message(path)
     assert 'expected 8001<tab>"' not in message(path, format="opennre")
     assert "has no mentions marked <e1> </e1>" in message(path, format="semeval")
+
+
+# -- NYT-FB ------------------------------------------------------------------------------------------------------------
+
+NYT_SENTENCE = "a crash in belle_harbor , queens , and the queensboro bridge ."
+NYT = f"m.0ccvx\tm.05gf08\tqueens\tbelle_harbor\t/location/location/contains\t{NYT_SENTENCE}\t###END###\n"
+NYT_RECORD: dict[str, Any] = {
+    "sentence": NYT_SENTENCE,
+    "head": {"word": "queens", "id": "m.0ccvx"},
+    "tail": {"word": "belle_harbor", "id": "m.05gf08", "type": "LOCATION"},
+    "relation": "/location/location/contains",
+}
+
+
+def test_nyt_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = NYT.replace("contains", "NA").replace("\t###END###", ".###END###")
+    with caplog.at_level(logging.INFO, logger="relpt"):
+        data = relpt.load(write(tmp_path / "train.txt", NYT + other + "\n" + NYT.replace("_", "X")))
+    assert "read as nyt-fb, char spans, 3 instances, 2 relations, 2 sentences with underscores" in caplog.text
+    first = data[0]
+    assert first.text == NYT_SENTENCE.replace("_", " ")
+    assert (first.head_text, first.head_name, first.head_id) == ("queens", "queens", "m.0ccvx")
+    assert (first.tail_text, first.tail_name, first.tail_id) == ("belle harbor", "belle harbor", "m.05gf08")
+    assert data[1].text.endswith("bridge ..")
+    assert [i.source.rsplit(":", 1)[1] for i in data] == ["1", "2", "4"]
+
+
+def test_nyt_json_equals_its_text_and_opennre(tmp_path: Path) -> None:
+    text = relpt.load(write(tmp_path / "train.txt", NYT))[0]
+    opennre = {
+        "text": "a crash in belle harbor , queens , and the queensboro bridge .",
+        "h": {"id": "m.0ccvx", "name": "queens", "pos": [26, 32]},
+        "t": {"id": "m.05gf08", "name": "belle harbor", "pos": [11, 23]},
+        "relation": "/location/location/contains",
+    }
+    assert bare(relpt.load([opennre])[0]) == bare(text)
+    for source in ([NYT_RECORD], dump(tmp_path / "a.json", [NYT_RECORD]), dump(tmp_path / "b.json", NYT_RECORD)):
+        assert bare(relpt.load(source)[0]) == bare(text, tail_type="LOCATION")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "head", "tail", "spans"),
+    [
+        ("a b c a b", "a", "b", [(0, 1), (2, 3)]),
+        ("york , new york", "york", "new york", [(0, 4), (7, 15)]),
+        ("new york , york", "york", "new york", [(11, 15), (0, 8)]),
+        ("new york , new york", "york", "new york", [(15, 19), (0, 8)]),
+        ("new york , new york and york", "new york", "york", [(0, 8), (24, 28)]),
+        ("paris met paris", "paris", "paris", [(0, 5), (10, 15)]),
+        ("amery , america , mer", "mer", "america", [(18, 21), (8, 15)]),
+        ("new_york , york", "york", "new_york", [(11, 15), (0, 8)]),
+        ("US tells us of Rome", "US", "rome", [(0, 2), (15, 19)]),
+        ("us of US and Rome", "US", "Rome", [(6, 8), (13, 17)]),
+        ("New  York , Rome", "new york", "rome", [(0, 9), (12, 16)]),
+        ("new york , rome", "New_York", "rome", [(0, 8), (11, 15)]),
+        ("U.S. of (Rome)", "U.S.", "(Rome)", [(0, 4), (8, 14)]),
+        ("é, a😀 b", "é", "a😀", [(0, 1), (3, 5)]),
+        ("aa aaa aa", "aa", "aaa", [(0, 2), (3, 6)]),
+    ],
+)
+def test_where_names_are_found(sentence: str, head: str, tail: str, spans: list[tuple[int, int]]) -> None:
+    record = {"sentence": sentence, "head": {"word": head}, "tail": {"word": tail}, "relation": "r"}
+    instance = relpt.load([record])[0]
+    assert [instance.head, instance.tail] == spans
+
+
+BAD_NYT: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "no such name": ({"head": {"word": "bronx"}}, "name not found", "head.word", "'bronx' is not in the sentence"),
+    "a part of a word": ({"tail": {"word": "harbor"}}, "name not found", "tail.word", "as whole words"),
+    "one name twice": ({"tail": {"word": "queens"}}, "overlapping entities", "tail.word", "only within each other"),
+    "within the other": ({"tail": {"word": "queens , and"}}, "overlapping entities", "tail.word", "'queens , and'"),
+    "no name": ({"head": {"id": "m.1"}}, "missing field", "head.word", "missing; give the entity's name"),
+    "underscores": ({"head": {"word": " _"}}, "missing field", "head.word", "missing"),
+    "name a number": ({"head": {"word": 5}}, "wrong type", "head.word", "expected a string"),
+    "head a string": ({"head": "queens"}, "wrong type", "head", "expected an object with word and id, got a string"),
+    "id a list": ({"tail": {"word": "queens", "id": [1]}, "head": {"word": "and"}}, "wrong type", "tail.id", "a list"),
+    "no sentence": ({"sentence": None}, "missing field", "sentence", "expected a string, got nothing"),
+    "empty": ({"sentence": " ###END###"}, "empty text", "sentence", "the sentence is empty"),
+    "no relation": ({"relation": ""}, "missing relation", "relation", "give a relation name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NYT)
+def test_bad_nyt_records(tmp_path: Path, case: str) -> None:
+    changes, kind, field, part = BAD_NYT[case]
+    path = dump(tmp_path / "n.json", [NYT_RECORD, {**NYT_RECORD, **changes}, NYT_RECORD])
+    text = message(path)
+    assert text.startswith(f"{path}: record 1: {field}: ")
+    assert part in text
+    data = relpt.load(path, on_bad="collect")
+    assert (len(data), data.bad_counts, data.bad[0].field) == (2, {kind: 1}, field)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "part"),
+    [
+        (NYT[:90], "unexpected line", "got no ###END###, as if it were cut off"),
+        (NYT.replace("\tqueens\t", "\t"), "unexpected line", "got 5 fields"),
+        ("m.1\tm.2\ta b ###END###", "unexpected line", "got 3 fields ('m.1"),
+        (NYT.replace("\tqueens\t", "\tbronx\t"), "name not found", "'bronx'"),
+        (NYT.replace("/location/location/contains", ""), "missing relation", "give a relation name"),
+    ],
+)
+def test_bad_nyt_lines(tmp_path: Path, line: str, kind: str, part: str) -> None:
+    path = write(tmp_path / "train.txt", NYT + line.rstrip("\n") + "\n" + NYT)
+    text = message(path)
+    assert text.startswith(f"{path}:2: ")
+    assert part in text
+    data = relpt.load(path, on_bad="collect")
+    assert (len(data), data.bad_counts, data.bad[0].line) == (2, {kind: 1}, 2)
+
+
+# -- Wiki-WD -----------------------------------------------------------------------------------------------------------
+
+WIKI: dict[str, Any] = {
+    "tokens": ["The", "Shadow", "Riders", "stars", "Tom", "Selleck", "since", "1982-01-01", "."],
+    "vertexSet": [
+        {"kbID": "Q7763552", "lexicalInput": "The Shadow Riders", "type": "LEXICAL", "tokenpositions": [0, 1, 2]},
+        {"kbID": "Q213706", "lexicalInput": "Tom Selleck", "tokenpositions": [4, 5]},
+        {"kbID": "1982-01-01", "lexicalInput": "January 1, 1982", "type": "DATE", "tokenpositions": [7]},
+    ],
+    "edgeSet": [
+        {"kbID": "P161", "left": [0, 1, 2], "right": [4, 5]},
+        {"kbID": "P577", "left": [1, 2], "right": [7]},
+        {"kbID": "P0", "left": [6], "right": [4]},
+    ],
+}
+
+
+def test_wiki_wd(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = dump(tmp_path / "wd.json", [WIKI, {**WIKI, "edgeSet": []}, {**WIKI, "vertexSet": None}])
+    with caplog.at_level(logging.INFO, logger="relpt"):
+        data = relpt.load(path)
+    assert "read as wiki-wd, token spans, 6 instances, 3 relations, 1 sentences without an edge" in caplog.text
+    assert [(i.relation, i.head_text, i.tail_text) for i in data[:3]] == [
+        ("P161", "The Shadow Riders", "Tom Selleck"),
+        ("P577", "Shadow Riders", "1982-01-01"),
+        ("P0", "since", "Tom"),
+    ]
+    assert [(i.head_id, i.head_name, i.tail_id, i.tail_name, i.tail_type) for i in data[:4]] == [
+        ("Q7763552", "The Shadow Riders", "Q213706", "Tom Selleck", None),
+        ("Q7763552", None, "1982-01-01", None, "DATE"),
+        (None, None, "Q213706", None, None),
+        (None, None, None, None, None),
+    ]
+    assert [i.source.rsplit(": ", 1)[1] for i in data[2:4]] == ["record 0, 2", "record 2, 0"]
+
+
+def test_wiki_wd_equals_the_same_sentence_in_fewrel() -> None:
+    fewrel = {
+        "tokens": WIKI["tokens"],
+        "h": ["The Shadow Riders", "Q7763552", [[0, 1, 2]]],
+        "t": ["Tom Selleck", "Q213706", [[4, 5]]],
+    }
+    wiki = relpt.load([{**WIKI, "edgeSet": WIKI["edgeSet"][:1]}])
+    assert bare(wiki[0]) == bare(relpt.load({"P161": [fewrel]})[0])
+
+
+def edge(**changes: Any) -> dict[str, Any]:
+    """WIKI with a second edge of which something is changed."""
+    return {**WIKI, "edgeSet": [WIKI["edgeSet"][0], {**WIKI["edgeSet"][0], **changes}]}
+
+
+BAD_WIKI: dict[str, tuple[Any, str, str, str]] = {
+    "name": (
+        {**edge(), "vertexSet": [{**WIKI["vertexSet"][1], "lexicalInput": "Tom"}]},
+        "name mismatch",
+        "edgeSet[#].right",
+        "(4, 6) reads 'Tom Selleck', but the name is 'Tom'",
+    ),
+    "outside": (edge(right=[8, 9]), "span outside", "edgeSet[1].right", "(8, 10) is outside the sentence's 9 tokens"),
+    "gap": (edge(left=[0, 2]), "mention not contiguous", "edgeSet[1].left", "[0, 2] is no run"),
+    "no tokens of a side": (edge(left=[]), "span empty", "edgeSet[1].left", "no tokens"),
+    "no side": (edge(right=None), "wrong type", "edgeSet[1].right", "expected a list of token numbers, got None"),
+    "a number": (edge(left=3), "wrong type", "edgeSet[1].left", "got 3"),
+    "words": (edge(left=["Tom"]), "wrong type", "edgeSet[1].left", "got ['Tom']"),
+    "overlap": (edge(right=[2]), "overlapping entities", "edgeSet[1].right", "two separate mentions"),
+    "no kbID": (edge(kbID=None), "missing relation", "edgeSet[1].kbID", "give a relation name"),
+    "edge a list": ({**WIKI, "edgeSet": [WIKI["edgeSet"][0], [0, 1]]}, "wrong type", "edgeSet[1]", "got a list"),
+    "edges an object": ({**WIKI, "edgeSet": {}}, "wrong type", "edgeSet", "expected a list of edges, got an object"),
+    "no edges": ({"tokens": WIKI["tokens"]}, "missing field", "edgeSet", "got nothing"),
+    "vertex a number": ({**edge(), "vertexSet": [5]}, "wrong type", "vertexSet[0]", "got 5"),
+    "vertex nowhere": ({**edge(), "vertexSet": [{"kbID": "Q1"}]}, "wrong type", "vertexSet[0]", "tokenpositions"),
+    "no words": ({**edge(), "tokens": None}, "missing field", "text", "neither text nor tokens"),
+    "no record": ([1], "not an object", "", "got a list"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WIKI)
+def test_bad_wiki_records(tmp_path: Path, case: str) -> None:
+    record, kind, field, part = BAD_WIKI[case]
+    good = {**WIKI, "edgeSet": WIKI["edgeSet"][:1]}
+    path = dump(tmp_path / "w.json", [good, record, good])
+    text = message(path)
+    places = [field.replace("#", number) for number in ("0", "1")][: field.count("#") + 1]
+    assert text.startswith(f"{path}: record 1: {places[0]}" + ": " * bool(field))
+    assert part in text
+    data = relpt.load(path, on_bad="collect")
+    assert [(b.kind, b.field) for b in data.bad[: len(places)]] == [(kind, place) for place in places]
+    assert len(data) == (3 if field.startswith("edgeSet[1]") else 2)

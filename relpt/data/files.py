@@ -28,12 +28,13 @@ _ZLIB_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error)
 
 @dataclass(slots=True)
 class Raw:
-    """One raw record, or the Problem that kept it from being parsed, and its place."""
+    """One raw record, or the Problem that kept it from being parsed, and its place; part: its number in its record."""
 
     value: Any
     line: int | None = None
     record: int | None = None
     relation: str | None = None
+    part: int | None = None
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from relpt.data.distant import NYT_LINE, edges_of, is_nyt, is_wiki, nyt_records, parse_nyt, parse_wiki
 from relpt.data.marked import (
     SEMEVAL_LINE,
     is_chemprot,
@@ -36,9 +37,11 @@ class Format:
         fits: whether a record is of this format.
         parse: the common record of one record; notes in the tally what it changed; raises Problem.
         unit: what its positions count, where the format says it.
-        fields: the format's own names of a common record's fields, for messages.
+        fields: the format's own names of a common record's fields, for messages; "#" is the instance's number in its
+            record.
         line: what the first line of a file in the format's own text looks like, where it has one beside JSON.
         read: (line, record or Problem) of such a file's lines, those that are not blank.
+        split: what ``parse`` takes of a record that holds several instances, one for each.
     """
 
     fits: Callable[[Record], bool] = lambda record: False
@@ -47,6 +50,7 @@ class Format:
     fields: Mapping[str, str] = field(default_factory=dict)
     line: re.Pattern[str] | None = None
     read: Callable[[Lines], Iterable[tuple[int, Any]]] | None = None
+    split: Callable[[Record, Counter[str]], list[Record]] | None = None
 
 
 FORMATS: Final[Mapping[str, Format]] = {
@@ -61,6 +65,23 @@ FORMATS: Final[Mapping[str, Format]] = {
         {"h.pos": "subj_start", "t.pos": "obj_start", "h.type": "subj_type", "t.type": "obj_type", "t": "obj_start"},
     ),
     "semeval": Format(is_semeval, parse_semeval, "char", line=SEMEVAL_LINE, read=semeval_records),
+    "nyt-fb": Format(
+        is_nyt,
+        parse_nyt,
+        "char",
+        {"h.id": "head.id", "t.id": "tail.id", "h.type": "head.type", "t.type": "tail.type"},
+        NYT_LINE,
+        nyt_records,
+    ),
+    "wiki-wd": Format(
+        is_wiki,
+        parse_wiki,
+        "token",
+        {"edge": "edgeSet[#]", "relation": "edgeSet[#].kbID"}
+        | dict.fromkeys(("h.pos", "left"), "edgeSet[#].left")
+        | dict.fromkeys(("t.pos", "t", "right"), "edgeSet[#].right"),
+        split=edges_of,
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -53,7 +54,13 @@ def load(
               to it: ``relpt.load("test.json").relabel("test_patch.json")``;
             - "semeval": the text of SemEval-2010 task 8 and of KBP37, ``8001<tab>"… <e1>…</e1> … <e2>…</e2> …"``, below
               it the relation and perhaps a comment; also JSON of ``{sentence, relation}`` with these marks. The head is
-              e1.
+              e1;
+            - "nyt-fb": lines of two Freebase ids, two names, the relation and the sentence between tabs, ended by
+              ``###END###``, or JSON of ``{sentence, head: {word, id}, tail: {word, id}, relation}``. The names are
+              looked for as whole words, so that both stand apart; one that is not there is a bad record. Underscores
+              become blanks; the log says in how many sentences;
+            - "wiki-wd": JSON of ``{tokens, vertexSet: [{kbID, lexicalInput, tokenpositions}], edgeSet: [{kbID, left,
+              right}]}``, an instance for each edge; left is the head.
 
         spans: what positions count: "token" or "char" (code points); None: tokens where tokens are given, characters
             where text is. Positions are half-open. In a plain text "token" counts words between blanks.
@@ -80,7 +87,9 @@ def load(
     if spans == "char" and format in ("fewrel", "fewrel-unsupervised"):
         raise ValueError('FewRel positions are token numbers; leave out spans="char"')
     parts = _parts(source, format, name or "data")
-    _units(parts, spans)
+    for part in parts:
+        _check_unit(part, spans)
+        _split(part)
     values = [raw.value for part in parts for raw in part.records]
     labelled = any(relation_of(v) is not None for v in values if isinstance(v, dict))
     bad: list[BadRecord] = []
@@ -106,11 +115,28 @@ def _one_of(option: str, value: object, known: tuple[object, ...]) -> None:
         raise ValueError(f"{option}={value!r} is unknown; use one of {', '.join(repr(k) for k in known)}")
 
 
-def _units(parts: list[RawFile], spans: str | None) -> None:
-    for part in parts:
-        unit = FORMATS[part.format].unit
-        if unit and spans not in (None, unit):
-            raise ValueError(f"{part.label}: positions count {unit}s in the format {part.format!r}; leave out spans")
+def _check_unit(part: RawFile, spans: str | None) -> None:
+    unit = FORMATS[part.format].unit
+    if unit and spans not in (None, unit):
+        raise ValueError(f"{part.label}: positions count {unit}s in the format {part.format!r}; leave out spans")
+
+
+def _split(part: RawFile) -> None:
+    """Makes a raw record of each instance where the format's records hold several."""
+    split = FORMATS[part.format].split
+    if split is None:
+        return
+    records: list[Raw] = []
+    for raw in part.records:
+        try:
+            pieces = split(raw.value, part.tally) if isinstance(raw.value, dict) else None
+        except Problem as problem:
+            pieces, raw.value = None, problem
+        if pieces is None:
+            records.append(raw)
+        else:
+            records += [dataclasses.replace(raw, value=piece, part=i) for i, piece in enumerate(pieces)]
+    part.records = records
 
 
 def _convert(
@@ -131,16 +157,17 @@ def _convert(
             instances.append(value)
             continue
         place = (part.label, raw.line, raw.record, raw.relation)
+        source = where(*place) + (f", {raw.part}" if raw.part is not None else "")
         try:
             if isinstance(value, Problem):
                 raise value
             if isinstance(value, dict):
                 value = form.parse(value, part.tally)
             instances.append(
-                build_instance(value, spans=spans, check_names=check_names, labelled=labelled, source=where(*place))
+                build_instance(value, spans=spans, check_names=check_names, labelled=labelled, source=source)
             )
         except Problem as problem:
-            named = form.fields.get(problem.field, problem.field)
+            named = form.fields.get(problem.field, problem.field).replace("#", str(raw.part))
             note = BadRecord(*place, named, problem.kind, problem.reason)
             if on_bad == "raise":
                 raise FormatError(str(note)) from None

@@ -9,7 +9,7 @@ from typing import Any
 from relpt.data.instance import Instance, Span
 from relpt.data.values import Problem, encodable, kind_of, plain, show, string, whole
 
-__all__ = ["build_instance", "joined", "relation_of", "same_name"]
+__all__ = ["build_instance", "joined", "relation_of", "run_of", "same_name"]
 
 _WORD = re.compile(r"\S+")
 
@@ -137,14 +137,19 @@ def _pair(value: Any, field: str) -> tuple[int, int]:
 def _index_run(value: Any, field: str) -> tuple[int, int]:
     """FewRel's positions: token numbers of every mention; the first mention counts."""
     value = plain(value)
-    if not isinstance(value, (list, tuple)) or not value:
+    first = plain(value[0]) if isinstance(value, (list, tuple)) and value else None
+    if not isinstance(first, (list, tuple)):
         raise Problem("wrong type", field, f"expected lists of token numbers, one per mention, got {show(value)}")
-    run = plain(value[0])
-    numbers = [whole(i) for i in run] if isinstance(run, (list, tuple)) else [None]
+    return run_of(first, field)
+
+
+def run_of(value: Any, field: str) -> tuple[int, int]:
+    """[start, end), half-open, of a mention whose token numbers are listed; Problem where they are no run."""
+    numbers = [whole(i) for i in value] if isinstance(value, (list, tuple)) else [None]
     if None in numbers:
-        raise Problem("wrong type", field, f"expected lists of token numbers, one per mention, got {show(value)}")
+        raise Problem("wrong type", field, f"expected a list of token numbers, got {show(value)}")
     if not numbers:
-        raise Problem("span empty", field, f"the first mention has no tokens ({show(value)})")
+        raise Problem("span empty", field, "the mention has no tokens; give it at least one")
     first, last = numbers[0], numbers[-1]
     assert first is not None
     assert last is not None
@@ -152,7 +157,7 @@ def _index_run(value: Any, field: str) -> tuple[int, int]:
         raise Problem(
             "mention not contiguous",
             field,
-            f"the first mention {show(list(run))} is no run of neighbouring tokens; give one unbroken mention",
+            f"the mention {show(list(value))} is no run of neighbouring tokens; give one unbroken mention",
         )
     return first, last + 1
 
