@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import relpt
+from relpt.metrics import bag_curve
 
 TOKENS = ["Ada", "Lovelace", "(", "1815", ")", "was", "born", "in", "London", "."]
 TEXT = "Ada Lovelace ( 1815 ) was born in London ."
@@ -529,3 +530,108 @@ def test_bad_wiki_records(tmp_path: Path, case: str) -> None:
     data = relpt.load(path, on_bad="collect")
     assert [(b.kind, b.field) for b in data.bad[: len(places)]] == [(kind, place) for place in places]
     assert len(data) == (3 if field.startswith("edgeSet[1]") else 2)
+
+
+# -- bags --------------------------------------------------------------------------------------------------------------
+
+
+def pair(head: dict[str, str], tail: dict[str, str], relation: str | None = "r") -> dict[str, Any]:
+    record: dict[str, Any] = {"text": "Ada met Bob", "h": {"pos": [0, 3], **head}, "t": {"pos": [8, 11], **tail}}
+    return record if relation is None else {**record, "relation": relation}
+
+
+def test_bags_group_by_ids(caplog: pytest.LogCaptureFixture) -> None:
+    a, b, c = {"id": "Q1", "name": "Ada"}, {"id": "Q2"}, {"id": "Q3"}
+    data = relpt.load([pair(a, b, "s"), pair(a, c), pair(a, b), pair(b, c), pair({"id": "Q1"}, b, "s")])
+    bags = data.bags()
+    assert bags == [
+        ("Q1", "Q2", (0, 2, 4), ("r", "s")),
+        ("Q1", "Q3", (1,), ("r",)),
+        ("Q2", "Q3", (3,), ("r",)),
+    ]
+    assert [i.relation for i in data[bags[0].indices]] == ["s", "r", "s"]
+    assert not caplog.records
+    gold = [[r in bag.relations for r in data.labels] for bag in bags]
+    curve = bag_curve([[0.9, 0.8], [0.7, 0.1], [0.6, 0.0]], gold)
+    assert (curve.precision_at(4), curve.auc) == (1.0, 1.0)
+
+
+def test_bags_without_ids_go_by_name_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    ada, bob = {"name": "ADA"}, {"id": "Q2", "name": "Bob"}
+    data = relpt.load([pair(ada, bob), pair({"name": "ada"}, {"name": "bob"})], name="mine")
+    assert data.bags() == [("ada", "Q2", (0, 1), ("r",))]
+    assert "mine: 2 of 4 mentions have no id; their entities are told apart by name" in caplog.text
+    assert relpt.load([pair(ada, bob, None)]).bags() == [("ada", "Q2", (0,), ())]
+    assert relpt.load([]).bags() == []
+
+
+def test_a_name_is_no_id() -> None:
+    same = relpt.load([pair({"name": "Ada"}, {"id": "Q2"}), pair({"id": "ada"}, {"id": "Q2"})])
+    assert [bag.indices for bag in same.bags()] == [(0,), (1,)]
+
+
+def test_bags_need_ids_or_names() -> None:
+    data = relpt.load([pair({"id": "Q1"}, {"id": "Q2"}), pair({"id": "Q1"}, {}), pair({}, {})])
+    with pytest.raises(ValueError, match=r"2 of 3 instances .* neither id nor name.*first: data: record 1.*give them"):
+        data.bags()
+
+
+# -- real sentences, written in other formats --------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT.parent / "shared" / "data"
+
+
+def real(name: str) -> relpt.Dataset:
+    if not (REAL / name).is_file():
+        pytest.skip(f"needs the datasets: {REAL / name} is absent")
+    return relpt.load(REAL / name)
+
+
+def marked(instance: relpt.Instance) -> str:
+    text = instance.text
+    for (start, end), tag in sorted(((instance.head, "e1"), (instance.tail, "e2")), reverse=True):
+        text = f"{text[:start]}<{tag}>{text[start:end]}</{tag}>{text[end:]}"
+    return text
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["semeval/test.txt", "chemprot/dev.jsonl"])
+def test_real_sentences_in_semevals_text(tmp_path: Path, name: str) -> None:
+    data = real(name)
+    blocks = (f'{n}\t"{marked(i)}"\n{i.relation}\nComment:\n\n' for n, i in enumerate(data))
+    again = relpt.load(write(tmp_path / "TEST_FILE_FULL.TXT", "".join(blocks)))
+    assert [(i.text, i.head, i.tail, i.relation) for i in again] == [(i.text, i.head, i.tail, i.relation) for i in data]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["semeval/test.txt", "wiki80/train_0.1.txt"])
+def test_real_sentences_in_tacreds_json(tmp_path: Path, name: str) -> None:
+    data = real(name)
+    records = []
+    for number, line in enumerate((REAL / name).read_text(encoding="utf-8").splitlines()):
+        record = json.loads(line)
+        ends = {
+            f"{role}_{end}": record[key]["pos"][i] - i
+            for key, role in (("h", "subj"), ("t", "obj"))
+            for i, end in enumerate(("start", "end"))
+        }
+        names = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
+        tokens = [names.get(token, token) for token in record["token"]]
+        records.append({"id": number, "token": tokens, "relation": record["relation"], **ends})
+    again = relpt.load(dump(tmp_path / "test.json", records))
+    wanted = [dataclasses.replace(i, head_type=None, tail_type=None, head_name=None, tail_name=None) for i in data]
+    for n, (a, b) in enumerate(zip(again, wanted, strict=True)):
+        assert bare(a) == bare(b, id=str(n), head_id=None, tail_id=None)
+
+
+@pytest.mark.real_data
+def test_real_names_are_found(tmp_path: Path) -> None:
+    data = real("wiki80/dev.txt")
+    records = [
+        {"sentence": i.text, "head": {"word": i.head_text}, "tail": {"word": i.tail_text}, "relation": i.relation}
+        for i in data
+    ]
+    again = relpt.load(dump(tmp_path / "nyt.json", records))
+    for a, b in zip(again, data, strict=True):
+        assert (a.text, a.head, a.tail) == (b.text.replace("_", " "), b.head, b.tail)

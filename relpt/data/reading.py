@@ -62,6 +62,9 @@ def load(
             - "wiki-wd": JSON of ``{tokens, vertexSet: [{kbID, lexicalInput, tokenpositions}], edgeSet: [{kbID, left,
               right}]}``, an instance for each edge; left is the head.
 
+            Sources: Han et al. 2018 and Gao et al. 2019 (FewRel), Han et al. 2019 (OpenNRE), Beltagy et al. 2019
+            (ChemProt), Zhang et al. 2017 (TACRED), Hendrickx et al. 2010 (SemEval), Zhang and Wang 2015 (KBP37), Riedel
+            et al. 2010 and Lin et al. 2016 (NYT-FB), Sorokin and Gurevych 2017 (Wiki-WD).
         spans: what positions count: "token" or "char" (code points); None: tokens where tokens are given, characters
             where text is. Positions are half-open. In a plain text "token" counts words between blanks.
         on_bad: "raise" stops at the first bad record; "skip" leaves bad records out and warns once with the counts;
