@@ -488,6 +488,12 @@ def test_wiki_wd_equals_the_same_sentence_in_fewrel() -> None:
     assert bare(wiki[0]) == bare(relpt.load({"P161": [fewrel]})[0])
 
 
+def test_a_vertex_counts_where_it_covers_the_whole_mention() -> None:
+    across = {"kbID": "P1", "left": [5, 6], "right": [0, 1, 2]}
+    instance = relpt.load([{**WIKI, "edgeSet": [across]}])[0]
+    assert (instance.head_text, instance.head_id, instance.tail_id) == ("Selleck since", None, "Q7763552")
+
+
 def edge(**changes: Any) -> dict[str, Any]:
     """WIKI with a second edge of which something is changed."""
     return {**WIKI, "edgeSet": [WIKI["edgeSet"][0], {**WIKI["edgeSet"][0], **changes}]}
