@@ -38,20 +38,20 @@ def input_number(inputs: object) -> int:
     return INPUTS.index(input_name(inputs))
 
 
-def representation_parts(representation: object) -> tuple[int, ...]:
+def representation_parts(representation: object, option: str = "representation") -> tuple[int, ...]:
     """The core's numbers of the parts of a representation such as "entity_start+mean".
 
     Raises:
         ValueError: a part is unknown or named twice.
     """
     if not isinstance(representation, str):
-        raise ValueError(f"representation is {representation!r}; expected text such as 'entity_start+mean'")
+        raise ValueError(f"{option} is {representation!r}; expected text such as 'entity_start+mean'")
     names = representation.split("+")
     for name in names:
         if name not in PARTS:
             raise ValueError(
-                f"representation {representation!r}: {name!r} is unknown; expected {', '.join(PARTS)}, joined by '+'"
+                f"{option} {representation!r}: {name!r} is unknown; expected {', '.join(PARTS)}, joined by '+'"
             )
     if len(set(names)) != len(names):
-        raise ValueError(f"representation {representation!r} names a part twice")
+        raise ValueError(f"{option} {representation!r} names a part twice")
     return tuple(PARTS.index(name) for name in names)

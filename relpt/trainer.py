@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict, Unpack
 from relpt import _core
 from relpt.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from relpt.history import History
-from relpt.inputs import DTYPES, INPUTS, SIMILARITIES, choice, input_name
+from relpt.inputs import DTYPES, INPUTS, SIMILARITIES, choice, input_name, representation_parts
 from relpt.progress import progress
 
 __all__ = ["DEFAULTS", "PRESETS", "REPRESENTATION", "CPTrainer"]
@@ -40,6 +40,7 @@ class CPOptions(TypedDict, total=False):
     p_blank: float
     blank_as: str
     input_mix: Mapping[str, float] | None
+    loss_representation: str | None
     cp_weight: float
     mlm_probability: float
     mlm_weight: float
@@ -75,6 +76,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "p_blank": 0.5,
     "blank_as": "role",
     "input_mix": {"C+M": 0.92, "OnlyC": 0.04, "OnlyM": 0.04},
+    "loss_representation": None,
     "cp_weight": 1.0,
     "mlm_probability": 0.15,
     "mlm_weight": 0.0,
@@ -148,6 +150,9 @@ class CPTrainer:
         blank_as: a blanked mention is the token "blank" ([BLANK], as published), or its "role": the subject or object
             token that the setting OnlyC has in its place.
         input_mix: how often a sentence is given in each input setting, such as {"C+M": 0.9, "OnlyM": 0.1}; None: C+M.
+        loss_representation: what of the hidden states the contrastive loss compares, in the words of the encoder's
+            ``representation``; None: that. A part of the relation vector that no loss shapes, such as "cls", keeps more
+            of what the encoder knew before.
         cp_weight, mlm_weight: weights of the two losses; 0 leaves one out.
         mlm_probability: share of words that are masked, 80/10/10 (Devlin et al. 2019).
         pairs_per_step: pairs whose sentences are each other's candidates.
@@ -183,6 +188,7 @@ class CPTrainer:
         choice(o["blank_as"], ("blank", "role"), "blank_as")
         self._exponent()
         self._input_weights()
+        self._loss_parts()
         for name in ("pairs_per_step", "pairs_per_relation", "max_steps", "max_length"):
             if isinstance(o[name], bool) or not isinstance(o[name], int) or o[name] < 1:
                 raise ValueError(f"{name} is {o[name]!r}; expected a whole number from 1 on")
@@ -192,6 +198,10 @@ class CPTrainer:
         if isinstance(value, str):
             return (1.0, 0.0)[choice(value, ("share", "uniform"), "relation_sampling")]
         return float(value)
+
+    def _loss_parts(self) -> tuple[int, ...] | None:
+        named = self.options["loss_representation"]
+        return None if named is None else representation_parts(named, "loss_representation")
 
     def _input_weights(self) -> list[float]:
         mix = self.options["input_mix"] or {"C+M": 1.0}
@@ -222,7 +232,7 @@ class CPTrainer:
         o, encoder = self.options, self.encoder
         return {
             "model": encoder._model,
-            "representation": encoder._parts,
+            "representation": self._loss_parts() or encoder._parts,
             "similarity": choice(o["similarity"], SIMILARITIES, "similarity"),
             "temperature": o["temperature"],
             "symmetric": o["symmetric"],

@@ -104,6 +104,17 @@ def test_gradient_caching_equals_one_big_batch(
             assert np.linalg.norm(found[name] - value) <= 1e-5 * np.linalg.norm(value) + rounding, name
 
 
+def test_the_loss_may_compare_less_than_the_relation_vector(folder: Path, data: relpt.Dataset) -> None:
+    """A run learns what one learns whose encoder gives that part alone; vectors stay those of the encoder."""
+    wide, narrow = (encoder_of(folder, representation=parts) for parts in ("cls+entity_start+mean", "entity_start"))
+    trainer_of(wide, loss_representation="entity_start", max_steps=3).fit(data, show_progress_bar=False)
+    trainer_of(narrow, max_steps=3).fit(data, show_progress_bar=False)
+    assert weights(wide) == weights(narrow) != weights(encoder_of(folder))
+    assert wide.dim == 2 * narrow.dim
+    middle = slice(narrow.dim // 2, narrow.dim // 2 + narrow.dim)
+    assert np.array_equal(wide.encode(data)[:, middle], narrow.encode(data))
+
+
 DROPPED = (
     "embeddings.word_embeddings.weight",
     "embeddings.LayerNorm.weight",
@@ -786,6 +797,9 @@ def test_unknown_options(folder: Path) -> None:
         ("input_mix", {"C+X": 1.0}),
         ("input_mix", {"C+M": 0.0}),
         ("input_mix", {"C+M": 2.0, "OnlyC": -1.0}),
+        ("loss_representation", "entity_start+cls+cls"),
+        ("loss_representation", "tail"),
+        ("loss_representation", 3),
         ("mlm_probability", -0.1),
         ("mlm_weight", -1.0),
         ("mlm_weight", math.nan),
