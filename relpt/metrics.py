@@ -9,7 +9,7 @@ where these are empty, differ in length, or hold anything but text. ``score`` ta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "ConfusionMatrix",
     "RelationScore",
     "accuracy",
+    "aligned_labels",
     "bag_curve",
     "confusion_matrix",
     "filtered_ranks",
@@ -76,7 +77,7 @@ class ConfusionMatrix(NamedTuple):
 
 def confusion_matrix(gold: Labels, predicted: Labels) -> ConfusionMatrix:
     """Counts of every pair of gold and predicted label, over the labels that occur in either."""
-    gold, predicted = _checked(gold, predicted)
+    gold, predicted = aligned_labels({"gold": gold, "predicted": predicted})
     labels = tuple(sorted({*gold, *predicted}))
     number = {label: i for i, label in enumerate(labels)}
     cells = [number[g] * len(labels) + number[p] for g, p in zip(gold, predicted, strict=True)]
@@ -172,22 +173,29 @@ _METRICS: Final[dict[str, Callable[[Labels, Labels, str | None], float]]] = {
 METRICS: Final = tuple(_METRICS)
 
 
-def _checked(gold: Labels, predicted: Labels) -> tuple[list[str], list[str]]:
-    lists = []
-    for name, labels in (("gold", gold), ("predicted", predicted)):
+def aligned_labels(lists: Mapping[str, Labels]) -> list[list[str]]:
+    """The labels by name as lists, the same number of each.
+
+    Raises:
+        ValueError: they are empty, differ in length, or hold anything but text; says which by its name.
+    """
+    aligned: list[list[str]] = []
+    for name, labels in lists.items():
         if isinstance(labels, str):
             raise ValueError(f"{name} is the text {labels!r}; expected a list of labels, one a sentence")
-        lists.append(list(labels))
-        for i, label in enumerate(lists[-1]):
+        aligned.append(list(labels))
+        for i, label in enumerate(aligned[-1]):
             if not isinstance(label, str):
                 raise ValueError(f"{name}[{i}] is {label!r}; expected text: give relations by name, not by number")
-    if len(lists[0]) != len(lists[1]):
-        raise ValueError(
-            f"gold has {len(lists[0])} labels and predicted {len(lists[1])}; give both one for each sentence"
-        )
-    if not lists[0]:
-        raise ValueError("gold and predicted are empty; give at least one sentence's labels")
-    return lists[0], lists[1]
+    first, *others = lists
+    for name, labels in zip(others, aligned[1:], strict=True):
+        if len(labels) != len(aligned[0]):
+            raise ValueError(
+                f"{first} has {len(aligned[0])} labels and {name} {len(labels)}; give both one for each sentence"
+            )
+    if not aligned[0]:
+        raise ValueError(f"{' and '.join(lists)} are empty; give at least one sentence's labels")
+    return aligned
 
 
 def _tally(gold: Labels, predicted: Labels, negative: str | None) -> tuple[list[str], NDArray[np.int64]]:
