@@ -297,16 +297,12 @@ class Encoder:
 
     def _as_corpus(self, data: Any, max_length: int, show: bool | None) -> tuple[Any, bool]:
         from relpt.corpus import Corpus
-        from relpt.data import Dataset, Instance, load
+        from relpt.data.reading import as_dataset
 
-        single = isinstance(data, (Mapping, Instance))
         if isinstance(data, Corpus):
             self.check_corpus(data)
             return data, False
-        if isinstance(data, Instance):
-            data = Dataset([data])
-        elif not isinstance(data, Dataset):
-            data = load([data] if single else data)
+        data, single = as_dataset(data)
         with warnings.catch_warnings():  # the window is counted once, below
             warnings.simplefilter("ignore", TruncationWarning)
             return data.tokenize(self, max_length=max_length, show_progress_bar=show), single

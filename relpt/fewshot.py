@@ -94,7 +94,7 @@ class FewShot:
         """Encodes the data once and scores the episodes.
 
         Args:
-            encoder: an ``Encoder``.
+            encoder: an ``Encoder``, ``HybridEncoder`` or ``EntityTable``, or what else has an ``encode`` like theirs.
             data: labelled ``Dataset`` or ``Corpus``, or what ``relpt.load`` takes.
             inputs: the input setting.
             max_length: as in ``Encoder.encode``.
@@ -102,10 +102,16 @@ class FewShot:
         Raises:
             ValueError: n_way beyond the relations, k_shot + n_query beyond a relation's instances (named), no labels.
         """
-        corpus, _ = encoder._as_corpus(data, max_length, show_progress_bar)
-        self._check(corpus)
-        vectors = encoder.encode(corpus, inputs=inputs, max_length=max_length, show_progress_bar=show_progress_bar)
-        return self.score(vectors, corpus.relation, inputs=inputs, num_threads=encoder.num_threads)
+        from relpt.corpus import Corpus
+        from relpt.corpus.tokenizing import number_relations
+        from relpt.data.reading import as_dataset
+
+        if not isinstance(data, Corpus):
+            data, _ = as_dataset(data)
+        self._check(data)
+        vectors = encoder.encode(data, inputs=inputs, max_length=max_length, show_progress_bar=show_progress_bar)
+        relation = data.relation if isinstance(data, Corpus) else number_relations(data)[1]
+        return self.score(vectors, relation, inputs=inputs, num_threads=getattr(encoder, "num_threads", None))
 
     def score(
         self, vectors: np.ndarray, labels: np.ndarray, *, inputs: str = "C+M", num_threads: int | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from relpt.data.dataset import Dataset
 
-__all__ = ["tokenize", "tokenizer_fingerprint"]
+__all__ = ["number_relations", "tokenize", "tokenizer_fingerprint"]
 
 _BATCH: Final = 2048  # sentences handed to the tokenizer at once
 _EXTRA: Final = 6  # [CLS], [SEP] and the four markers
@@ -45,7 +45,7 @@ def tokenize(
             bar.update(len(batch))
     none = (np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 4), np.int32))
     ids, lengths, spans = (np.concatenate(arrays) for arrays in zip(none, *parts, strict=True))
-    relations, relation = _relations(data)
+    relations, relation = number_relations(data)
     head_id, tail_id, n_entities = _entities(data)
     types, head_type, tail_type = _types(data)
     type_ids, type_lengths = plain.encode([f" {_pretty(name)}" for name in types])[:2]  # as inside a sentence
@@ -239,7 +239,7 @@ def _numbered(keys: Iterable[str | None]) -> tuple[np.ndarray, dict[str, int]]:
     return np.array(out, np.int32), numbers
 
 
-def _relations(data: Dataset) -> tuple[list[str], np.ndarray]:
+def number_relations(data: Dataset) -> tuple[list[str], np.ndarray]:
     """The relations' names, sorted, and each sentence's number; one pseudo relation for unlabelled data."""
     names = data.labels
     if not names:

@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from relpt.data.dataset import Dataset
@@ -19,7 +19,7 @@ from relpt.data.records import build_instance, relation_of
 from relpt.data.values import Problem, show
 from relpt.errors import BadRecordWarning, FormatError
 
-__all__ = ["load"]
+__all__ = ["as_dataset", "load"]
 
 _log = logging.getLogger("relpt")
 _ON_BAD = ("raise", "skip", "collect")
@@ -111,6 +111,14 @@ def load(
         )
     title = name or ", ".join(os.path.basename(part.label) for part in parts[:3]) + ("…" if len(parts) > 3 else "")
     return Dataset(instances, name=title or "data", bad=bad if on_bad == "collect" else (), bad_counts=counts)
+
+
+def as_dataset(data: Any) -> tuple[Dataset, bool]:
+    """The Dataset of what an encoder takes, and whether that was one sentence alone (an ``Instance`` or a dict)."""
+    if isinstance(data, Instance):
+        return Dataset([data]), True
+    single = isinstance(data, Mapping)
+    return load([data] if single else data), single
 
 
 def _one_of(option: str, value: object, known: tuple[object, ...]) -> None:
