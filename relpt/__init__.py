@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relpt.errors import BadRecordWarning, CudaError, FormatError, TruncationWarning
     from relpt.fewshot import FewShot, FewShotResult
     from relpt.history import History
+    from relpt.hybrid import EntityTable, HybridEncoder
     from relpt.trainer import CPTrainer
 
 _HOMES = {
@@ -30,10 +31,12 @@ _HOMES = {
     "CudaError": "errors",
     "Dataset": "data",
     "Encoder": "encoder",
+    "EntityTable": "hybrid",
     "FewShot": "fewshot",
     "FewShotResult": "fewshot",
     "FormatError": "errors",
     "History": "history",
+    "HybridEncoder": "hybrid",
     "Instance": "data",
     "Report": "data",
     "TruncationWarning": "errors",
@@ -50,10 +53,12 @@ __all__ = [
     "CudaError",
     "Dataset",
     "Encoder",
+    "EntityTable",
     "FewShot",
     "FewShotResult",
     "FormatError",
     "History",
+    "HybridEncoder",
     "Instance",
     "Report",
     "TruncationWarning",

@@ -16,7 +16,7 @@ from relpt.data.records import same_name
 if TYPE_CHECKING:
     from relpt.data.dataset import Dataset
 
-__all__ = ["Report", "dataset_html", "entity_keys"]
+__all__ = ["Report", "dataset_html", "entity_keys", "plain_name"]
 
 _UNKNOWN_TYPES = {None, "", "UNK", "unk", "none", "None"}
 _SHOWN_BAD, _SHOWN_LABELS, _SHOWN_SENTENCES = 5, 8, 3
@@ -33,20 +33,21 @@ def entity_keys(data: Iterable[Instance]) -> list[tuple[str | None, str | None]]
     for i in rows:
         for name, id_ in ((i.head_name, i.head_id), (i.tail_name, i.tail_id)):
             if name is not None and id_ is not None:
-                ids.setdefault(_plain_name(name), set()).add(id_)
+                ids.setdefault(plain_name(name), set()).add(id_)
 
     def key(name: str | None, id_: str | None) -> str | None:
         if id_ is None and name is not None:
-            known = ids.get(_plain_name(name), ())
+            known = ids.get(plain_name(name), ())
             if len(known) != 1:
-                return f"name:{_plain_name(name)}"
+                return f"name:{plain_name(name)}"
             (id_,) = known
         return None if id_ is None else f"id:{id_}"
 
     return [(key(i.head_name, i.head_id), key(i.tail_name, i.tail_id)) for i in rows]
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """An entity's name without regard to case and blanks."""
     return " ".join(name.split()).casefold()
 
 
