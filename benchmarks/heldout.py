@@ -22,7 +22,7 @@ from machine import describe
 
 import relpt
 from relpt.settings import UsageError, parse_settings
-from relpt.trainer import REPRESENTATION
+from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
 INPUTS = ("C+M", "OnlyC", "OnlyM")
 
@@ -79,6 +79,8 @@ def main() -> int:
     warnings.simplefilter("ignore", relpt.TruncationWarning)
     try:
         settings = parse_settings(options.settings)
+        if options.representation == REPRESENTATION and options.preset is None:  # as relpt pretrain does
+            settings.setdefault("loss_representation", LOSS_REPRESENTATION)
     except UsageError as error:
         parser.error(str(error))
     rows = []

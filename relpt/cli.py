@@ -150,17 +150,17 @@ def _open_encoder(args: argparse.Namespace, name: str) -> Any:
     return Encoder.from_pretrained(name, **options)
 
 
-def _open_for_training(args: argparse.Namespace) -> Any:
-    """The encoder of a run; its representation is the one that goes with the trainer's defaults where nobody names one.
+def _fill_representation(args: argparse.Namespace, options: dict[str, Any]) -> None:
+    """Where nobody names a representation, the one that goes with the trainer's defaults and what the loss compares.
 
     An option, a preset or the card of an earlier run may name it.
     """
-    from relpt.trainer import REPRESENTATION
+    from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
     from relpt.weights import find_folder
 
     if args.representation is None and args.preset is None and not (find_folder(args.encoder) / "relpt.json").is_file():
-        args = argparse.Namespace(**{**vars(args), "representation": REPRESENTATION})
-    return _open_encoder(args, args.encoder)
+        args.representation = REPRESENTATION
+        options.setdefault("loss_representation", LOSS_REPRESENTATION)
 
 
 # -- pretrain ---------------------------------------------------------------------------------------------------------
@@ -238,6 +238,7 @@ def pretrain(args: argparse.Namespace) -> int:
 
     begin = time.monotonic()
     options = _trainer_options(args)
+    _fill_representation(args, options)
     trainer = CPTrainer(None, preset=args.preset, **options)  # refuses bad options before anything is loaded
     run = Path(args.output)
     new, kept = _prepare_run(args, run)
@@ -245,7 +246,7 @@ def pretrain(args: argparse.Namespace) -> int:
     steps = int(trainer.options["max_steps"])
     try:
         data = _load(args, args.data)
-        encoder = trainer.encoder = _open_for_training(args)
+        encoder = trainer.encoder = _open_encoder(args, args.encoder)
         if not args.quiet:
             tell(f"relpt: {data!r}")
             tell(f"relpt: {encoder!r}")

@@ -14,10 +14,10 @@ __all__ = ["SETTINGS", "fewshot_table", "run_demo"]
 
 SETTINGS: Final[dict[str, Any]] = {
     "encoder": "minilm",
-    "representation": "entity_start+mean",
+    "representation": "cls+entity_start+mean",
     "steps": 100,
     "seed": 42,
-    "options": {"pairs_per_step": 32},  # the others are CPTrainer's defaults
+    "options": {"pairs_per_step": 32, "loss_representation": "entity_start+mean"},  # others: CPTrainer's defaults
     "inputs": ("C+M", "OnlyC", "OnlyM"),
     "few_shot": {"n_way": 5, "k_shot": 1, "episodes": 10_000, "similarity": "cosine", "seed": 42},
     "max_length": 128,

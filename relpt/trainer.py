@@ -20,7 +20,7 @@ from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, SIMILARITIES, choice, input_name, representation_parts
 from relpt.progress import progress
 
-__all__ = ["DEFAULTS", "PRESETS", "REPRESENTATION", "CPTrainer"]
+__all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer"]
 
 _log = logging.getLogger("relpt")
 _SCHEDULES: Final = ("constant", "linear", "cosine")
@@ -61,8 +61,10 @@ class CPOptions(TypedDict, total=False):
     seed: int
 
 
-# The representation that goes with DEFAULTS where neither user nor checkpoint names one.
-REPRESENTATION: Final = "entity_start+mean"
+# The relation vector that goes with DEFAULTS where neither user nor checkpoint names one, and what the loss compares of
+# it: [CLS] is left to itself.
+REPRESENTATION: Final = "cls+entity_start+mean"
+LOSS_REPRESENTATION: Final = "entity_start+mean"
 
 DEFAULTS: Final[dict[str, Any]] = {
     "similarity": "cosine",
@@ -73,7 +75,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "relation_sampling": "share",
     "distinct_relations": False,
     "pairs_per_relation": 1,
-    "p_blank": 0.5,
+    "p_blank": 0.45,
     "blank_as": "role",
     "input_mix": {"C+M": 0.92, "OnlyC": 0.04, "OnlyM": 0.04},
     "loss_representation": None,

@@ -17,6 +17,7 @@ from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
 import relpt
 from relpt import cli
 from relpt.settings import UsageError, parse_settings
+from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
 ROOT = Path(__file__).resolve().parent.parent
 STEP_FIELDS = ("step", "loss", "loss_cp", "loss_mlm", "accuracy", "lr", "grad_norm", "sentences_per_second")
@@ -335,6 +336,22 @@ def test_presets_and_options_reach_the_trainer(relpt_command, place):
     assert given.items() <= options.items()
     assert options["similarity"] == "dot"  # the preset's
     assert card["representation"] == "cls"
+
+
+@pytest.mark.parametrize(
+    ("words", "representation", "compared"),
+    [
+        ((), REPRESENTATION, LOSS_REPRESENTATION),
+        (("--set", "loss_representation=mean"), REPRESENTATION, "mean"),
+        (("--representation", "cls"), "cls", None),
+        (("--preset", "paper"), "entity_start", None),
+    ],
+)
+def test_the_representation_where_nobody_names_one(relpt_command, place, words, representation, compared):
+    run = f"represented-{representation}-{compared}"
+    assert relpt_command(*pretrain(run, *words, steps=1))[0] == 0
+    card = json.loads((place / run / "relpt.json").read_text())
+    assert (card["representation"], card["options"]["loss_representation"]) == (representation, compared)
 
 
 def test_a_finished_run_is_not_overwritten(relpt_command, finished):
