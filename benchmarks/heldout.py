@@ -1,15 +1,18 @@
 """How well settings of CPTrainer do on relations held out of a training file: for choosing settings without test data.
 
     python benchmarks/heldout.py --data FILE [--held-out 16] [--steps 300] [--pairs 32] [--seeds 42,43] [--preset P]
-                                 [--representation R] [--set option=value …] [--projection] [--json]
+                                 [--representation R] [--dtype D] [--ways 5,10] [--shots 1,5] [--set option=value …]
+                                 [--projection] [--json]
 
 The relations are shuffled by --split-seed; the first ones are held out. Of each of these the first --per-relation
-sentences are used: 5-way 1-shot, 10,000 episodes, cosine, for C+M, OnlyC and OnlyM, by every seed of the run.
+sentences are used: 10,000 episodes of every number of ways and shots, cosine, for C+M, OnlyC and OnlyM, by every seed
+of the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -43,7 +46,7 @@ def split(data: relpt.Dataset, held_out: int, seed: int, per_relation: int) -> t
 
 def run(options: argparse.Namespace, settings: dict, seed: int) -> dict:
     """One training run and its scores."""
-    encoder = relpt.Encoder.from_pretrained(options.encoder, representation=options.representation)
+    encoder = relpt.Encoder.from_pretrained(options.encoder, representation=options.representation, dtype=options.dtype)
     train, unseen = (
         part.tokenize(encoder, show_progress_bar=False)
         for part in split(relpt.load(options.data), options.held_out, options.split_seed, options.per_relation)
@@ -55,9 +58,22 @@ def run(options: argparse.Namespace, settings: dict, seed: int) -> dict:
     seconds = time.perf_counter() - begin
     if options.projection:
         encoder.fit_projection(train, show_progress_bar=False)
-    task = relpt.FewShot(episodes=10_000, seed=42)
-    scores = {name: task.evaluate(encoder, unseen, inputs=name).accuracy for name in INPUTS}
+    scores = {}
+    for inputs in INPUTS:
+        vectors = encoder.encode(unseen, inputs=inputs, show_progress_bar=False)
+        for task in tasks_of(options):
+            scores[label(inputs, task)] = task.score(vectors, unseen.relation).accuracy
     return {"seed": seed, **scores, "seconds": seconds, "loss": float(history["loss"][-20:].mean())}
+
+
+def tasks_of(options: argparse.Namespace) -> list[relpt.FewShot]:
+    """Every number of ways with every number of shots."""
+    counts = itertools.product(*([int(n) for n in text.split(",")] for text in (options.ways, options.shots)))
+    return [relpt.FewShot(n_way=way, k_shot=shot, episodes=10_000, seed=42) for way, shot in counts]
+
+
+def label(inputs: str, task: relpt.FewShot) -> str:
+    return f"{inputs} {task.n_way}w{task.k_shot}s"
 
 
 def main() -> int:
@@ -65,6 +81,9 @@ def main() -> int:
     parser.add_argument("--data", required=True)
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--representation", default=REPRESENTATION)
+    parser.add_argument("--dtype", default="float32", help="of the matrix products, in training and after it")
+    parser.add_argument("--ways", default="5")
+    parser.add_argument("--shots", default="1")
     parser.add_argument("--preset")
     parser.add_argument("--held-out", type=int, default=16)
     parser.add_argument("--split-seed", type=int, default=0)
@@ -87,7 +106,8 @@ def main() -> int:
     for seed in map(int, options.seeds.split(",")):
         rows.append(run(options, settings, seed))
         print(", ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()), file=sys.stderr)
-    medians = {name: statistics.median(row[name] for row in rows) for name in INPUTS}
+    scored = [label(inputs, task) for inputs in INPUTS for task in tasks_of(options)]
+    medians = {name: statistics.median(row[name] for row in rows) for name in scored}
     if options.json:
         print(
             json.dumps(
