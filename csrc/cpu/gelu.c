@@ -17,8 +17,8 @@ rp_status RP_CPU(gelu_forward)(rp_dev *dev, float *out, const float *inp, int64_
 static void gelu_backward_row(float *dinp, const float *dout, const float *inp, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        float x = inp[i], bell, cdf = normal_cdf(x, &bell);
-        dinp[i] = dout[i] * (cdf + 0.39894228f * x * bell);
+        float x = inp[i], bell, tail = normal_tail(x < 0 ? -x : x, &bell);
+        dinp[i] = dout[i] * ((x < 0 ? tail : 1.0f - tail) + 0.39894228f * x * bell);
     }
 }
 

@@ -55,11 +55,23 @@ static inline int64_t at_most(int64_t n, int64_t most) { return n < most ? n : m
 /* Threads for `work` elementary operations: one below the cost of waking a team. */
 static inline int team(const rp_dev *dev, int64_t work) { return work < 32768 ? 1 : (int)dev->num_threads; }
 
-/* e^x by 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' coefficients); within 2 ulp on [-87, 88], 0 below -87.3. */
+#define RP_ROUNDING 12582912.0f /* 1.5 * 2^23: added to a float of magnitude < 2^22, rounds it to an integer … */
+
+/* … n, which stands in the low bits of the sum: 2^n, n from -126 to 127. */
+static inline float power_of_two(float shifted) {
+    uint32_t bits;
+    float power;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127u) << 23;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+/* e^x, x <= 0 or just above, by a polynomial on [-ln2/2, ln2/2] (Cephes' coefficients); within 2 ulp, 0 below -87.3. */
 static inline float exp_approx(float x) {
-    float clamped = x < -87.3f ? -87.3f : (x > 88.0f ? 88.0f : x);
-    float shifted = clamped * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer in the low bits */
-    float n = shifted - 12582912.0f;
+    float clamped = x < -87.3f ? -87.3f : x;
+    float shifted = clamped * 1.44269504f + RP_ROUNDING;
+    float n = shifted - RP_ROUNDING;
     float r = clamped - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -69,12 +81,21 @@ static inline float exp_approx(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    int32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    bits = (int32_t)(((uint32_t)bits + 127u) << 23); /* the low bits of `shifted` are n */
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return x < -87.3f ? 0.0f : p * power;
+    return x < -87.3f ? 0.0f : p * power_of_two(shifted);
+}
+
+/* 2^y, y <= 0, by the series of e^(r ln2) on [-1/2, 1/2]; within 2 ulp, 2^-126 below that. */
+static inline float exp2_approx(float y) {
+    float clamped = y < -126.0f ? -126.0f : y;
+    float shifted = clamped + RP_ROUNDING, r = clamped - (shifted - RP_ROUNDING);
+    float p = 1.5403530e-4f;
+    p = p * r + 1.3333558e-3f;
+    p = p * r + 9.6181291e-3f;
+    p = p * r + 5.5504109e-2f;
+    p = p * r + 2.4022651e-1f;
+    p = p * r + 6.9314718e-1f;
+    p = p * r + 1.0f;
+    return p * power_of_two(shifted);
 }
 
 /* Masks of `rows` x `blocks` * 8 elements: 0 where dropped, the scale where kept, for rows row0, row0 + 1, … and
