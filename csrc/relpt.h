@@ -24,4 +24,8 @@
 #include "fewshot.h"    /* their scores */
 #include "projection.h" /* vectors fitted to relations */
 
+#include "graph.h"       /* triples */
+#include "kge_trainer.h" /* embeddings of their entities and relations */
+#include "link.h"        /* their link prediction */
+
 #endif

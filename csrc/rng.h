@@ -16,6 +16,7 @@ typedef enum rp_purpose {
     RP_PURPOSE_MLM,
     RP_PURPOSE_DROPOUT,
     RP_PURPOSE_EPISODE,
+    RP_PURPOSE_GRAPH,
 } rp_purpose;
 
 /* The key of one use: SplitMix64's mixing of the seed with the purpose and the site inside it (a layer's dropout,

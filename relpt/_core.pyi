@@ -135,6 +135,79 @@ def default_threads() -> int:
     """The number of threads used when none is given."""
 
 @final
+class Graph:
+    """A knowledge graph's triples int32 (n, 3), head, relation, tail, and the index of their queries."""
+
+    def __new__(cls, triples: _Int32Array, n_entities: int, n_relations: int) -> Graph: ...
+    def __len__(self) -> int: ...
+    def answers(self, side: int, entity: int, relation: int, /) -> _Int32Array:
+        """The known heads (side 0) or tails (1) of a query, ascending."""
+    def corrupt(
+        self, seed: int, negatives: int, bernoulli: bool, filtered: bool, epoch: int, i: int, /
+    ) -> tuple[int, _Int32Array]:
+        """The side that triple i is asked for in an epoch; its right answer, then wrong ones."""
+
+@final
+class GraphTrainer:
+    """Training of a Graph's embeddings. model 0 TransE L1, 1 TransE L2, 2 DistMult; loss 0 margin, 1 logistic,
+    2 softmax; optimizer 0 SGD, 1 Adagrad. A second thread gets RuntimeError "busy"."""
+
+    def __new__(
+        cls,
+        *,
+        graph: Graph,
+        model: int,
+        loss: int,
+        optimizer: int,
+        normalize: bool,
+        bernoulli: bool,
+        filtered: bool,
+        margin: float,
+        l2: float,
+        n3: float,
+        dim: int,
+        num_threads: int,
+        negatives: int,
+        learning_rate: float,
+        batch: int,
+        seed: int,
+    ) -> GraphTrainer: ...
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+    def step(self, epoch: int, step: int, /) -> float:
+        """One update; the loss before it."""
+    def loss(self, epoch: int, step: int, /) -> float:
+        """The same without the update."""
+    def values(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Copies of the embeddings of entities and of relations."""
+    def gradients(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Copies of the last step's gradients of both."""
+    def set(self, entities: NDArray[np.float32], relations: NDArray[np.float32], /) -> None:
+        """Writes the embeddings."""
+
+def graph_scores(
+    model: int,
+    entities: NDArray[np.float32],
+    relations: NDArray[np.float32],
+    triples: _Int32Array,
+    num_threads: int,
+    /,
+) -> NDArray[np.float64]:
+    """Scores of triples int32 (n, 3)."""
+
+def graph_ranks(
+    model: int,
+    entities: NDArray[np.float32],
+    relations: NDArray[np.float32],
+    triples: _Int32Array,
+    known: Graph,
+    num_threads: int,
+    /,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ranks (n, 2) of heads and tails: raw, and without the other known answers."""
+
+@final
 class Model:
     """An encoder with an MLM head: configuration and weights on a device. Reading calls wait for a busy model,
     writing ones get RuntimeError "busy". embedding_size 0 is hidden_size."""

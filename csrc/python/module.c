@@ -4,6 +4,7 @@
 #include "array.h"
 #include "data.h"
 #include "errors.h"
+#include "graphs.h"
 #include "handles.h"
 
 static int module_exec(PyObject *module) {
@@ -11,6 +12,7 @@ static int module_exec(PyObject *module) {
     if (relpt_array_import() < 0) return -1;
     if (relpt_add_exceptions(module) < 0) return -1;
     if (relpt_add_data(module) < 0) return -1;
+    if (relpt_add_graphs(module) < 0) return -1;
     return relpt_add_model_types(module); /* handles.c */
 }
 
@@ -22,6 +24,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->corpus_type);
     Py_VISIT(state->sampler_type);
     Py_VISIT(state->model_type);
+    Py_VISIT(state->graph_type);
     return 0;
 }
 
@@ -33,6 +36,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->corpus_type);
     Py_CLEAR(state->sampler_type);
     Py_CLEAR(state->model_type);
+    Py_CLEAR(state->graph_type);
     return 0;
 }
 

@@ -12,7 +12,7 @@
 
 typedef struct relpt_state {
     PyObject *format_error, *cuda_error; /* exception classes */
-    PyObject *corpus_type, *sampler_type, *model_type;
+    PyObject *corpus_type, *sampler_type, *model_type, *graph_type;
     int64_t pid; /* of the process that imported the module */
 } relpt_state;
 
