@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from relpt.encoder import Encoder
     from relpt.errors import BadRecordWarning, CudaError, FormatError, TruncationWarning
     from relpt.fewshot import FewShot, FewShotResult
+    from relpt.graph import GraphEmbeddings, LinkPrediction
     from relpt.history import History
     from relpt.hybrid import EntityTable, HybridEncoder
     from relpt.trainer import CPTrainer
@@ -35,9 +36,11 @@ _HOMES = {
     "FewShot": "fewshot",
     "FewShotResult": "fewshot",
     "FormatError": "errors",
+    "GraphEmbeddings": "graph",
     "History": "history",
     "HybridEncoder": "hybrid",
     "Instance": "data",
+    "LinkPrediction": "graph",
     "Report": "data",
     "TruncationWarning": "errors",
     "load": "data",
@@ -57,9 +60,11 @@ __all__ = [
     "FewShot",
     "FewShotResult",
     "FormatError",
+    "GraphEmbeddings",
     "History",
     "HybridEncoder",
     "Instance",
+    "LinkPrediction",
     "Report",
     "TruncationWarning",
     "__version__",

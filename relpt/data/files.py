@@ -16,7 +16,7 @@ from relpt.data.formats import FORMATS, sniff_line, sniff_record
 from relpt.data.values import Problem, show
 from relpt.errors import FormatError
 
-__all__ = ["RECORD_KEYS", "Raw", "RawFile", "read_file", "read_json", "records_of_json"]
+__all__ = ["RECORD_KEYS", "Raw", "RawFile", "file_bytes", "read_file", "read_json", "records_of_json"]
 
 RECORD_KEYS = ("text", "token", "tokens", "sentence")  # one of which every record has
 _FEWREL = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*[{\]]')  # the start of {relation: [instances]}
@@ -190,7 +190,7 @@ def records_of_json(value: Any, label: str, format: str | None) -> RawFile:
 
 def read_file(path: str | os.PathLike[str], format: str | None) -> RawFile:
     """Raw records of a file (gzip is unpacked); OSError when it cannot be read, FormatError when it has none."""
-    label, data = os.fspath(path), _bytes(path)
+    label, data = os.fspath(path), file_bytes(path)
     start = data[:64].lstrip()[:8]
     text = _text_format(data, format)
     if text is not None and (read := FORMATS[text].read):
@@ -216,10 +216,10 @@ def _text_format(data: bytes, format: str | None) -> str | None:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The JSON of a whole file (gzip is unpacked)."""
-    return _whole(_bytes(path), os.fspath(path))
+    return _whole(file_bytes(path), os.fspath(path))
 
 
-def _bytes(path: str | os.PathLike[str]) -> bytes:
+def file_bytes(path: str | os.PathLike[str]) -> bytes:
     """What is in a file, unpacked and without a byte order mark; FormatError where that is nothing, or UTF-16."""
     label = os.fspath(path)
     if os.path.isdir(label):
