@@ -10,6 +10,7 @@
 #include "threads.h"
 
 #define ADAGRAD_EPS 1e-10f
+#define AHEAD 4 /* candidates between a prefetch and the use of the row */
 
 struct rp_kge_trainer {
     const rp_graph *graph;
@@ -148,6 +149,12 @@ void rp_kge_trainer_set(rp_kge_trainer *t, const float *entity, const float *rel
 static float *row_of(float *table, const rp_kge_trainer *t, int64_t row) { return table + row * t->o.dim; }
 static int64_t relation_row(const rp_kge_trainer *t, int32_t relation) { return t->graph->n_entities + relation; }
 
+/* Rows come from all over the tables, in no order that the processor could foresee: the next ones are asked for early.
+ */
+static void prefetch_row(const float *row, int64_t dim) {
+    for (int64_t i = 0; i < dim; i += 16) __builtin_prefetch(row + i);
+}
+
 /* l2 times the squares of a right triple's row, n3 times the cubes of its absolute values. */
 static double penalty(const rp_kge_trainer *t, const float *row) {
     double squares = 0, cubes = 0;
@@ -170,7 +177,10 @@ static void forward(rp_kge_trainer *t, int64_t i, int64_t triple, int64_t batch)
     const float *relation = row_of(t->values, t, relation_row(t, query.relation));
     float *q = row_of(t->q, t, i), *dq = row_of(t->dq, t, i);
     rp_kge_query(o->model, query.side == RP_SIDE_HEAD, q, anchor, relation, dim);
-    for (int64_t k = 0; k <= K; k++) score[k] = rp_kge_score(o->model, q, row_of(t->values, t, candidate[k]), dim);
+    for (int64_t k = 0; k <= K; k++) {
+        if (k + AHEAD <= K) prefetch_row(row_of(t->values, t, candidate[k + AHEAD]), dim);
+        score[k] = rp_kge_score(o->model, q, row_of(t->values, t, candidate[k]), dim);
+    }
     t->loss[i] = rp_kge_loss_forward(o->loss, o->model, o->margin, dscore, score, K);
     t->loss[i] += penalty(t, anchor) + penalty(t, relation) + penalty(t, row_of(t->values, t, query.answer));
     memset(dq, 0, (size_t)dim * sizeof *dq);
@@ -181,11 +191,16 @@ static void forward(rp_kge_trainer *t, int64_t i, int64_t triple, int64_t batch)
     }
 }
 
-/* The gradient of a row, when it is this part's: a row is added to by one thread alone, in the order of the triples.
- * Rows are spread over parts by Fibonacci hashing, which takes no division. */
-static float *own_row(rp_kge_trainer *t, int64_t row, int64_t part) {
+/* A row is added to by one thread alone, in the order of the triples. Rows are spread over parts by Fibonacci hashing,
+ * which takes no division. */
+static bool owns(const rp_kge_trainer *t, int64_t row, int64_t part) {
     uint32_t hash = (uint32_t)row * 2654435769u;
-    if ((int64_t)((uint64_t)hash * (uint64_t)t->o.num_threads >> 32) != part) return NULL;
+    return (int64_t)((uint64_t)hash * (uint64_t)t->o.num_threads >> 32) == part;
+}
+
+/* The gradient of a row, when it is this part's. */
+static float *own_row(rp_kge_trainer *t, int64_t row, int64_t part) {
+    if (!owns(t, row, part)) return NULL;
     t->touched[row] = 1;
     return row_of(t->grads, t, row);
 }
@@ -209,6 +224,10 @@ static void backward(rp_kge_trainer *t, int64_t i, int64_t part, int64_t batch) 
                           row_of(t->values, t, query->anchor), row_of(t->values, t, relation), o->dim);
     for (int64_t k = 0; k <= K; k++) {
         double dscore = t->dscore[i * (1 + K) + k];
+        if (k + AHEAD <= K && owns(t, candidate[k + AHEAD], part)) {
+            prefetch_row(row_of(t->grads, t, candidate[k + AHEAD]), o->dim);
+            if (o->model != RP_KGE_DISTMULT) prefetch_row(row_of(t->values, t, candidate[k + AHEAD]), o->dim);
+        }
         if ((k > 0 && dscore == 0) || (dentity = own_row(t, candidate[k], part)) == NULL) continue;
         rp_kge_score_backward(o->model, NULL, dentity, dscore, t->score[i * (1 + K) + k], row_of(t->q, t, i),
                               row_of(t->values, t, candidate[k]), o->dim);
