@@ -2,10 +2,11 @@
  * Level 2.
  *
  * Both models make a vector q of what a query gives, and compare it with the entity e that is to answer it:
- *                 (h, r, ?)   (?, r, t)   score
- *   TransE        h + r       t - r       -|q - e|, the sum of absolute values or the Euclidean norm (Bordes et al.
- * 2013) DistMult      h * r       t * r       <q, e>, products by component (Yang et al. 2015, section 3) so that the
- * score of a triple is the same from either side but for rounding. */
+ *
+ *     TransE    q = h + r or t - r, score -|q - e|, in the 1- or the 2-norm (Bordes et al. 2013)
+ *     DistMult  q = h * r or t * r by component, score <q, e> (Yang et al. 2015, section 3)
+ *
+ * so that the score of a triple is the same from either side but for rounding. */
 #ifndef RP_KGE_H
 #define RP_KGE_H
 
