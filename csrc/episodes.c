@@ -12,6 +12,17 @@ static rp_status check_count(int64_t value, int64_t low, int64_t high, const cha
     return rp_fail(RP_STATUS_VALUE, "%s is %" PRId64 "; expected %" PRId64 " .. %" PRId64, name, value, low, high);
 }
 
+static rp_status check_nota(double rate, int64_t n_classes, int64_t n_way) {
+    if (!(rate >= 0 && rate < 1))
+        return rp_fail(RP_STATUS_VALUE, "nota_rate is %g; expected at least 0 and less than 1", rate);
+    if (rate > 0 && n_way == n_classes)
+        return rp_fail(RP_STATUS_VALUE,
+                       "n_way takes all %" PRId64 " classes, and a nota_rate of %g needs others beside them; take a "
+                       "smaller n_way",
+                       n_classes, rate);
+    return RP_OK;
+}
+
 static rp_status check_sizes(const int32_t *labels, int64_t n, int64_t n_classes, int64_t n_way, int64_t k_shot,
                              int64_t n_query) {
     RP_TRY(check_count(n, 1, UINT32_MAX, "the number of instances"));
@@ -53,19 +64,27 @@ static void index_classes(rp_episodes *e, const int32_t *labels) {
 }
 
 rp_status rp_episodes_new(rp_episodes **out, const int32_t *labels, int64_t n, int64_t n_classes, int64_t n_way,
-                          int64_t k_shot, int64_t n_query, uint64_t seed) {
+                          int64_t k_shot, int64_t n_query, double nota_rate, uint64_t seed) {
     *out = NULL;
     RP_TRY(check_sizes(labels, n, n_classes, n_way, k_shot, n_query));
+    RP_TRY(check_nota(nota_rate, n_classes, n_way));
     rp_episodes *e = calloc(1, sizeof *e);
     if (e == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for episodes");
-    *e = (rp_episodes){
-        .seed = seed, .n_way = n_way, .k_shot = k_shot, .n_query = n_query, .n = n, .n_classes = n_classes};
+    *e = (rp_episodes){.seed = seed,
+                       .n_way = n_way,
+                       .k_shot = k_shot,
+                       .n_query = n_query,
+                       .nota_rate = nota_rate,
+                       .n = n,
+                       .n_classes = n_classes};
+    e->row_class = rp_aligned_alloc((size_t)n * sizeof *e->row_class);
     e->class_start = rp_aligned_alloc(((size_t)n_classes + 1) * sizeof *e->class_start);
     e->class_rows = rp_aligned_alloc((size_t)n * sizeof *e->class_rows);
     rp_status status = RP_OK;
-    if (e->class_start == NULL || e->class_rows == NULL) {
+    if (e->row_class == NULL || e->class_start == NULL || e->class_rows == NULL) {
         status = rp_fail(RP_STATUS_MEMORY, "no memory for the index of %" PRId64 " instances", n);
     } else {
+        memcpy(e->row_class, labels, (size_t)n * sizeof *labels);
         index_classes(e, labels);
         status = check_classes(e);
     }
@@ -78,6 +97,7 @@ rp_status rp_episodes_new(rp_episodes **out, const int32_t *labels, int64_t n, i
 
 void rp_episodes_free(rp_episodes *e) {
     if (e == NULL) return;
+    rp_aligned_free(e->row_class);
     rp_aligned_free(e->class_start);
     rp_aligned_free(e->class_rows);
     free(e);
@@ -107,6 +127,28 @@ static void draw_different(rp_rng *rng, const places *p, int64_t count, int64_t 
     }
 }
 
+/* The j-th class, from 0, of those that are no way of the episode: j and as many more as there are ways up to it. */
+static int64_t outside_class(const rp_episodes *e, const int64_t *support, int64_t j) {
+    int64_t ways = 0, counted;
+    do {
+        counted = ways;
+        ways = 0;
+        for (int64_t w = 0; w < e->n_way; w++) ways += e->row_class[support[w * e->k_shot]] <= j + counted;
+    } while (ways != counted);
+    return j + ways;
+}
+
+/* Each query has a stream of its own, so that what one draws depends neither on the rate nor on the others. */
+static void draw_nota(const rp_episodes *e, uint64_t key, uint64_t number, const int64_t *support, int64_t *query) {
+    for (int64_t q = 0; q < e->n_way * e->n_query; q++) {
+        rp_rng rng = rp_rng_stream(key, (uint32_t)number, (uint32_t)(number >> 32), (uint32_t)(q + 1));
+        if (rp_rng_unit(&rng) >= e->nota_rate) continue;
+        int64_t c = outside_class(e, support, rp_rng_below(&rng, (uint32_t)(e->n_classes - e->n_way)));
+        int64_t start = e->class_start[c];
+        query[q] = e->class_rows[start + rp_rng_below(&rng, (uint32_t)(e->class_start[c + 1] - start))];
+    }
+}
+
 void rp_episodes_draw(const rp_episodes *e, int64_t i, int64_t *support, int64_t *query) {
     uint64_t number = (uint64_t)i, key = rp_rng_key(e->seed, RP_PURPOSE_EPISODE, 0);
     rp_rng rng = rp_rng_stream(key, (uint32_t)number, (uint32_t)(number >> 32), 0);
@@ -119,4 +161,5 @@ void rp_episodes_draw(const rp_episodes *e, int64_t i, int64_t *support, int64_t
         draw_different(&rng, &rows, e->k_shot + e->n_query, e->class_start[c + 1] - start);
         for (int64_t j = 0; j < e->k_shot + e->n_query; j++) *place(&rows, j) = e->class_rows[start + *place(&rows, j)];
     }
+    if (e->nota_rate > 0) draw_nota(e, key, number, support, query);
 }

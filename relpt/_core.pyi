@@ -103,9 +103,19 @@ def build_batch(
     """The batch of these corpus rows in one input setting (0 .. 4); blanks: (n, 2) flags of head and tail."""
 
 def draw_episodes(
-    labels: _Int32Array, n_classes: int, n_way: int, k_shot: int, n_query: int, seed: int, first: int, count: int
+    labels: _Int32Array,
+    n_classes: int,
+    n_way: int,
+    k_shot: int,
+    n_query: int,
+    seed: int,
+    first: int,
+    count: int,
+    nota_rate: float = 0.0,
 ) -> tuple[_Int64Array, _Int64Array]:
-    """Rows of `count` episodes from `first` on: support (count, n_way, k_shot), query (count, n_way, n_query)."""
+    """Rows of `count` episodes from `first` on: support (count, n_way, k_shot), query (count, n_way, n_query).
+
+    A query is none of the above exactly if its class is not that of its way."""
 
 def fewshot_score(
     vectors: NDArray[np.float32],
@@ -120,6 +130,13 @@ def fewshot_score(
     num_threads: int,
 ) -> NDArray[np.float64]:
     """The share of right queries of each episode; similarity 0 dot, 1 cosine, 2 euclidean."""
+
+def fewshot_answers(
+    vectors: NDArray[np.float32], support: _Int64Array, query: _Int64Array, similarity: int, num_threads: int
+) -> tuple[_Int32Array, NDArray[np.float64], NDArray[np.float64]]:
+    """Of each query (episodes, queries) of given episodes, support (episodes, n_way, k_shot) and query (episodes,
+    queries) being rows of the vectors: the most similar way, its similarity, and its margin over the second most
+    similar (0 where there is one way)."""
 
 def fit_projection(
     vectors: NDArray[np.float32], labels: _Int32Array, n_classes: int, shrinkage: float, /

@@ -47,6 +47,81 @@ def recompute(vectors, labels, *, n_way, k_shot, n_query, episodes, similarity, 
     return (dots.argmax(axis=-1) == np.arange(n_way)[None, :, None]).mean(axis=(1, 2))
 
 
+def similarities(vectors, support, query, similarity):
+    """Of each query (episodes, queries) to each prototype, by NumPy."""
+    vectors = vectors.astype(np.float64)
+    prototypes, queries = vectors[support].mean(axis=2), vectors[query]
+    if similarity == "euclidean":
+        return -((queries[:, :, None, :] - prototypes[:, None, :, :]) ** 2).sum(axis=-1)
+    if similarity == "cosine":
+        prototypes, queries = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (prototypes, queries))
+    return np.einsum("eqd,ewd->eqw", queries, prototypes)
+
+
+def drawn(labels, *, n_way=5, k_shot=2, n_query=3, episodes=200, nota_rate=0.3, seed=42):
+    n_classes = int(labels.max()) + 1
+    support, query = _core.draw_episodes(labels, n_classes, n_way, k_shot, n_query, seed, 0, episodes, nota_rate)
+    return support, np.ascontiguousarray(query.reshape(episodes, -1))
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize(("n_way", "k_shot", "n_query"), [(5, 1, 1), (5, 5, 4), (7, 2, 3), (2, 10, 1), (1, 1, 2)])
+def test_answers_equal_numpys(similarity, n_way, k_shot, n_query):
+    vectors, labels = data()
+    support, query = drawn(labels, n_way=n_way, k_shot=k_shot, n_query=n_query)
+    way, best, margin = _core.fewshot_answers(vectors, support, query, SIMILARITIES[similarity], 1)
+    wanted = similarities(vectors, support, query, similarity)
+    ordered = np.sort(wanted, axis=-1)
+    np.testing.assert_array_equal(way, wanted.argmax(axis=-1))
+    np.testing.assert_allclose(best, ordered[..., -1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(margin, ordered[..., -1] - ordered[..., -min(2, n_way)], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_answers_are_those_that_score_counts(similarity):
+    vectors, labels = data()
+    support, query = drawn(labels, nota_rate=0.0)
+    way = _core.fewshot_answers(vectors, support, query, SIMILARITIES[similarity], 1)[0]
+    accuracy = score(vectors, labels, k_shot=2, n_query=3, similarity=similarity)
+    np.testing.assert_array_equal((way.reshape(200, 5, 3) == np.arange(5)[:, None]).mean(axis=(1, 2)), accuracy)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_answers_do_not_depend_on_the_number_of_threads(similarity):
+    vectors, labels = data(dim=64)
+    rows = drawn(labels, episodes=501)
+    one = _core.fewshot_answers(vectors, *rows, SIMILARITIES[similarity], 1)
+    for threads in (2, 3, 7):
+        other = _core.fewshot_answers(vectors, *rows, SIMILARITIES[similarity], threads)
+        assert [a.tobytes() for a in one] == [a.tobytes() for a in other]
+
+
+def test_the_first_of_equal_prototypes_answers_with_margin_0():
+    labels = data()[1]
+    way, best, margin = _core.fewshot_answers(np.ones((len(labels), 16), np.float32), *drawn(labels), 0, 1)
+    assert not way.any()
+    assert (best == 16).all()
+    assert not margin.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"support": np.full((2, 3, 1), 240)}, "support holds 240 as its number 0; expected rows .* 0 .. 239"),
+        ({"query": np.array([[0], [-1]])}, "query holds -1 as its number 1"),
+        ({"query": np.zeros((3, 1), np.int64)}, r"query: expected .* of shape \(2, n\), got int64 \(3, 1\)"),
+        ({"support": np.zeros((2, 0, 1), np.int64)}, "support has 0 ways of 1 shots"),
+        ({"support": np.zeros((2, 3, 0), np.int64)}, "support has 3 ways of 0 shots"),
+        ({"similarity": 3}, "similarity is 3; expected 0"),
+        ({"num_threads": 0}, "num_threads is 0; expected 1 .. 4096"),
+    ],
+)
+def test_episodes_that_cannot_be_answered_are_named(change, message):
+    rows = {"support": np.zeros((2, 3, 1), np.int64), "query": np.zeros((2, 1), np.int64)}
+    with pytest.raises(ValueError, match=message):
+        _core.fewshot_answers(**{"vectors": data()[0], **rows, "similarity": 1, "num_threads": 1, **change})
+
+
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize(("n_way", "k_shot", "n_query"), [(5, 1, 1), (5, 5, 4), (8, 2, 3), (2, 10, 1), (1, 1, 1)])
 @pytest.mark.parametrize("dim", [1, 8, 37])

@@ -455,57 +455,8 @@ static PyType_Spec sampler_spec = {
     .slots = sampler_slots,
 };
 
-/* ---- episodes
+/* ---- projection
  * ---------------------------------------------------------------------------------------------------------- */
-
-typedef struct episode_args {
-    const int32_t *labels; /* (n) */
-    int64_t n;
-    long long n_classes, n_way, k_shot, n_query;
-    uint64_t seed;
-} episode_args;
-
-static rp_status make_episodes(const episode_args *a, rp_episodes **out) {
-    return rp_episodes_new(out, a->labels, a->n, a->n_classes, a->n_way, a->k_shot, a->n_query, a->seed);
-}
-
-static rp_status score(const episode_args *a, double *accuracy, const float *vectors, int64_t dim, int64_t count,
-                       rp_similarity similarity, int64_t num_threads, const relpt_state *state) {
-    rp_episodes *episodes;
-    if (num_threads > 1) RP_TRY(rp_threads_check_pid(state->pid));
-    RP_TRY(make_episodes(a, &episodes));
-    rp_status status = rp_fewshot_score(accuracy, episodes, vectors, dim, count, similarity, num_threads);
-    rp_episodes_free(episodes);
-    return status;
-}
-
-static PyObject *py_fewshot_score(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"vectors",  "labels",     "n_classes", "n_way",       "k_shot", "n_query",
-                            "episodes", "similarity", "seed",      "num_threads", NULL};
-    PyObject *vectors, *labels, *seed;
-    episode_args a;
-    long long episodes, num_threads;
-    int similarity;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOLLLLLiOL:fewshot_score", names, &vectors, &labels, &a.n_classes,
-                                     &a.n_way, &a.k_shot, &a.n_query, &episodes, &similarity, &seed, &num_threads))
-        return NULL;
-    int64_t shape[2] = {-1, -1}, count = episodes < 0 ? 0 : episodes;
-    const float *table = relpt_array_data(vectors, "vectors", RELPT_FLOAT32, 2, shape);
-    if (table == NULL || (a.labels = relpt_array_data(labels, "labels", RELPT_INT32, 1, &shape[0])) == NULL)
-        return NULL;
-    if (relpt_parse_u64(seed, "seed", &a.seed) < 0) return NULL;
-    a.n = shape[0];
-    void *accuracy;
-    PyObject *result = relpt_array_new(RELPT_FLOAT64, 1, &count, &accuracy);
-    if (result == NULL) return NULL;
-    const relpt_state *state = relpt_module_state(module);
-    rp_status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        score(&a, accuracy, table, shape[1], episodes, (rp_similarity)similarity, num_threads, state);
-    Py_END_ALLOW_THREADS if (status == RP_OK) return result;
-    Py_DECREF(result);
-    return relpt_raise(state, status);
-}
 
 static PyObject *py_fit_projection(PyObject *module, PyObject *args) {
     PyObject *vectors, *labels;
@@ -559,57 +510,6 @@ static PyObject *py_project(PyObject *module, PyObject *args) {
     return relpt_raise(state, status);
 }
 
-static rp_status draw(const episode_args *a, int64_t *support, int64_t *query, int64_t first, int64_t count) {
-    rp_episodes *episodes;
-    RP_TRY(make_episodes(a, &episodes));
-    for (int64_t i = 0; i < count; i++)
-        rp_episodes_draw(episodes, first + i, support + i * a->n_way * a->k_shot, query + i * a->n_way * a->n_query);
-    rp_episodes_free(episodes);
-    return RP_OK;
-}
-
-/* The arguments of draw_episodes; -1 with an exception. Sizes are checked here only so far that the arrays can be made.
- */
-static int parse_draw(PyObject *args, PyObject *kwargs, episode_args *a, long long *first, long long *count) {
-    static char *names[] = {"labels", "n_classes", "n_way", "k_shot", "n_query", "seed", "first", "count", NULL};
-    PyObject *labels, *seed;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OLLLLOLL:draw_episodes", names, &labels, &a->n_classes, &a->n_way,
-                                     &a->k_shot, &a->n_query, &seed, first, count))
-        return -1;
-    a->n = -1;
-    if ((a->labels = relpt_array_data(labels, "labels", RELPT_INT32, 1, &a->n)) == NULL) return -1;
-    if (relpt_parse_u64(seed, "seed", &a->seed) < 0) return -1;
-    if (*first >= 0 && *count >= 0 && *first <= INT64_MAX - *count) return 0;
-    PyErr_Format(PyExc_ValueError, "first is %lld and count %lld; expected at least 0", *first, *count);
-    return -1;
-}
-
-static PyObject *py_draw_episodes(PyObject *module, PyObject *args, PyObject *kwargs) {
-    const relpt_state *state = relpt_module_state(module);
-    episode_args a;
-    long long first, count;
-    rp_episodes *episodes = NULL;
-    if (parse_draw(args, kwargs, &a, &first, &count) < 0) return NULL;
-    rp_status status = make_episodes(&a, &episodes); /* refuses sizes before arrays of them are made */
-    rp_episodes_free(episodes);
-    if (status != RP_OK) return relpt_raise(state, status);
-    const int64_t support_shape[] = {count, a.n_way, a.k_shot}, query_shape[] = {count, a.n_way, a.n_query};
-    void *support_data = NULL, *query_data = NULL;
-    PyObject *support = relpt_array_new(RELPT_INT64, 3, support_shape, &support_data);
-    PyObject *query = support == NULL ? NULL : relpt_array_new(RELPT_INT64, 3, query_shape, &query_data);
-    PyObject *result = query == NULL ? NULL : PyTuple_Pack(2, support, query);
-    if (result != NULL) {
-        Py_BEGIN_ALLOW_THREADS status = draw(&a, support_data, query_data, first, count);
-        Py_END_ALLOW_THREADS if (status != RP_OK) {
-            Py_CLEAR(result);
-            relpt_raise(state, status);
-        }
-    }
-    Py_XDECREF(support);
-    Py_XDECREF(query);
-    return result;
-}
-
 /* ---- the module
  * ---------------------------------------------------------------------------------------------------------- */
 
@@ -621,26 +521,17 @@ static PyObject *py_default_threads(PyObject *module, PyObject *ignored) {
 PyDoc_STRVAR(build_batch_doc,
              "build_batch(corpus, tokens, rows, input, max_length, blanks=None)\n--\n\n"
              "The batch of these corpus rows in one input setting; blanks: uint8 (n, 2), head and tail.");
-PyDoc_STRVAR(
-    fewshot_score_doc,
-    "fewshot_score(vectors, labels, n_classes, n_way, k_shot, n_query, episodes, similarity, seed, num_threads)\n"
-    "--\n\nThe share of right queries of each episode, float64 (episodes).");
 PyDoc_STRVAR(fit_projection_doc,
              "fit_projection(vectors, labels, n_classes, shrinkage, /)\n--\n\n"
              "The affine map that evens out what varies inside relations: float32 weight (dim, dim), bias (dim).");
 PyDoc_STRVAR(project_doc, "project(vectors, weight, bias, num_threads, /)\n--\n\n"
                           "weight x + bias of each vector's direction x, float32 (n, dim).");
-PyDoc_STRVAR(draw_episodes_doc,
-             "draw_episodes(labels, n_classes, n_way, k_shot, n_query, seed, first, count)\n--\n\n"
-             "Rows of the episodes: support int64 (count, n_way, k_shot), query int64 (count, n_way, n_query).");
 PyDoc_STRVAR(default_threads_doc, "default_threads()\n--\n\nThe number of threads used when none is given.");
 
 static PyMethodDef data_functions[] = {
     {"build_batch", RELPT_KEYWORDS(py_build_batch), METH_VARARGS | METH_KEYWORDS, build_batch_doc},
-    {"fewshot_score", RELPT_KEYWORDS(py_fewshot_score), METH_VARARGS | METH_KEYWORDS, fewshot_score_doc},
     {"fit_projection", py_fit_projection, METH_VARARGS, fit_projection_doc},
     {"project", py_project, METH_VARARGS, project_doc},
-    {"draw_episodes", RELPT_KEYWORDS(py_draw_episodes), METH_VARARGS | METH_KEYWORDS, draw_episodes_doc},
     {"default_threads", py_default_threads, METH_NOARGS, default_threads_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,4 +1,4 @@
-/* Corpus, Sampler, batches and few-shot episodes in Python; and their C sides for the model types. */
+/* Corpus, Sampler, batches and projections in Python; and their C sides for the model types. */
 #ifndef RELPT_DATA_H
 #define RELPT_DATA_H
 

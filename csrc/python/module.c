@@ -4,6 +4,7 @@
 #include "array.h"
 #include "data.h"
 #include "errors.h"
+#include "evaluation.h"
 #include "graphs.h"
 #include "handles.h"
 
@@ -13,6 +14,7 @@ static int module_exec(PyObject *module) {
     if (relpt_add_exceptions(module) < 0) return -1;
     if (relpt_add_data(module) < 0) return -1;
     if (relpt_add_graphs(module) < 0) return -1;
+    if (relpt_add_evaluation(module) < 0) return -1;
     return relpt_add_model_types(module); /* handles.c */
 }
 
