@@ -17,7 +17,7 @@ typedef struct rp_episodes {
 } rp_episodes;
 
 /* labels int32(n) in 0 .. n_classes-1. nota_rate in [0, 1): the chance of a query that none of the above is its class
- * (Gao et al. 2019, section 3.2). VALUE: n_way beyond the classes, or all of them with a nota_rate above 0; k_shot +
+ * (FewRel 2.0, Gao et al. 2019). VALUE: n_way beyond the classes, or all of them with a nota_rate above 0; k_shot +
  * n_query beyond a class's instances (names the class number, its count, and what is needed). */
 rp_status rp_episodes_new(rp_episodes **out, const int32_t *labels, int64_t n, int64_t n_classes, int64_t n_way,
                           int64_t k_shot, int64_t n_query, double nota_rate, uint64_t seed);

@@ -140,15 +140,15 @@ def _row(result: Any) -> dict[str, Any]:
 
 
 def pair_rows(before: Iterable[Any], after: Iterable[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Rows of the same input setting, way and shot, in the first list's order."""
+    """Rows of the same setting, in the first list's order."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(row.get(name) for name in ("inputs", "way", "shot", "similarity"))
+        return tuple(row.get(name) for name in ("inputs", "way", "shot", "similarity", "nota_rate"))
 
     later = {key(row): row for row in map(_row, after)}
     pairs = [(row, later.pop(key(row), None)) for row in map(_row, before)]
     if later or any(second is None for _, second in pairs):
-        raise ValueError("before and after must hold rows of the same inputs, way, shot and similarity")
+        raise ValueError("before and after must hold rows of the same inputs, way, shot, similarity and nota_rate")
     return [(first, second) for first, second in pairs if second is not None]
 
 
