@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relpt.corpus import Corpus
     from relpt.data import BadRecord, Dataset, Instance, Report, load, load_sample, sample_relations
     from relpt.encoder import Encoder
+    from relpt.episodes import Episodes, load_episodes, score_predictions
     from relpt.errors import BadRecordWarning, CudaError, FormatError, TruncationWarning
     from relpt.fewshot import FewShot, FewShotResult
     from relpt.graph import GraphEmbeddings, LinkPrediction
@@ -33,6 +34,7 @@ _HOMES = {
     "Dataset": "data",
     "Encoder": "encoder",
     "EntityTable": "hybrid",
+    "Episodes": "episodes",
     "FewShot": "fewshot",
     "FewShotResult": "fewshot",
     "FormatError": "errors",
@@ -44,8 +46,10 @@ _HOMES = {
     "Report": "data",
     "TruncationWarning": "errors",
     "load": "data",
+    "load_episodes": "episodes",
     "load_sample": "data",
     "sample_relations": "data",
+    "score_predictions": "episodes",
 }
 
 __all__ = [
@@ -57,6 +61,7 @@ __all__ = [
     "Dataset",
     "Encoder",
     "EntityTable",
+    "Episodes",
     "FewShot",
     "FewShotResult",
     "FormatError",
@@ -69,8 +74,10 @@ __all__ = [
     "TruncationWarning",
     "__version__",
     "load",
+    "load_episodes",
     "load_sample",
     "sample_relations",
+    "score_predictions",
 ]
 
 logging.getLogger("relpt").addHandler(logging.NullHandler())

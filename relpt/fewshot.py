@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from relpt import _core
 from relpt.inputs import SIMILARITIES, choice, input_name
 from relpt.nota import NOTA_SCORES, accuracies, best_threshold, nota_scores
+
+if TYPE_CHECKING:
+    from relpt.episodes import Episodes
 
 __all__ = ["FewShot", "FewShotResult"]
 
@@ -230,6 +233,91 @@ class FewShot:
             ci95=1.96 * spread,
             per_episode=accuracy,
             **nota,
+        )
+
+    def predict(
+        self,
+        encoder: Any,
+        episodes: Any,
+        *,
+        inputs: str = "C+M",
+        max_length: int = 128,
+        none_label: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> np.ndarray:
+        """Answers given episodes, such as those of FewRel's leaderboards; ``json.dump(list)`` of it is a submission.
+
+        Ways and shots are those of the episodes. Each different sentence is encoded once.
+
+        FewRel's own code numbers none of the above N, after the ways 0 to N - 1 (thunlp/FewRel: the labels of
+        ``fewshot_re_kit/data_loader.py``, the last score of ``models/pair.py``), and so does the generator of Sabo et
+        al. 2021 (ofersabo/MNAV). The leaderboard's own page could not be consulted, as it stands behind a login:
+        ``none_label`` is for the case that it asks for another number.
+
+        Args:
+            encoder, inputs, max_length, show_progress_bar: as in ``evaluate``.
+            episodes: ``Episodes``, or what ``load_episodes`` takes: a JSON file's path, or the list in it.
+            none_label: the number of none of the above; None for the number of ways. Given only where there is a
+                ``nota_threshold``.
+
+        Returns:
+            int32 (episodes,), the way, 0 to N - 1, or ``none_label``.
+
+        Raises:
+            FormatError: the episodes are not in the format (file, episode, field).
+            ValueError: ``none_label`` is a way's number; a ``nota_rate`` without threshold.
+        """
+        from relpt.episodes import Episodes, load_episodes
+
+        self._check_threshold()
+        given = episodes if isinstance(episodes, Episodes) else load_episodes(episodes)
+        vectors = encoder.encode(given.data, inputs=inputs, max_length=max_length, show_progress_bar=show_progress_bar)
+        return self.answer(vectors, given, none_label=none_label, num_threads=getattr(encoder, "num_threads", None))
+
+    def answer(
+        self,
+        vectors: np.ndarray,
+        episodes: Episodes,
+        *,
+        none_label: int | None = None,
+        num_threads: int | None = None,
+    ) -> np.ndarray:
+        """What ``predict`` predicts, from the vectors of ``episodes.data``, float32 (n, dim)."""
+        self._check_threshold()
+        none = episodes.n_way if none_label is None else none_label
+        if 0 <= none < episodes.n_way:
+            raise ValueError(f"none_label is {none}, the number of a way; expected -1, say, or {episodes.n_way}")
+        way, scores = self._nearest(vectors, episodes.support, episodes.query[:, None], num_threads)
+        if self.nota_threshold is not None:
+            way = np.where(scores < self.nota_threshold, np.int32(none), way)
+        return way[:, 0]
+
+    def draw(self, data: Any) -> Episodes:
+        """The episodes with their answers, one for each query, in ``FewRel``'s form: to save and to predict.
+
+        The n_way * n_query queries of an episode follow one another and share its supports, so that the accuracy over
+        all is that of ``evaluate``.
+
+        Args:
+            data: labelled ``Dataset``, or what ``relpt.load`` takes.
+
+        Raises:
+            ValueError: see ``evaluate``.
+        """
+        from relpt.corpus.tokenizing import number_relations
+        from relpt.data.reading import as_dataset
+        from relpt.episodes import Episodes
+
+        dataset, _ = as_dataset(data)
+        self._check(dataset)
+        names, numbers = number_relations(dataset)
+        support, query, none = self._draw(numbers, len(names))
+        ways = np.repeat(np.arange(self.n_way), self.n_query)
+        return Episodes(
+            dataset,
+            np.repeat(support, query.shape[1], axis=0),
+            query.ravel(),
+            np.where(none, self.n_way, ways).ravel(),
         )
 
     # -- the parts ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["read_json", "read_table", "replace_folder", "sync_folder", "write_file", "write_into", "write_json"]
+__all__ = [
+    "read_json",
+    "read_table",
+    "replace_file",
+    "replace_folder",
+    "sync_folder",
+    "write_file",
+    "write_into",
+    "write_json",
+]
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -82,6 +91,23 @@ def _move_into_place(new: Path, target: Path) -> None:
         raise
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def replace_file(target: Path) -> Iterator[BinaryIO]:
+    """Gives a temporary file beside ``target``; when the block ends well it is synced and takes the target's place.
+
+    On any error the temporary file is removed and the target is what it was.
+    """
+    new = target.with_name(f".{target.name}.new-{os.getpid()}")
+    try:
+        with open(new, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 @contextmanager
