@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from relpt.inputs import ENCODING_DTYPES, SIMILARITIES, input_name
+from relpt.inputs import ENCODING_DTYPES, input_name
 from relpt.runlog import HistoryFile, StepLines, duration, tell
 from relpt.settings import UsageError, parse_settings
 
@@ -107,10 +107,6 @@ def _natural(text: str) -> int:
     return int(text)
 
 
-def _numbers(text: str) -> list[int]:
-    return [_positive(part.strip()) for part in text.split(",")]
-
-
 def _input(text: str) -> str:
     try:
         return input_name(text.strip())
@@ -131,6 +127,16 @@ def _load(args: argparse.Namespace, paths: Sequence[str]) -> Any:
     from relpt.data import load
 
     return load(list(paths), **_given(args, "format", "spans", "on_bad"))
+
+
+def _new_file(name: str, what: str) -> Path:
+    """The path of a file to write, refused before anything is computed where it cannot be one."""
+    target = Path(name)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; -o names {what} to write")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent}: there is no such folder to write {target.name} into")
+    return target
 
 
 def _open_encoder(args: argparse.Namespace, name: str) -> Any:
@@ -312,14 +318,10 @@ def encode(args: argparse.Namespace) -> int:
     """Writes the relation vectors of a file as .npy."""
     import numpy as np
 
-    from relpt.files import write_file
+    from relpt.files import replace_file
 
     begin = time.monotonic()
-    target = Path(args.output)
-    if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; -o names the .npy file to write")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent}: there is no such folder to write {target.name} into")
+    target = _new_file(args.output, "the .npy file")
     data = _load(args, args.data)
     encoder = _open_encoder(args, args.model)
     vectors = encoder.encode(
@@ -330,12 +332,8 @@ def encode(args: argparse.Namespace) -> int:
         show_progress_bar=False if args.quiet else None,
         **_given(args, "max_length"),
     )
-    new = target.with_name(f".{target.name}.new-{os.getpid()}")
-    try:
-        write_file(new, lambda file: np.save(file, vectors, allow_pickle=False))
-        os.replace(new, target)
-    finally:
-        new.unlink(missing_ok=True)
+    with replace_file(target) as file:
+        np.save(file, vectors, allow_pickle=False)
     seconds = time.monotonic() - begin
     if args.json:
         n, dim = vectors.shape
@@ -343,55 +341,6 @@ def encode(args: argparse.Namespace) -> int:
         _print_json({**facts, "representation": encoder.representation, "seconds": round(seconds, 2)})
     else:
         print(f"{target}: {len(vectors):,} vectors of {encoder.dim} (float32), {args.inputs}, {duration(seconds)}")
-    return 0
-
-
-# -- fewshot ----------------------------------------------------------------------------------------------------------
-
-
-def _first_of_each(data: Any, n: int) -> Any:
-    """The first n instances of each relation, in the data's order."""
-    seen: dict[str | None, int] = {}
-    rows = []
-    for row, instance in enumerate(data):
-        seen[instance.relation] = seen.get(instance.relation, 0) + 1
-        if seen[instance.relation] <= n:
-            rows.append(row)
-    return data[rows]
-
-
-def fewshot(args: argparse.Namespace) -> int:
-    """Few-shot accuracy of an encoder, for every input setting, way and shot."""
-    from relpt.fewshot import FewShot
-
-    begin = time.monotonic()
-    data = _load(args, args.data)
-    if args.per_relation is not None:
-        data = _first_of_each(data, args.per_relation)
-    fixed = {"n_query": args.query, "episodes": args.episodes, "similarity": args.similarity, "seed": args.seed}
-    tasks = [FewShot(n_way=way, k_shot=shot, **fixed) for way in args.way for shot in args.shot]
-    for task in tasks:
-        task._check(data)
-    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model)
-    length, show = _given(args, "max_length"), False if args.quiet else None
-    corpus, _ = encoder._as_corpus(data, args.max_length or 128, show)
-    results = []
-    for inputs in args.inputs:
-        vectors = encoder.encode(corpus, inputs=inputs, dtype=args.encoding_dtype, show_progress_bar=show, **length)
-        for task in tasks:
-            results.append(task.score(vectors, corpus.relation, inputs=inputs, num_threads=encoder.num_threads))
-    if args.json:
-        _print_json({"results": [result.to_dict() for result in results]})
-        return 0
-    print(
-        f"{encoder.name} on {data.name}: {len(data):,} sentences, {len(data.labels):,} relations\n"
-        f"{args.episodes:,} episodes, {args.similarity}, seed {args.seed}\n"
-    )
-    print(f"  {'inputs':<8}{'way':>4}{'shot':>6}   accuracy ± 95 % interval")
-    for r in results:
-        print(f"  {r.inputs:<8}{r.way:>4}{r.shot:>6}   {r.accuracy:.4f} ± {r.ci95:.4f}")
-    if not args.quiet:
-        tell(f"relpt: {duration(time.monotonic() - begin)}")
     return 0
 
 
@@ -562,24 +511,6 @@ def _add_encode(commands: Any, common: argparse.ArgumentParser) -> None:
     p.set_defaults(run=encode)
 
 
-def _add_fewshot(commands: Any, common: argparse.ArgumentParser) -> None:
-    text = "Accuracy over N-way K-shot episodes with prototypes, and its 95 % interval."
-    p = commands.add_parser("fewshot", parents=[common], help="few-shot accuracy", description=text)
-    p.add_argument("--model", required=True, metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
-    p.add_argument("--data", nargs="+", required=True, metavar="DATA", help="files with labelled sentences")
-    p.add_argument("--inputs", type=_inputs, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
-    p.add_argument("--way", type=_numbers, default=[5], metavar="N", help="relations an episode, a list (default: 5)")
-    p.add_argument("--shot", type=_numbers, default=[1], metavar="K", help="support sentences, a list (default: 1)")
-    p.add_argument("--query", type=_positive, default=1, metavar="Q", help="query sentences a relation (default: 1)")
-    p.add_argument("--episodes", type=_positive, default=10_000, metavar="N", help="default: 10000")
-    p.add_argument("--similarity", choices=SIMILARITIES, default="cosine", help="default: cosine")
-    p.add_argument("--seed", type=_natural, default=42, metavar="S", help="seed of the episodes (default: 42)")
-    p.add_argument("--per-relation", type=_positive, metavar="N", help="use the first N sentences of each relation")
-    _encoder_options(p)
-    _data_options(p)
-    p.set_defaults(run=fewshot)
-
-
 def _add_others(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "Reads data files and reports counts, lengths, relations and bad records. Exit code 1 where records are bad."
     p = commands.add_parser("check", parents=[common], help="report on data files", description=text)
@@ -612,6 +543,8 @@ def _version() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
+    from relpt.cli_fewshot import add_fewshot
+
     parser = argparse.ArgumentParser(
         prog="relpt",
         description="Pre-trains, evaluates and dissects relation encoders.",
@@ -623,7 +556,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_others(commands, common)
     _add_pretrain(commands, common)
     _add_encode(commands, common)
-    _add_fewshot(commands, common)
+    add_fewshot(commands, common)
     return parser
 
 

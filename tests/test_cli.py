@@ -514,3 +514,105 @@ def test_fewshot_of_unlabelled_data(relpt_command, place):
     code, _, err = relpt_command("fewshot", "--model", "encoder", "--data", "unlabelled.jsonl")
     assert code == 1
     assert "names no relations" in err
+
+
+# -- fewshot: none of the above, episodes in files ---------------------------------------------------------------------
+
+
+def fewshot(*more):
+    return ("fewshot", "--model", "encoder", "--data", "data.jsonl", "--episodes", 200, *more)
+
+
+def test_fewshot_with_none_of_the_above(relpt_command, place):
+    words = ("--way", 4, "--nota", "0.15,0.5", "--nota-fit", "more.jsonl", "--nota-score", "similarity+margin")
+    code, out, _ = relpt_command(*fewshot(*words, "--json"))
+    rows = json.loads(out)["results"]
+    assert code == 0
+    assert [row["nota_rate"] for row in rows] == [0.15, 0.5]
+    data, others = relpt.load(place / "data.jsonl"), relpt.load(place / "more.jsonl")
+    encoder = relpt.Encoder.from_pretrained(place / "encoder")
+    for row in rows:
+        few = relpt.FewShot(n_way=4, episodes=200, nota_rate=row["nota_rate"], nota_score="similarity+margin")
+        assert few.fit_threshold(encoder, others).evaluate(encoder, data).to_dict() == row
+    code, out, _ = relpt_command(*fewshot("--way", 4, "--nota", 0.3, "--nota-threshold", 0.9, "--json"))
+    few = relpt.FewShot(n_way=4, episodes=200, nota_rate=0.3, nota_threshold=0.9)
+    assert json.loads(out)["results"] == [few.evaluate(encoder, data).to_dict()]
+
+
+def test_fewshot_table_with_none_of_the_above(relpt_command):
+    words = ("--way", 4, "--nota", "0,0.5", "--nota-threshold", 0.9, "--inputs", "C+M,OnlyC", "--quiet")
+    code, out, err = relpt_command(*fewshot(*words))
+    assert (code, err) == (0, "")
+    header, *rows = out.splitlines()[-5:]
+    assert header.split()[:5] == ["inputs", "way", "shot", "nota", "threshold"]
+    assert [row.split()[3] for row in rows] == ["0.00", "0.50", "0.00", "0.50"]
+    assert rows[0].endswith("–")  # no query is none of the above at rate 0
+    assert rows[1].count("±") == 3
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_episodes_are_written_predicted_and_scored(relpt_command, place):
+    words = ("fewshot", "--data", "data.jsonl", "--way", 4, "--shot", 2, "--nota", 0.3, "--episodes", 40)
+    code, out, _ = relpt_command(*words, "--write-episodes", "episodes.json", "--json")
+    assert json.loads(out) == {"output": "episodes.json", "episodes": 160, "way": 4, "shot": 2}
+    words = ("fewshot", "--model", "encoder", "--predict", "episodes.json", "--inputs", "OnlyC")
+    fit = ("--nota", 0.3, "--nota-fit", "more.jsonl", "--episodes", 200, "--json")
+    code, out, _ = relpt_command(*words, *fit, "-o", "pred.json", "--none-label", -1)
+    said = json.loads(out)
+    assert code == 0
+    few = relpt.FewShot(n_way=4, k_shot=2, episodes=200, nota_rate=0.3)
+    encoder = relpt.Encoder.from_pretrained(place / "encoder")
+    few.fit_threshold(encoder, relpt.load(place / "more.jsonl"), inputs="OnlyC")
+    few.episodes = 40
+    result = few.evaluate(encoder, relpt.load(place / "data.jsonl"), inputs="OnlyC")
+    assert said["nota_threshold"] == few.nota_threshold
+    assert said["accuracy"] == pytest.approx(result.accuracy)
+    written = json.loads((place / "pred.json").read_text())
+    assert said["none"] == written.count(-1) > 0
+    assert written == few.predict(encoder, place / "episodes.json", inputs="OnlyC", none_label=-1).tolist()
+    code, out, _ = relpt_command("fewshot", "--score", "pred.json", "--answers", "episodes.json", "--json")
+    scored = json.loads(out)
+    assert {name: said[name] for name in scored} == scored
+    code, out, _ = relpt_command("fewshot", "--score", "pred.json", "--answers", "episodes.json")
+    assert f"{scored['none_accuracy']:.4f} ± {scored['none_ci95']:.4f}" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--data", "data.jsonl"), 2, "--model is missing"),
+        (("--model", "encoder"), 2, "--data is missing"),
+        (("--predict", "x.json"), 2, "--model is missing for --predict"),
+        (("--score", "x.json"), 2, "--answers is missing for --score"),
+        (("--score", "x.json", "--predict", "y.json"), 2, "--score and --predict are two things"),
+        (("--model", "encoder", "--predict", "x.json", "--way", 5), 2, "--way does not go with --predict"),
+        ((*fewshot()[1:], "-o", "pred.json"), 2, "--output goes with --predict"),
+        ((*fewshot()[1:], "--nota", 0.5), 2, "--nota needs a threshold"),
+        ((*fewshot()[1:], "--nota-fit", "more.jsonl"), 2, "--nota-fit needs --nota"),
+        ((*fewshot()[1:], "--nota", 1), 2, "expected shares from 0 to below 1"),
+        ((*fewshot()[1:], "--nota-threshold", "nan"), 2, "'nan': expected a number"),
+        ((*fewshot()[1:], "--way", 6, "--nota", 0.5, "--nota-threshold", 0), 1, "n_way takes all 6 relations"),
+        (("--model", "encoder", "--predict", "none.json", "-o", "p.json"), 1, "none.json: no such file"),
+        (("--model", "encoder", "--predict", "data.jsonl", "-o", "p.json"), 1, "data.jsonl: malformed JSON"),
+        (
+            ("--model", "encoder", "--predict", "x.json", "-o", "no/p.json"),
+            1,
+            "there is no such folder to write p.json",
+        ),
+    ],
+)
+def test_fewshot_says_what_is_missing(relpt_command, words, code, message):
+    found, out, err = relpt_command("fewshot", *words)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_predictions_need_a_file_where_there_are_no_answers(relpt_command, place):
+    instance = {"tokens": ["a", "met", "b"], "h": ["a", "", [[0]]], "t": ["b", "", [[2]]]}
+    (place / "blind.json").write_text(json.dumps([{"meta_train": [[instance]], "meta_test": instance}]))
+    code, _, err = relpt_command("fewshot", "--model", "encoder", "--predict", "blind.json")
+    assert (code, "name the file to write with -o" in err) == (2, True)
+    words = ("--predict", "blind.json", "-o", "blind-pred.json", "--quiet")
+    assert relpt_command("fewshot", "--model", "encoder", *words)[0] == 0
+    assert json.loads((place / "blind-pred.json").read_text()) == [0]
