@@ -9,6 +9,36 @@
 
 /* -- tokens ---------------------------------------------------------------------------------------------- */
 
+static rp_status check_id(const rp_tokens *t, int32_t id, const char *name) {
+    if (id >= 0 && id < t->vocab_size) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE, "tokens: %s is %" PRId32 "; expected 0 .. %" PRId32 ", an id of the vocabulary",
+                   name, id, t->vocab_size - 1);
+}
+
+static rp_status check_prompt(const rp_tokens *t) {
+    int32_t masks = 0;
+    for (int32_t i = 0; i < t->prompt_length; i++) {
+        if (t->prompt[i] == RP_PROMPT_HEAD || t->prompt[i] == RP_PROMPT_TAIL) continue;
+        RP_TRY(check_id(t, t->prompt[i], "a piece of the prompt"));
+        masks += t->prompt[i] == t->mask;
+    }
+    if (masks == 1 || t->prompt_length == 0) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE, "tokens: the prompt has %" PRId32 " [MASK]; expected one", masks);
+}
+
+static rp_status check_markers(const rp_tokens *t) {
+    for (int32_t m = 0; m < 4 * t->n_types; m++) {
+        int32_t start = t->marker_offsets[m], end = t->marker_offsets[m + 1];
+        if (start >= end || (m == 0 && start != 0))
+            return rp_fail(RP_STATUS_VALUE,
+                           "tokens: marker %" PRId32 " of type %" PRId32 " is marker_ids[%" PRId32 " .. %" PRId32
+                           "); expected a piece or more",
+                           m % 4, m / 4, start, end);
+        for (int32_t i = start; i < end; i++) RP_TRY(check_id(t, t->marker_ids[i], "a piece of a typed marker"));
+    }
+    return RP_OK;
+}
+
 rp_status rp_tokens_check(const rp_tokens *t) {
     const struct {
         const char *name;
@@ -19,15 +49,13 @@ rp_status rp_tokens_check(const rp_tokens *t) {
                  {"tail_end", t->tail_end}, {"blank", t->blank},
                  {"subject", t->subject},   {"object", t->object}};
     for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
-        if (named[i].id < 0 || named[i].id >= t->vocab_size)
-            return rp_fail(RP_STATUS_VALUE,
-                           "tokens: %s is %" PRId32 "; expected 0 .. %" PRId32 ", an id of the vocabulary",
-                           named[i].name, named[i].id, t->vocab_size - 1);
+        RP_TRY(check_id(t, named[i].id, named[i].name));
         if (!t->special[named[i].id])
             return rp_fail(RP_STATUS_VALUE, "tokens: special[%" PRId32 "] is 0, but %s has this id; set it to 1",
                            named[i].id, named[i].name);
     }
-    return RP_OK;
+    RP_TRY(check_prompt(t));
+    return check_markers(t);
 }
 
 /* -- memory ---------------------------------------------------------------------------------------------- */
@@ -48,6 +76,8 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->head = rp_arena_take(arena, S, sizeof(int32_t));
     batch->tail = rp_arena_take(arena, S, sizeof(int32_t));
     batch->relation = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->prompt_row = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->text = rp_arena_take(arena, T, sizeof(uint8_t));
 }
 
 /* Points every array into the batch's own memory (a slice's pointers lead elsewhere). */
@@ -98,8 +128,8 @@ void rp_batch_clear(rp_batch *batch) {
 
 /* -- one sample: layout, window, tokens ------------------------------------------------------------------ */
 
-/* A sequence is five runs of word pieces with the six fixed tokens between them:
- *   [CLS] LEFT [mark] FIRST [/mark] MIDDLE [mark] SECOND [/mark] RIGHT [SEP]
+/* A sequence is five runs of word pieces with fixed tokens between and behind them:
+ *   [CLS] LEFT [mark] FIRST [/mark] MIDDLE [mark] SECOND [/mark] RIGHT [SEP] (prompt [SEP])
  * where FIRST and SECOND are the mentions in the order they stand in. Of each run the first `keep_start` and the last
  * `keep_end` pieces are kept; keep_start + keep_end <= length. */
 enum { LEFT, FIRST, MIDDLE, SECOND, RIGHT, RUNS };
@@ -109,48 +139,102 @@ typedef struct run {
     int64_t length, keep_start, keep_end;
 } run;
 
+/* The sides are 0 for the head, 1 for the tail. */
 typedef struct layout {
     run runs[RUNS];
-    bool tail_first; /* FIRST is the tail */
+    int place[2];               /* of either side: FIRST or SECOND */
+    run opening[2], closing[2]; /* markers of either side */
+    int64_t times[2]; /* how often each piece of a side's mention stands there: once, and wherever the prompt has it */
+    int64_t fixed;    /* tokens beside the runs */
 } layout;
 
 static run run_of(const int32_t *ids, int64_t length) {
     return (run){.ids = ids, .length = length, .keep_start = length};
 }
 
-static bool is_blankable(rp_input input) { return input == RP_INPUT_CM || input == RP_INPUT_OM; }
+static bool gives_mentions(rp_input input) { return input == RP_INPUT_CM || input == RP_INPUT_OM; }
 
-static bool needs_types(rp_input input) { return input == RP_INPUT_CT || input == RP_INPUT_OT; }
+static bool gives_types(rp_input input) { return input == RP_INPUT_CT || input == RP_INPUT_OT; }
 
-/* What stands between the markers of the head (side 0) or the tail (side 1). */
+static bool gives_context(rp_input input) { return input != RP_INPUT_OM && input != RP_INPUT_OT; }
+
+static bool has_typed_markers(const rp_tokens *tokens, rp_input input) {
+    return tokens->n_types > 0 && gives_mentions(input);
+}
+
+static int32_t type_of(const rp_corpus *corpus, int64_t row, int side) {
+    return side ? corpus->a.tail_type[row] : corpus->a.head_type[row];
+}
+
+static bool is_tail_first(const rp_corpus *corpus, int64_t row) {
+    return corpus->a.spans[4 * row + 2] < corpus->a.spans[4 * row];
+}
+
+/* As what a side is marked: 0 as head, 1 as tail. */
+static int role_of(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample, int side) {
+    return side ^ (tokens->text_order && is_tail_first(corpus, sample->row));
+}
+
+/* What stands between the markers of a side. */
 static run mention_run(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample, int side) {
     const rp_corpus_arrays *a = &corpus->a;
-    const int32_t *role = side ? &tokens->object : &tokens->subject;
+    const int32_t *role = role_of(corpus, tokens, sample, side) ? &tokens->object : &tokens->subject;
     if (sample->input == RP_INPUT_OC) return run_of(role, 1);
-    if (needs_types(sample->input)) {
-        int32_t type = side ? a->tail_type[sample->row] : a->head_type[sample->row];
+    if (gives_types(sample->input)) {
+        int32_t type = type_of(corpus, sample->row, side);
         return run_of(a->type_ids + a->type_offsets[type], a->type_offsets[type + 1] - a->type_offsets[type]);
     }
-    if (is_blankable(sample->input) && (side ? sample->blank_tail : sample->blank_head))
-        return run_of(sample->role_blanks ? role : &tokens->blank, 1);
+    if (side ? sample->blank_tail : sample->blank_head) return run_of(sample->role_blanks ? role : &tokens->blank, 1);
     const int32_t *span = a->spans + 4 * sample->row + 2 * side;
     return run_of(a->ids + a->offsets[sample->row] + span[0], span[1] - span[0]);
 }
 
+/* The marker before (end 0) or behind (end 1) the mention of a side. */
+static run marker_run(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample, int side, int end) {
+    const int32_t *plain[] = {&tokens->head_start, &tokens->head_end, &tokens->tail_start, &tokens->tail_end};
+    int marker = 2 * role_of(corpus, tokens, sample, side) + end;
+    if (!has_typed_markers(tokens, sample->input)) return run_of(plain[marker], 1);
+    const int32_t *bounds = tokens->marker_offsets + 4 * type_of(corpus, sample->row, side) + marker;
+    return run_of(tokens->marker_ids + bounds[0], bounds[1] - bounds[0]);
+}
+
 static layout layout_of(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample) {
     const int32_t *text = corpus->a.ids + corpus->a.offsets[sample->row], *span = corpus->a.spans + 4 * sample->row;
-    bool context = sample->input == RP_INPUT_CM || sample->input == RP_INPUT_CT || sample->input == RP_INPUT_OC;
-    layout l = {.tail_first = context && span[2] < span[0]};
-    l.runs[l.tail_first ? SECOND : FIRST] = mention_run(corpus, tokens, sample, 0);
-    l.runs[l.tail_first ? FIRST : SECOND] = mention_run(corpus, tokens, sample, 1);
+    bool context = gives_context(sample->input);
+    bool tail_first = (context || tokens->text_order) && is_tail_first(corpus, sample->row);
+    layout l = {.place = {tail_first ? SECOND : FIRST, tail_first ? FIRST : SECOND}, .times = {1, 1}, .fixed = 2};
+    for (int side = 0; side < 2; side++) {
+        l.runs[l.place[side]] = mention_run(corpus, tokens, sample, side);
+        l.opening[side] = marker_run(corpus, tokens, sample, side, 0);
+        l.closing[side] = marker_run(corpus, tokens, sample, side, 1);
+        l.fixed += l.opening[side].length + l.closing[side].length;
+    }
     if (context) {
-        const int32_t *first = span + (l.tail_first ? 2 : 0), *second = span + (l.tail_first ? 0 : 2);
+        const int32_t *first = span + (tail_first ? 2 : 0), *second = span + (tail_first ? 0 : 2);
         int64_t length = corpus->a.offsets[sample->row + 1] - corpus->a.offsets[sample->row];
         l.runs[LEFT] = run_of(text, first[0]);
         l.runs[MIDDLE] = run_of(text + first[1], second[0] - first[1]);
         l.runs[RIGHT] = run_of(text + second[1], length - second[1]);
     }
+    for (int32_t i = 0; i < tokens->prompt_length; i++) {
+        if (tokens->prompt[i] < 0)
+            l.times[tokens->prompt[i] == RP_PROMPT_TAIL]++;
+        else
+            l.fixed++;
+    }
+    l.fixed += tokens->prompt_length > 0; /* its [SEP] */
     return l;
+}
+
+int64_t rp_batch_longest(const rp_corpus *corpus, const rp_tokens *tokens) {
+    int64_t mention = corpus->longest > corpus->longest_type ? corpus->longest : corpus->longest_type;
+    int64_t longest = corpus->longest + 2 * corpus->longest_type + RP_BATCH_FIXED, marker = 0;
+    for (int32_t m = 0; m < 4 * tokens->n_types; m++) {
+        int32_t length = tokens->marker_offsets[m + 1] - tokens->marker_offsets[m];
+        if (length > marker) marker = length;
+    }
+    for (int32_t i = 0; i < tokens->prompt_length; i++) longest += tokens->prompt[i] < 0 ? mention : 1;
+    return longest + 4 * marker + (tokens->prompt_length > 0);
 }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -163,18 +247,35 @@ static void share(int64_t room, int64_t want_a, int64_t want_b, int64_t *a, int6
     *b = smaller(want_b, room - *a);
 }
 
-/* Cuts the runs so that RP_BATCH_FIXED + their kept pieces <= max_length. The room goes to the mentions first, then to
- * the middle, and what is left to the outer ends; so each is cut only when all that come after it are gone:
- *   mentions  m = min(room, |FIRST| + |SECOND|)   middle  c = min(room - m, |MIDDLE|)   ends  room - m - c
- * As max_length >= 16, `room` is at least 10 and each mention keeps at least one piece (share gives each >= 1 from
- * two). Returns 0 when nothing was cut, 1 when context was, 2 when a mention was. */
+/* The shortest max_length in which the sample's fixed tokens leave ten word pieces, or one of each mention wherever it
+ * is named. */
+static int64_t shortest(const layout *l) {
+    return l->fixed + larger(RP_BATCH_MIN_LENGTH - RP_BATCH_FIXED, l->times[0] + l->times[1]);
+}
+
+/* Cuts mentions that are longer than `room`, the longer one first (of equal ones the second), and returns what they
+ * leave of it. Each keeps at least one piece (shortest). */
+static int64_t fit_mentions(layout *l, int64_t room) {
+    int64_t *first = &l->runs[FIRST].keep_start, *second = &l->runs[SECOND].keep_start;
+    int64_t times[2] = {l->times[l->place[0] == SECOND], l->times[l->place[0] == FIRST]};
+    while (times[0] * *first + times[1] * *second > room) --*(*first > *second ? first : second);
+    return room - times[0] * *first - times[1] * *second;
+}
+
+static int64_t kept_tokens(const layout *l) {
+    int64_t kept = l->fixed;
+    for (int i = 0; i < RUNS; i++) kept += l->runs[i].keep_start + l->runs[i].keep_end;
+    for (int side = 0; side < 2; side++) kept += (l->times[side] - 1) * l->runs[l->place[side]].keep_start;
+    return kept;
+}
+
+/* Cuts the runs so that the sequence has at most max_length tokens. The room goes to the mentions first, then to the
+ * middle, and what is left to the outer ends; so each is cut only when all that come after it are gone. Returns 0 when
+ * nothing was cut, 1 when context was, 2 when a mention was. */
 static int fit_window(layout *l, int64_t max_length) {
-    int64_t room = max_length - RP_BATCH_FIXED, total = 0;
     run *r = l->runs;
-    for (int i = 0; i < RUNS; i++) total += r[i].length;
-    if (total <= room) return 0;
-    share(room, r[FIRST].length, r[SECOND].length, &r[FIRST].keep_start, &r[SECOND].keep_start);
-    room -= r[FIRST].keep_start + r[SECOND].keep_start;
+    if (kept_tokens(l) <= max_length) return 0;
+    int64_t room = fit_mentions(l, max_length - l->fixed);
     int64_t middle = smaller(room, r[MIDDLE].length);
     if (middle < r[MIDDLE].length) {
         r[MIDDLE].keep_start = middle - middle / 2;
@@ -186,23 +287,57 @@ static int fit_window(layout *l, int64_t max_length) {
     return r[FIRST].keep_start < r[FIRST].length || r[SECOND].keep_start < r[SECOND].length ? 2 : 1;
 }
 
-static void put_token(rp_batch *batch, int32_t id) {
+static void put_token(rp_batch *batch, int32_t id, bool text) {
     int32_t t = batch->T++;
     batch->ids[t] = id;
+    batch->text[t] = text;
     batch->pos[t] = t - batch->cu_seqlens[batch->S];
     batch->sequence[t] = batch->S;
 }
 
-static void put_run(rp_batch *batch, const run *r) {
-    for (int64_t i = 0; i < r->keep_start; i++) put_token(batch, r->ids[i]);
-    for (int64_t i = r->length - r->keep_end; i < r->length; i++) put_token(batch, r->ids[i]);
+static void put_run(rp_batch *batch, const run *r, bool text) {
+    for (int64_t i = 0; i < r->keep_start; i++) put_token(batch, r->ids[i], text);
+    for (int64_t i = r->length - r->keep_end; i < r->length; i++) put_token(batch, r->ids[i], text);
 }
 
-static void put_mention(rp_batch *batch, const rp_tokens *tokens, const run *r, bool is_tail) {
-    (is_tail ? batch->tail : batch->head)[batch->S] = batch->T;
-    put_token(batch, is_tail ? tokens->tail_start : tokens->head_start);
-    put_run(batch, r);
-    put_token(batch, is_tail ? tokens->tail_end : tokens->head_end);
+static void put_mention(rp_batch *batch, const layout *l, int place) {
+    int side = l->place[1] == place;
+    (side ? batch->tail : batch->head)[batch->S] = batch->T;
+    put_run(batch, &l->opening[side], false);
+    put_run(batch, &l->runs[place], true);
+    put_run(batch, &l->closing[side], false);
+}
+
+static void put_prompt(rp_batch *batch, const rp_tokens *tokens, const layout *l) {
+    batch->prompt_row[batch->S] = -1;
+    if (tokens->prompt_length == 0) return;
+    for (int32_t i = 0; i < tokens->prompt_length; i++) {
+        int32_t id = tokens->prompt[i];
+        if (id == tokens->mask) batch->prompt_row[batch->S] = batch->T;
+        if (id < 0)
+            put_run(batch, &l->runs[l->place[id == RP_PROMPT_TAIL]], false);
+        else
+            put_token(batch, id, false);
+    }
+    put_token(batch, tokens->sep, false);
+}
+
+static rp_status check_types(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample) {
+    bool typed = has_typed_markers(tokens, sample->input);
+    for (int side = 0; side < 2 && (typed || gives_types(sample->input)); side++) {
+        int32_t type = type_of(corpus, sample->row, side);
+        if (type < 0)
+            return rp_fail(RP_STATUS_VALUE,
+                           "row %" PRId64 ": %s is -1 (unknown), and %s need it; give the entity a type, or use other "
+                           "%s",
+                           sample->row, side ? "tail_type" : "head_type",
+                           typed ? "typed markers" : "the inputs C+T and OnlyT", typed ? "markers" : "inputs");
+        if (typed && type >= tokens->n_types)
+            return rp_fail(RP_STATUS_VALUE,
+                           "row %" PRId64 ": %s is %" PRId32 ", and there are typed markers of %" PRId32 " types",
+                           sample->row, side ? "tail_type" : "head_type", type, tokens->n_types);
+    }
+    return RP_OK;
 }
 
 static rp_status check_sample(const rp_batch *batch, const rp_corpus *corpus, const rp_sample *sample,
@@ -216,27 +351,27 @@ static rp_status check_sample(const rp_batch *batch, const rp_corpus *corpus, co
     if (sample->row < 0 || sample->row >= corpus->a.n)
         return rp_fail(RP_STATUS_VALUE, "row %" PRId64 " is not in the corpus; expected 0 .. %" PRId64, sample->row,
                        corpus->a.n - 1);
-    if (needs_types(sample->input) && (corpus->a.head_type[sample->row] < 0 || corpus->a.tail_type[sample->row] < 0))
-        return rp_fail(RP_STATUS_VALUE,
-                       "row %" PRId64 ": %s is -1 (unknown), and the inputs C+T and OnlyT need it; give the "
-                       "entity a type, or use other inputs",
-                       sample->row, corpus->a.head_type[sample->row] < 0 ? "head_type" : "tail_type");
     if (batch->S >= batch->S_capacity)
         return rp_fail(RP_STATUS_VALUE, "row %" PRId64 ": the batch is full: it holds %" PRId32 " sequences",
                        sample->row, batch->S_capacity);
     return RP_OK;
 }
 
-static int64_t kept_tokens(const layout *l) {
-    int64_t kept = RP_BATCH_FIXED;
-    for (int i = 0; i < RUNS; i++) kept += l->runs[i].keep_start + l->runs[i].keep_end;
-    return kept;
+static rp_status check_room(const layout *l, int64_t max_length) {
+    if (max_length >= shortest(l)) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE,
+                   "max_length is %" PRId64 ", of which the markers and the prompt take %" PRId64
+                   " beside the mentions; "
+                   "expected at least %" PRId64 ": raise max_length, or give a shorter prompt",
+                   max_length, l->fixed, shortest(l));
 }
 
 rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample,
                        int64_t max_length, int32_t number) {
     RP_TRY(check_sample(batch, corpus, sample, max_length));
+    RP_TRY(check_types(corpus, tokens, sample));
     layout l = layout_of(corpus, tokens, sample);
+    RP_TRY(check_room(&l, max_length));
     int cut = fit_window(&l, max_length);
     int64_t kept = kept_tokens(&l);
     if (kept > batch->T_capacity - batch->T)
@@ -244,13 +379,14 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
                        "row %" PRId64 ": its %" PRId64 " tokens do not fit the batch: %" PRId32 " of %" PRId32
                        " are taken",
                        sample->row, kept, batch->T, batch->T_capacity);
-    put_token(batch, tokens->cls);
-    put_run(batch, &l.runs[LEFT]);
-    put_mention(batch, tokens, &l.runs[FIRST], l.tail_first);
-    put_run(batch, &l.runs[MIDDLE]);
-    put_mention(batch, tokens, &l.runs[SECOND], !l.tail_first);
-    put_run(batch, &l.runs[RIGHT]);
-    put_token(batch, tokens->sep);
+    put_token(batch, tokens->cls, false);
+    put_run(batch, &l.runs[LEFT], true);
+    put_mention(batch, &l, FIRST);
+    put_run(batch, &l.runs[MIDDLE], true);
+    put_mention(batch, &l, SECOND);
+    put_run(batch, &l.runs[RIGHT], true);
+    put_token(batch, tokens->sep, false);
+    put_prompt(batch, tokens, &l);
     batch->sample[batch->S] = number;
     batch->relation[batch->S] = corpus->a.relation[sample->row];
     batch->cu_seqlens[++batch->S] = batch->T;
@@ -277,7 +413,7 @@ void rp_batch_mask(rp_batch *batch, const rp_tokens *tokens, int32_t s, double p
                    uint32_t step) {
     for (int32_t t = batch->cu_seqlens[s]; t < batch->cu_seqlens[s + 1]; t++) {
         int32_t id = batch->ids[t];
-        if (tokens->special[id]) continue;
+        if (!batch->text[t] || tokens->special[id]) continue;
         rp_rng rng = rp_rng_stream(key, step, (uint32_t)batch->sample[s], (uint32_t)batch->pos[t]);
         if (rp_rng_unit(&rng) >= probability) continue;
         uint32_t fate = rp_rng_below(&rng, 10);
@@ -319,6 +455,7 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
     slice->S = last - first;
     slice->T = t1 - t0;
     slice->ids = batch->ids + t0;
+    slice->text = batch->text + t0;
     slice->pos = batch->pos + t0;
     slice->sample = batch->sample + first;
     slice->relation = batch->relation + first;
@@ -329,6 +466,8 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
         slice->cu_seqlens[s + 1] = end;
         slice->head[s] = batch->head[first + s] - t0;
         slice->tail[s] = batch->tail[first + s] - t0;
+        int32_t prompt = batch->prompt_row[first + s];
+        slice->prompt_row[s] = prompt < 0 ? -1 : prompt - t0;
     }
     int32_t m0 = first_mask(batch, t0);
     slice->M = first_mask(batch, t1) - m0;
@@ -346,6 +485,7 @@ void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
         int32_t s = batch->sequence[t];
         bool wanted = reads->all || (reads->first && t == batch->cu_seqlens[s]);
         wanted = wanted || (reads->markers && (t == batch->head[s] || t == batch->tail[s]));
+        wanted = wanted || (reads->prompt && t == batch->prompt_row[s]);
         while (masked < batch->M && batch->mlm_row[masked] < t) masked++;
         wanted = wanted || (reads->masked && masked < batch->M && batch->mlm_row[masked] == t);
         if (!wanted) continue;

@@ -12,19 +12,35 @@
 
 #define RP_BATCH_MIN_LENGTH 16    /* the narrowest window: six fixed tokens and ten word pieces */
 #define RP_BATCH_MAX_LENGTH 65535 /* a place in a sequence fits 16 bits (rp_dropout) */
-#define RP_BATCH_FIXED 6          /* [CLS], four markers, [SEP] */
+#define RP_BATCH_FIXED 6          /* [CLS], four markers of one token, [SEP] */
 
 typedef enum rp_input { RP_INPUT_CM, RP_INPUT_CT, RP_INPUT_OC, RP_INPUT_OM, RP_INPUT_OT } rp_input;
 
-/* Token ids that are no text. `special` (vocab_size flags) marks every id that is never masked, nor drawn as a random
- * replacement: these below and all others that the tokenizer calls special or unused. */
+/* What stands in a prompt for the head and for the tail. */
+#define RP_PROMPT_HEAD (-1)
+#define RP_PROMPT_TAIL (-2)
+
+/* Token ids that are no text of the sentence. `special` (vocab_size flags) marks every id that is never masked, nor
+ * drawn as a random replacement: these below and all others that the tokenizer calls special or unused.
+ *
+ * Typed markers (Zhou and Chen 2021, section 3.2) say the mention's type: marker m of type t, m = 0 .. 3 for the
+ * head's start and end and the tail's, is marker_ids[marker_offsets[4 t + m] .. marker_offsets[4 t + m + 1]]. They
+ * stand where the mention itself is given, in C+M and OnlyM; in C+T and OnlyT the type stands between the markers and
+ * would be said twice, and OnlyC tells none: these have the markers of one token. */
 typedef struct rp_tokens {
     int32_t cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject, object;
     int32_t vocab_size;
-    const uint8_t *special; /* (vocab_size) */
+    const uint8_t *special;    /* (vocab_size) */
+    bool text_order;           /* the head's markers and `subject` are the first mention's, in place of the head's */
+    int32_t prompt_length;     /* 0: there is no prompt */
+    const int32_t *prompt;     /* (prompt_length) word pieces, one `mask`, RP_PROMPT_HEAD and RP_PROMPT_TAIL */
+    int32_t n_types;           /* of the corpus; 0: markers say no type */
+    const int32_t *marker_ids; /* (marker_offsets[4 n_types]) */
+    const int32_t *marker_offsets; /* (4 n_types + 1) */
 } rp_tokens;
 
-/* VALUE names the token that lies outside the vocabulary, or is not flagged in `special`. */
+/* VALUE names the token that lies outside the vocabulary, or is not flagged in `special`; a prompt without `mask` or
+ * with two. */
 rp_status rp_tokens_check(const rp_tokens *tokens);
 
 /* How one sample's input is made of a corpus row. */
@@ -40,11 +56,13 @@ typedef struct rp_batch {
     int32_t max_len; /* longest sequence */
     int32_t S_capacity, T_capacity;
     int32_t *ids;               /* (T) after MLM masking */
+    uint8_t *text;              /* (T) 1: of the sentence; 0: [CLS], marker, [SEP] or prompt, never masked */
     int32_t *pos;               /* (T) place in the sequence */
     int32_t *sequence;          /* (T) sequence of the token */
     int32_t *cu_seqlens;        /* (S+1) */
     int32_t *sample;            /* (S) number of the sample in the step: keys the dropout masks */
     int32_t *head, *tail;       /* (S) rows (token numbers in the batch) of the two start markers */
+    int32_t *prompt_row;        /* (S) row of the prompt's [MASK]; -1 without prompt */
     int32_t *relation;          /* (S) */
     int32_t *mlm_row;           /* (M) rows of the masked tokens, ascending */
     int32_t *mlm_label;         /* (M) their true ids */
@@ -69,19 +87,26 @@ void rp_batch_clear(rp_batch *batch);
  *   C+M    the sentence; a blanked mention is the one token [BLANK]
  *   C+T    each mention replaced by the word pieces of its type's name ([UNK]-free: the corpus holds them)
  *   OnlyC  head mention replaced by `subject`, tail mention by `object`
- *   OnlyM  [CLS] [E1] head [/E1] [E2] tail [/E2] [SEP] (head first), no context
+ *   OnlyM  [CLS] [E1] head [/E1] [E2] tail [/E2] [SEP] (head first; with text_order as in the text), no context
  *   OnlyT  the same with the types' names
- * When the result is longer than max_length (>= 16), context is cut so that both mentions and all four markers stay:
- * first evenly at the two outer ends (what one side does not need goes to the other), then in the middle between the
- * mentions, keeping the pieces nearest to either; mentions themselves are cut at their end only when nothing else is
- * left. Counted.
- * VALUE when the batch's capacity is exceeded, or the row has no type and the setting needs one (says which row). */
+ * A prompt follows as a second segment of the same sequence: … right [SEP] prompt [SEP], as in the code of arXiv
+ * 2312.11062, with token type 0 throughout; the entity markers stay. Where it names an entity, it repeats what stands
+ * between that entity's markers in this setting, blank and window.
+ * When the result is longer than max_length (>= 16), context is cut so that both mentions, all four markers and the
+ * prompt stay: first evenly at the two outer ends (what one side does not need goes to the other), then in the middle
+ * between the mentions, keeping the pieces nearest to either; mentions themselves are cut at their end, in the prompt
+ * likewise, only when nothing else is left. Counted.
+ * VALUE when the batch's capacity is exceeded, the prompt and the markers leave less than ten word pieces of
+ * max_length, or the row has no type and the setting or its markers need one (says which row). */
 rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample,
                        int64_t max_length, int32_t number);
 
-/* Masks words of sequence s for MLM: each token that is not special is chosen with `probability`; of the chosen, 80 %
- * become [MASK], 10 % a random word that is not special, 10 % stay. Draws: stream (key, step, sample number).
- * Call for sequences in ascending order, once each. */
+/* No sequence of the corpus' rows is longer in any setting, whatever max_length is. */
+int64_t rp_batch_longest(const rp_corpus *corpus, const rp_tokens *tokens);
+
+/* Masks words of sequence s for MLM: each token of the text that is not special is chosen with `probability`; of the
+ * chosen, 80 % become [MASK], 10 % a random word that is not special, 10 % stay. Draws: stream (key, step, sample
+ * number). Call for sequences in ascending order, once each. */
 void rp_batch_mask(rp_batch *batch, const rp_tokens *tokens, int32_t s, double probability, uint64_t key,
                    uint32_t step);
 
@@ -90,6 +115,7 @@ typedef struct rp_reads {
     bool all;     /* every row; the others do not matter then */
     bool first;   /* the first row of each sequence, [CLS] */
     bool markers; /* the two start markers of each sequence */
+    bool prompt;  /* the [MASK] of each sequence's prompt */
     bool masked;  /* the masked tokens */
 } rp_reads;
 
@@ -97,8 +123,8 @@ typedef struct rp_reads {
 void rp_batch_read(rp_batch *batch, const rp_reads *reads);
 
 /* The view of sequences [first, last) as a batch of its own: pointers into `batch`, except cu_seqlens, head, tail,
- * mlm_row and sequence, which count from the slice's start and are written into `slice`'s own memory (a batch made with
- * enough capacity). slice->sample keeps the step's numbers. */
+ * prompt_row, mlm_row and sequence, which count from the slice's start and are written into `slice`'s own memory (a
+ * batch made with enough capacity). slice->sample keeps the step's numbers. */
 rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, int32_t last);
 
 #endif

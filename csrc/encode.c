@@ -21,7 +21,7 @@ static void plan(rp_encode_run *run, rp_arena *arena) {
     const rp_params *params = run->model->params;
     rp_inputs_plan(&run->inputs, arena, run->max_sequences, run->max_tokens);
     rp_encoder_plan(&run->encoder, arena, run->layers, params, run->max_tokens, false, 0);
-    size_t widest = 4 * (size_t)params->config.hidden_size; /* all parts side by side */
+    size_t widest = (RP_PARTS + 1) * (size_t)params->config.hidden_size; /* all parts side by side */
     run->vectors = rp_arena_take(arena, (size_t)run->max_sequences, widest * sizeof(float));
 }
 
@@ -113,6 +113,7 @@ rp_status rp_encode_rows(rp_encode_run *run, const rp_represent *spec, float *ou
                          rp_input input, int64_t max_length) {
     RP_TRY(rp_threads_check_pid(run->owner));
     RP_TRY(rp_represent_check(spec));
+    RP_TRY(rp_tokens_check(tokens));
     RP_TRY(check_rows(run, corpus, tokens, rows, n, max_length));
     int64_t dim = rp_represent_dim(spec, run->model->params->config.hidden_size);
     for (int64_t done = 0; done < n;) {
@@ -162,6 +163,7 @@ rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, cons
     for (int32_t s = 0; s < S; s++) {
         b->sample[s] = s;
         b->head[s] = b->tail[s] = cu_seqlens[s];
+        b->prompt_row[s] = -1;
         b->relation[s] = 0;
         for (int32_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; t++) {
             b->ids[t] = ids[t];

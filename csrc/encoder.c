@@ -20,10 +20,20 @@ void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, i
     inputs->head = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->tail = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->relation = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->prompt_row = rp_arena_take(arena, S, sizeof(int32_t));
+}
+
+static rp_status check_prompts(const rp_batch *batch) {
+    for (int32_t s = 0; s < batch->S; s++)
+        if (batch->prompt_row[s] < 0)
+            return rp_fail(RP_STATUS_VALUE, "the representation reads the [MASK] of a prompt, and the input has no "
+                                            "prompt; open the encoder with one, or leave out \"mask\"");
+    return RP_OK;
 }
 
 rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads) {
     const rp_ops *ops = dev->ops;
+    if (reads->prompt) RP_TRY(check_prompts(batch));
     rp_batch_read(batch, reads);
     int64_t word = sizeof(int32_t), S = batch->S, T = batch->T, M = batch->M, R = batch->R;
     inputs->S = S;
@@ -43,6 +53,7 @@ rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, cons
     RP_TRY(ops->upload(dev, inputs->sample, batch->sample, S * word));
     RP_TRY(ops->upload(dev, inputs->head, batch->head, S * word));
     RP_TRY(ops->upload(dev, inputs->tail, batch->tail, S * word));
+    RP_TRY(ops->upload(dev, inputs->prompt_row, batch->prompt_row, S * word));
     return ops->upload(dev, inputs->relation, batch->relation, S * word);
 }
 

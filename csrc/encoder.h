@@ -20,11 +20,12 @@ typedef struct rp_inputs {
     int32_t *read, *read_pos, *read_sequence; /* (R) the rows of the last layer's output that are read */
     int32_t *cu_seqlens, *cu_read;            /* (S+1) */
     int32_t *sample, *head, *tail, *relation; /* (S) */
+    int32_t *prompt_row;                      /* (S) */
     int32_t *mlm_row, *mlm_label;             /* (M) */
 } rp_inputs;
 
 void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens);
-/* Also notes in the batch which rows are read. */
+/* Also notes in the batch which rows are read. VALUE when a prompt's [MASK] is to be read and a sequence has none. */
 rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads);
 
 /* Dropout of a pass; all 0 for encoding. */

@@ -24,6 +24,7 @@ rp_reads rp_represent_reads(const rp_represent *spec) {
         reads.all |= spec->part[i] == RP_PART_MEAN;
         reads.first |= spec->part[i] == RP_PART_CLS;
         reads.markers |= spec->part[i] == RP_PART_ENTITY_START;
+        reads.prompt |= spec->part[i] == RP_PART_MASK;
     }
     return reads;
 }
@@ -36,6 +37,8 @@ static rp_status part_forward(rp_part part, rp_dev *dev, float *out, int64_t dim
         return dev->ops->rows_gather(dev, out + H, dim, hidden, in->tail, in->S, H);
     case RP_PART_CLS:
         return dev->ops->rows_gather(dev, out, dim, hidden, in->cu_seqlens, in->S, H);
+    case RP_PART_MASK:
+        return dev->ops->rows_gather(dev, out, dim, hidden, in->prompt_row, in->S, H);
     default:
         return dev->ops->mean_forward(dev, out, dim, hidden, in->cu_seqlens, in->S, H);
     }
@@ -49,6 +52,8 @@ static rp_status part_backward(rp_part part, rp_dev *dev, float *dhidden, const 
         return dev->ops->rows_scatter_add(dev, dhidden, dout + H, dim, in->tail, in->S, H);
     case RP_PART_CLS:
         return dev->ops->rows_scatter_add(dev, dhidden, dout, dim, in->cu_seqlens, in->S, H);
+    case RP_PART_MASK:
+        return dev->ops->rows_scatter_add(dev, dhidden, dout, dim, in->prompt_row, in->S, H);
     default:
         return dev->ops->mean_backward(dev, dhidden, dout, dim, in->cu_seqlens, in->S, H);
     }

@@ -461,9 +461,8 @@ static rp_status allocate(rp_sampler *s) {
     return RP_OK;
 }
 
-/* No sequence is longer than the longest sentence with both mentions replaced by the longest type name. */
 static rp_status make_buffers(rp_sampler *s) {
-    int64_t longest = s->corpus->longest + 2 * s->corpus->longest_type + RP_BATCH_FIXED;
+    int64_t longest = rp_batch_longest(s->corpus, &s->tokens);
     if (longest > s->options.max_length) longest = s->options.max_length;
     s->n_buffers = s->options.prefetch ? 3 : 2;
     for (int i = 0; i < s->n_buffers; i++)

@@ -25,6 +25,7 @@ class _Batch(TypedDict):
     sample: _Int32Array  # (S) number of the sample in the step
     head: _Int32Array  # (S) rows of the start markers
     tail: _Int32Array  # (S)
+    prompt_row: _Int32Array  # (S) rows of the prompts' [MASK], -1 without prompt
     relation: _Int32Array  # (S)
     mlm_row: _Int32Array  # (M) rows of the masked tokens, ascending
     mlm_label: _Int32Array  # (M) their true ids
@@ -63,8 +64,9 @@ class Corpus:
 class Sampler:
     """Draws the pairs of a step and builds its batch, the next one in a worker thread.
 
-    tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, and the uint8
-    array special (vocab_size). input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT. One call of batch at a time: a
+    tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, the uint8
+    array special (vocab_size), and where wanted the flag text_order and the int32 arrays prompt (word pieces and one
+    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1). input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT. One call of batch at a time: a
     second thread gets RuntimeError "busy".
     """
 

@@ -79,47 +79,94 @@ def type_name(arrays, number):
     return arrays["type_ids"][arrays["type_offsets"][number] : arrays["type_offsets"][number + 1]].tolist()
 
 
-def parts_of(arrays, row, setting, blanks=(False, False)):
+HEAD, TAIL = -1, -2  # in a prompt
+
+
+def with_form(tokens=TOKENS, *, prompt=None, types=None, text_order=False):
+    """The tokens with a prompt, with typed markers (for each type the pieces of four), or with markers by the text's
+    order."""
+    form = {"text_order": int(text_order)}
+    if prompt is not None:
+        form["prompt"] = np.array(prompt, np.int32)
+    if types is not None:
+        markers = [marker for of_type in types for marker in of_type]
+        form["marker_ids"] = np.concatenate(markers).astype(np.int32)
+        form["marker_offsets"] = np.cumsum([0, *map(len, markers)], dtype=np.int32)
+    return tokens | form
+
+
+def parts_of(arrays, row, setting, blanks=(False, False), tokens=TOKENS):
     """left, first mention, middle, second mention, right (lists), and whether the first is the tail."""
     words, (hs, he, ts, te) = words_of(arrays, row), arrays["spans"][row].tolist()
+    by_text = bool(tokens.get("text_order"))
+    subject, object_ = ("object", "subject") if by_text and ts < hs else ("subject", "object")
     if setting == OC:
-        head, tail = [TOKENS["subject"]], [TOKENS["object"]]
+        head, tail = [tokens[subject]], [tokens[object_]]
     elif setting in (CT, OT):
         head, tail = (type_name(arrays, arrays[side][row]) for side in ("head_type", "tail_type"))
     else:
         head, tail = words[hs:he], words[ts:te]
-        head = [TOKENS["blank"]] if blanks[0] else head
-        tail = [TOKENS["blank"]] if blanks[1] else tail
+        head = [tokens["blank"]] if blanks[0] else head
+        tail = [tokens["blank"]] if blanks[1] else tail
     if setting in (OM, OT):
-        return [], head, [], tail, [], False
+        return ([], tail, [], head, [], True) if by_text and ts < hs else ([], head, [], tail, [], False)
     if hs < ts:
         return words[:hs], head, words[he:ts], tail, words[te:], False
     return words[:ts], tail, words[te:hs], head, words[he:], True
 
 
-def build(arrays, row, setting, max_length, blanks=(False, False)):
+def markers_of(arrays, row, setting, tokens=TOKENS):
+    """Pieces before and behind the head, then before and behind the tail."""
+    swapped = tokens.get("text_order") and arrays["spans"][row][2] < arrays["spans"][row][0]
+    found = []
+    for side in ("head", "tail"):
+        role = {"head": "tail", "tail": "head"}[side] if swapped else side
+        if "marker_ids" in tokens and setting in (CM, OM):
+            at = 4 * arrays[f"{side}_type"][row] + 2 * (role == "tail")
+            start, middle, end = tokens["marker_offsets"][at : at + 3]
+            found += [tokens["marker_ids"][start:middle].tolist(), tokens["marker_ids"][middle:end].tolist()]
+        else:
+            found += [[tokens[f"{role}_start"]], [tokens[f"{role}_end"]]]
+    return found
+
+
+def build(arrays, row, setting, max_length, blanks=(False, False), tokens=TOKENS):
     """A sequence as rp_batch_add makes it: ids, head's place, tail's place, and what was cut: 0, 1 context, 2 mention.
 
-    The window, one piece at a time: while there are too many, the outermost piece of the longer outer side goes;
-    without outer pieces, the piece in the midst of the middle; without a middle, the last of the longer mention.
+    The window, one piece at a time: the last piece of the longer mention goes while the mentions alone are too much;
+    then, while there are too many, the outermost piece of the longer outer side; without outer pieces, the piece in the
+    midst of the middle. A piece of a mention counts once in the sentence and once wherever the prompt names it.
     """
-    left, first, middle, second, right, tail_first = parts_of(arrays, row, setting, blanks)
-    left, middle, right, first, second = map(list, (left, middle, right, first, second))
+    parts = parts_of(arrays, row, setting, blanks, tokens)
+    left, first, middle, second, right = map(list, parts[:5])
+    tail_first, markers = parts[5], markers_of(arrays, row, setting, tokens)
+    prompt = tokens.get("prompt", np.empty(0, np.int32)).tolist()
+    names = [TAIL, HEAD] if tail_first else [HEAD, TAIL]
+    fixed = 2 + sum(map(len, markers)) + sum(piece >= 0 for piece in prompt) + bool(prompt)
     cut = 0
-    while len(left) + len(first) + len(middle) + len(second) + len(right) + 6 > max_length:
+
+    def mentions():
+        return len(first) * (1 + prompt.count(names[0])) + len(second) * (1 + prompt.count(names[1]))
+
+    while fixed + mentions() > max_length:
+        cut = 2
+        first.pop() if len(first) > len(second) else second.pop()
+    while fixed + mentions() + len(left) + len(middle) + len(right) > max_length:
         cut = max(cut, 1)
         if left or right:
             left.pop(0) if len(left) > len(right) else right.pop()
-        elif middle:
-            del middle[len(middle) // 2]
         else:
-            cut = 2
-            first.pop() if len(first) > len(second) else second.pop()
-    head = [TOKENS["head_start"], TOKENS["head_end"]]
-    tail = [TOKENS["tail_start"], TOKENS["tail_end"]]
-    a, b = (tail, head) if tail_first else (head, tail)
-    ids = [TOKENS["cls"], *left, a[0], *first, a[1], *middle, b[0], *second, b[1], *right, TOKENS["sep"]]
-    return ids, ids.index(head[0]), ids.index(tail[0]), cut
+            del middle[len(middle) // 2]
+    head, tail = (second, first) if tail_first else (first, second)
+    marked = {False: markers[0] + head + markers[1], True: markers[2] + tail + markers[3]}
+    ids, starts = [tokens["cls"], *left], {}
+    for is_tail, after in ((tail_first, middle), (not tail_first, right)):
+        starts[is_tail] = len(ids)
+        ids += [*marked[is_tail], *after]
+    ids.append(tokens["sep"])
+    for piece in prompt:
+        ids += {HEAD: head, TAIL: tail}.get(piece, [piece])
+    return [*ids, *[tokens["sep"]] * bool(prompt)], starts[False], starts[True], cut
 
 
 def sequences(batch, name="ids"):

@@ -46,11 +46,22 @@ class Tokens(ctypes.Structure):
     """rp_tokens."""
 
     names = ("cls", "sep", "mask", "head_start", "head_end", "tail_start", "tail_end", "blank", "subject", "object")
-    _fields_ = (*((name, INT32) for name in (*names, "vocab_size")), ("special", FLAGS))
+    _fields_ = (
+        *((name, INT32) for name in (*names, "vocab_size")),
+        ("special", FLAGS),
+        ("text_order", ctypes.c_bool),
+        ("prompt_length", INT32),
+        ("prompt", INT32S),
+        ("n_types", INT32),
+        ("marker_ids", INT32S),
+        ("marker_offsets", INT32S),
+    )
 
     @classmethod
     def of(cls, tokens):
-        return structure(cls, tokens | {"vocab_size": len(tokens["special"])})
+        bare = {"text_order": False, "prompt_length": 0, "prompt": None}
+        bare |= {"n_types": 0, "marker_ids": None, "marker_offsets": None}
+        return structure(cls, bare | tokens | {"vocab_size": len(tokens["special"])})
 
 
 class SamplerOptions(ctypes.Structure):
@@ -74,10 +85,24 @@ class SamplerOptions(ctypes.Structure):
 class Batch(ctypes.Structure):
     """rp_batch."""
 
-    arrays = ("ids", "pos", "sequence", "cu_seqlens", "sample", "head", "tail", "relation", "mlm_row", "mlm_label")
+    after = (
+        "pos",
+        "sequence",
+        "cu_seqlens",
+        "sample",
+        "head",
+        "tail",
+        "prompt_row",
+        "relation",
+        "mlm_row",
+        "mlm_label",
+    )
+    arrays = ("ids", *after)
     _fields_ = (
         *((name, INT32) for name in ("S", "T", "M", "max_len", "S_capacity", "T_capacity")),
-        *((name, INT32S) for name in arrays),
+        ("ids", INT32S),
+        ("text", FLAGS),
+        *((name, INT32S) for name in after),
         ("truncated", INT64),
         ("truncated_mentions", INT64),
         ("memory", ctypes.c_void_p),

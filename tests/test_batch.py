@@ -4,7 +4,24 @@ import ctypes
 
 import numpy as np
 import pytest
-from corpora import CM, CT, OC, OM, OT, TOKENS, VOCAB, arrays_of, build, parts_of, random_arrays, sentence, sequences
+from corpora import (
+    CM,
+    CT,
+    HEAD,
+    OC,
+    OM,
+    OT,
+    TAIL,
+    TOKENS,
+    VOCAB,
+    arrays_of,
+    build,
+    parts_of,
+    random_arrays,
+    sentence,
+    sequences,
+    with_form,
+)
 from level1 import Batch
 
 from relpt import _core
@@ -19,12 +36,11 @@ def build_core(arrays, setting, max_length, rows=None, blanks=None, tokens=TOKEN
     return _core.build_batch(_core.Corpus(**arrays), tokens, rows.astype(np.int64), setting, max_length, blanks)
 
 
-def check_against_oracle(arrays, setting, max_length, blanks=None):
-    batch = build_core(arrays, setting, max_length, blanks=blanks)
+def check_against_oracle(arrays, setting, max_length, blanks=None, tokens=TOKENS):
+    batch = build_core(arrays, setting, max_length, blanks=blanks, tokens=tokens)
     n = len(arrays["relation"])
-    expected = [
-        build(arrays, row, setting, max_length, (False, False) if blanks is None else blanks[row]) for row in range(n)
-    ]
+    blanks = np.zeros((n, 2), np.uint8) if blanks is None else blanks
+    expected = [build(arrays, row, setting, max_length, blanks[row], tokens) for row in range(n)]
     assert sequences(batch) == [ids for ids, *_ in expected]
     starts = batch["cu_seqlens"][:-1]
     np.testing.assert_array_equal(batch["head"] - starts, [head for _, head, _, _ in expected])
@@ -81,6 +97,120 @@ def test_markers_and_mentions_survive_any_window(setting):
                 assert kept == mention[: len(kept)]
                 assert len(first) + len(second) + 6 > max_length or kept == mention
             assert (ids.index(TOKENS["tail_start"]) < ids.index(TOKENS["head_start"])) == tail_first
+
+
+# The [MASK] with words alone, with both mentions, and with one of them twice and the other nowhere.
+PROMPTS = {
+    "words": [41, 42, TOKENS["mask"], 43],
+    "mentions": [41, HEAD, 42, TAIL, 43, TOKENS["mask"], 44],
+    "tail twice": [TAIL, TOKENS["mask"], TAIL],
+}
+# Of four types: single pieces as added tokens, and runs of unequal length.
+MARKERS = {
+    "tokens": [[[11 + m] for m in range(4)], *[[[15 + t]] * 4 for t in range(3)]],
+    "runs": [[[50 + t] * (1 + (t + m) % 3) for m in range(4)] for t in range(4)],
+}
+FORMS = {
+    **{name: with_form(prompt=prompt) for name, prompt in PROMPTS.items()},
+    "text order": with_form(text_order=True),
+    "typed": with_form(types=MARKERS["tokens"]),
+    "all": with_form(prompt=PROMPTS["mentions"], types=MARKERS["runs"], text_order=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_prompts_and_markers_equal_the_oracle(form, setting):
+    for seed, max_length in enumerate((29, 33, 47, 512)):
+        arrays = random_arrays(seed, longest=30)
+        blanks = np.random.default_rng(seed).integers(0, 2, (len(arrays["relation"]), 2)).astype(np.uint8)
+        check_against_oracle(arrays, setting, max_length, blanks, tokens=form)
+        batch = check_against_oracle(arrays, setting, max_length, tokens=form)
+    assert batch["truncated"] == 0
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_prompts_survive_any_window(setting, prompt):
+    """Said without the oracle: it stands whole behind the sentence and repeats what stands between the markers."""
+    arrays, tokens = random_arrays(6, longest=60), with_form(prompt=prompt)
+    for max_length in (26, 40, 64):
+        batch = build_core(arrays, setting, max_length, tokens=tokens)
+        assert batch["truncated"] > 0 or setting in (OM, OT)
+        for s, ids in enumerate(sequences(batch)):
+            assert len(ids) <= max_length
+            end = ids.index(TOKENS["sep"])
+            kept = {
+                slot: ids[ids.index(TOKENS[f"{name}_start"]) + 1 : ids.index(TOKENS[f"{name}_end"])]
+                for slot, name in ((HEAD, "head"), (TAIL, "tail"))
+            }
+            said = [piece for slot in prompt for piece in kept.get(slot, [slot])]
+            assert ids[end + 1 :] == [*said, TOKENS["sep"]]
+            row = batch["prompt_row"][s] - batch["cu_seqlens"][s]
+            assert ids[row] == TOKENS["mask"]
+            assert row > end
+
+
+def test_a_prompt_leaves_the_sentence_as_it_is():
+    arrays = random_arrays(7)
+    for setting in SETTINGS.values():
+        plain = build_core(arrays, setting, 512)
+        prompted = build_core(arrays, setting, 512, tokens=FORMS["words"])
+        assert (plain["prompt_row"] == -1).all()
+        tail = [*PROMPTS["words"], TOKENS["sep"]]
+        assert sequences(prompted) == [[*ids, *tail] for ids in sequences(plain)]
+
+
+def test_typed_markers_say_a_type_once():
+    """In C+M and OnlyM; the type itself stands there in C+T and OnlyT, and OnlyC tells none."""
+    arrays, typed = random_arrays(8), FORMS["typed"]
+    for setting in (CT, OC, OT):
+        with_types, without = (build_core(arrays, setting, 40, tokens=tokens)["ids"] for tokens in (typed, TOKENS))
+        np.testing.assert_array_equal(with_types, without)
+    for setting in (CM, OM):
+        with_types, without = (build_core(arrays, setting, 40, tokens=tokens)["ids"] for tokens in (typed, TOKENS))
+        differing = np.isin(without, [TOKENS[f"{side}_{end}"] for side in ("head", "tail") for end in ("start", "end")])
+        np.testing.assert_array_equal(with_types != without, differing)
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_text_order_hides_the_roles(setting):
+    """A sentence and the same one with head and tail exchanged look alike; the rows of head and tail alone differ."""
+    arrays = random_arrays(9)
+    turned = dict(arrays, spans=np.ascontiguousarray(arrays["spans"][:, [2, 3, 0, 1]]))
+    turned |= {"head_type": arrays["tail_type"], "tail_type": arrays["head_type"]}
+    tokens = with_form(text_order=True, types=MARKERS["tokens"][:1] * 4)
+    one, other = (build_core(a, setting, 40, tokens=tokens) for a in (arrays, turned))
+    np.testing.assert_array_equal(one["ids"], other["ids"])
+    np.testing.assert_array_equal(one["head"], other["tail"])
+    by_role = build_core(arrays, setting, 40), build_core(turned, setting, 40)
+    assert (by_role[0]["ids"] != by_role[1]["ids"]).any()
+
+
+@pytest.mark.parametrize("text_order", [True, False])
+def test_blanks_by_role_go_by_the_order_too(text_order):
+    corpus, tokens = _core.Corpus(**random_arrays(11)), with_form(text_order=text_order, prompt=PROMPTS["mentions"])
+    options = {"seed": 1, "pairs": 30, "max_length": 64, "p_blank": 1.0, "mlm_probability": 0.0, "role_blanks": True}
+    batch = _core.Sampler(corpus, tokens, **options).batch(0)
+    ordered = [ids.index(TOKENS["subject"]) < ids.index(TOKENS["object"]) for ids in sequences(batch)]
+    by_head = batch["head"] < batch["tail"]
+    assert 0 < by_head.sum() < len(by_head)
+    np.testing.assert_array_equal(ordered, by_head | text_order)
+
+
+def test_words_of_the_sentence_alone_are_masked():
+    """Neither prompt nor markers, though they are words of the vocabulary: with probability 1, what plain input has."""
+    corpus, options = _core.Corpus(**random_arrays(10)), {"seed": 3, "pairs": 40, "max_length": 512, "p_blank": 0.3}
+    options |= {"prefetch": False, "mlm_probability": 1.0, "input_weight": (0.4, 0.2, 0.2, 0.1, 0.1)}
+    plain, *others = (_core.Sampler(corpus, form, **options).batch(0) for form in (TOKENS, *FORMS.values()))
+    assert len(plain["mlm_label"]) > 1000
+    for batch in others:
+        order = np.lexsort((batch["mlm_label"], batch["sequence"][batch["mlm_row"]]))
+        by_sequence = np.lexsort((plain["mlm_label"], plain["sequence"][plain["mlm_row"]]))  # OnlyM's order is a form's
+        np.testing.assert_array_equal(batch["mlm_label"][order], plain["mlm_label"][by_sequence])
+    prompted = others[0]
+    for with_prompt, without in zip(sequences(prompted), sequences(plain), strict=True):
+        assert with_prompt[: len(without)] == without  # the same draws
 
 
 def test_packing():
@@ -212,6 +342,26 @@ def test_corpus_reads_read_only_arrays():
         ({"tokens": {k: v for k, v in TOKENS.items() if k != "mask"}}, 'tokens: there is no "mask"'),
         ({"tokens": {k: v for k, v in TOKENS.items() if k != "special"}}, 'tokens: there is no "special"'),
         ({"tokens": {**TOKENS, "special": np.ones(9)}}, r"special: expected a C-contiguous uint8 array"),
+        ({"tokens": with_form(prompt=[30, 31])}, r"tokens: the prompt has 0 \[MASK\]; expected one"),
+        ({"tokens": with_form(prompt=[3, 31, 3])}, r"tokens: the prompt has 2 \[MASK\]; expected one"),
+        ({"tokens": with_form(prompt=[3, VOCAB])}, "tokens: a piece of the prompt is 200; expected 0 .. 199"),
+        ({"tokens": with_form(prompt=[3, -3])}, "tokens: a piece of the prompt is -3"),
+        (
+            {"tokens": with_form(prompt=[3] + [31] * 20)},
+            "max_length is 32, of which the markers and the prompt take 28 beside the mentions; expected at least 38",
+        ),
+        (
+            {"tokens": with_form(types=[[[11]] * 4] * 2), "rows": [0, 1]},
+            r"row 1: tail_type is -1 \(unknown\), and typed",
+        ),
+        ({"tokens": with_form(types=[[[11]] * 4]), "rows": [0]}, "row 0: tail_type is 1, and there are .* of 1 types"),
+        ({"tokens": with_form(types=[[[11], [], [12], [13]]])}, "tokens: marker 1 of type 0 is marker_ids"),
+        ({"tokens": with_form(types=[[[11], [12], [VOCAB], [13]]])}, "a piece of a typed marker is 200"),
+        (
+            {"tokens": {**FORMS["typed"], "marker_offsets": np.arange(4, dtype=np.int32)}},
+            "marker_offsets has 4 elements",
+        ),
+        ({"tokens": {**TOKENS, "prompt": np.zeros(3)}}, r"prompt: expected a C-contiguous int32 array"),
         ({"blanks": np.zeros((2, 2), np.uint8)}, r"blanks: .* of shape \(3, 2\), got uint8 \(2, 2\)"),
     ],
 )
@@ -256,10 +406,12 @@ def fill(batch, source):
         ctypes.memmove(getattr(batch, name), source[name].ctypes.data, source[name].nbytes)
 
 
-def test_slices_are_batches_of_their_own(library, new_batch):
+@pytest.mark.parametrize("tokens", [TOKENS, FORMS["words"]], ids=["plain", "prompt"])
+def test_slices_are_batches_of_their_own(library, new_batch, tokens):
     corpus = _core.Corpus(**random_arrays(3))
-    whole = _core.Sampler(corpus, TOKENS, seed=1, pairs=6, max_length=24, prefetch=False, mlm_probability=0.3).batch(0)
-    batch, part = new_batch(12, 12 * 24), new_batch(12, 12 * 24)
+    options = {"seed": 1, "pairs": 6, "max_length": 28, "prefetch": False, "mlm_probability": 0.3}
+    whole = _core.Sampler(corpus, tokens, **options).batch(0)
+    batch, part = new_batch(12, 12 * 28), new_batch(12, 12 * 28)
     fill(batch, whole)
     for first in range(12):
         for last in range(first + 1, 13):
@@ -269,6 +421,7 @@ def test_slices_are_batches_of_their_own(library, new_batch):
             wanted = {name: whole[name][t0:t1] for name in ("ids", "pos")}
             wanted |= {name: whole[name][first:last] for name in ("sample", "relation")}
             wanted |= {name: whole[name][first:last] - t0 for name in ("head", "tail")}
+            wanted["prompt_row"] = np.maximum(whole["prompt_row"][first:last] - t0, -1)
             wanted["sequence"] = whole["sequence"][t0:t1] - first
             wanted["cu_seqlens"] = whole["cu_seqlens"][first : last + 1] - t0
             wanted["mlm_row"], wanted["mlm_label"] = whole["mlm_row"][masked] - t0, whole["mlm_label"][masked]

@@ -150,6 +150,68 @@ static int parse_token(PyObject *dict, const char *name, int32_t *out) {
     return result;
 }
 
+/* The dict's item, a reference to which goes to the list `kept` so that it can be borrowed from; NULL with an
+ * exception, or without one where the dict has none. */
+static PyObject *parse_kept(PyObject *dict, const char *name, PyObject *kept) {
+    if (!PyMapping_HasKeyString(dict, name)) return NULL;
+    PyObject *item = PyMapping_GetItemString(dict, name);
+    if (item == NULL) return NULL;
+    int failed = PyList_Append(kept, item);
+    Py_DECREF(item);
+    return failed ? NULL : item;
+}
+
+/* A borrowed int32 array of *size elements; NULL and 0 where the dict has none, -1 with an exception. */
+static const int32_t *parse_pieces(PyObject *dict, const char *name, int64_t *size, PyObject *kept) {
+    PyObject *item = parse_kept(dict, name, kept);
+    const int32_t *data = NULL;
+    *size = item == NULL && !PyErr_Occurred() ? 0 : -1;
+    if (item != NULL && (data = relpt_array_data(item, name, RELPT_INT32, 1, size)) == NULL) *size = -1;
+    if (*size <= INT32_MAX) return data;
+    PyErr_Format(PyExc_ValueError, "%s has %lld elements; expected at most %d", name, (long long)*size, INT32_MAX);
+    *size = -1;
+    return NULL;
+}
+
+/* What the dict may have: the order, the prompt and the typed markers; -1 with an exception. */
+static int parse_form(PyObject *dict, rp_tokens *out, PyObject *kept) {
+    int64_t prompt, pieces, offsets;
+    int32_t text_order = 0;
+    if (PyMapping_HasKeyString(dict, "text_order") && parse_token(dict, "text_order", &text_order) < 0) return -1;
+    out->text_order = text_order != 0;
+    out->prompt = parse_pieces(dict, "prompt", &prompt, kept);
+    if (prompt < 0) return -1;
+    out->marker_ids = parse_pieces(dict, "marker_ids", &pieces, kept);
+    if (pieces < 0) return -1;
+    out->marker_offsets = parse_pieces(dict, "marker_offsets", &offsets, kept);
+    if (offsets < 0) return -1;
+    out->prompt_length = (int32_t)prompt;
+    out->n_types = (int32_t)(offsets / 4);
+    if (offsets == 0 || (offsets % 4 == 1 && out->marker_offsets[offsets - 1] == pieces)) return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "marker_offsets has %lld elements; expected four for each type and one more, the %lld marker_ids",
+                 (long long)offsets, (long long)pieces);
+    return -1;
+}
+
+static int parse_special(PyObject *dict, rp_tokens *out, PyObject *kept) {
+    PyObject *special = parse_kept(dict, "special", kept);
+    int64_t size = -1;
+    if (special == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError,
+                            "tokens: there is no \"special\"; expected a uint8 array of vocab_size flags");
+        return -1;
+    }
+    if ((out->special = relpt_array_data(special, "special", RELPT_UINT8, 1, &size)) == NULL) return -1;
+    if (size > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "special has %lld flags; expected at most %d", (long long)size, INT32_MAX);
+        return -1;
+    }
+    out->vocab_size = (int32_t)size;
+    return 0;
+}
+
 int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep) {
     const struct {
         const char *name;
@@ -161,24 +223,13 @@ int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep) {
                  {"subject", &out->subject},   {"object", &out->object}};
     for (size_t i = 0; i < sizeof named / sizeof named[0]; i++)
         if (parse_token(dict, named[i].name, named[i].id) < 0) return -1;
-    PyObject *special = PyMapping_GetItemString(dict, "special");
-    if (special == NULL) {
-        PyErr_SetString(PyExc_ValueError,
-                        "tokens: there is no \"special\"; expected a uint8 array of vocab_size flags");
+    PyObject *kept = PyList_New(0);
+    if (kept == NULL) return -1;
+    if (parse_special(dict, out, kept) < 0 || parse_form(dict, out, kept) < 0) {
+        Py_DECREF(kept);
         return -1;
     }
-    int64_t size = -1;
-    out->special = relpt_array_data(special, "special", RELPT_UINT8, 1, &size);
-    if (out->special != NULL && size > INT32_MAX) {
-        PyErr_Format(PyExc_ValueError, "special has %lld flags; expected at most %d", (long long)size, INT32_MAX);
-        out->special = NULL;
-    }
-    if (out->special == NULL) {
-        Py_DECREF(special);
-        return -1;
-    }
-    out->vocab_size = (int32_t)size;
-    *keep = special;
+    *keep = kept;
     return 0;
 }
 
@@ -195,11 +246,17 @@ PyObject *relpt_batch_dict(const rp_batch *b) {
         const char *name;
         const int32_t *data;
         int64_t count;
-    } arrays[] = {{"ids", b->ids, b->T},           {"pos", b->pos, b->T},
-                  {"sequence", b->sequence, b->T}, {"cu_seqlens", b->cu_seqlens, (int64_t)b->S + 1},
-                  {"sample", b->sample, b->S},     {"head", b->head, b->S},
-                  {"tail", b->tail, b->S},         {"relation", b->relation, b->S},
-                  {"mlm_row", b->mlm_row, b->M},   {"mlm_label", b->mlm_label, b->M}};
+    } arrays[] = {{"ids", b->ids, b->T},
+                  {"pos", b->pos, b->T},
+                  {"sequence", b->sequence, b->T},
+                  {"cu_seqlens", b->cu_seqlens, (int64_t)b->S + 1},
+                  {"sample", b->sample, b->S},
+                  {"head", b->head, b->S},
+                  {"tail", b->tail, b->S},
+                  {"relation", b->relation, b->S},
+                  {"mlm_row", b->mlm_row, b->M},
+                  {"mlm_label", b->mlm_label, b->M},
+                  {"prompt_row", b->prompt_row, b->S}};
     PyObject *dict = PyDict_New();
     if (dict == NULL) return NULL;
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++)
@@ -261,7 +318,7 @@ static int parse_rows(build_task *t, PyObject *rows, PyObject *blanks) {
 static PyObject *py_build_batch(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"corpus", "tokens", "rows", "input", "max_length", "blanks", NULL};
     const relpt_state *state = relpt_module_state(module);
-    PyObject *corpus, *tokens, *rows, *blanks = Py_None, *special;
+    PyObject *corpus, *tokens, *rows, *blanks = Py_None, *kept;
     build_task task = {0};
     long long max_length;
     int input;
@@ -272,13 +329,13 @@ static PyObject *py_build_batch(PyObject *module, PyObject *args, PyObject *kwar
     task.input = (rp_input)input;
     if ((task.corpus = relpt_corpus_of(state, corpus, "corpus")) == NULL || parse_rows(&task, rows, blanks) < 0)
         return NULL;
-    if (relpt_tokens_parse(tokens, &task.tokens, &special) < 0) return NULL;
+    if (relpt_tokens_parse(tokens, &task.tokens, &kept) < 0) return NULL;
     rp_batch *batch = NULL;
     rp_status status;
     Py_BEGIN_ALLOW_THREADS status = build_batch(&task, &batch);
     Py_END_ALLOW_THREADS PyObject *result = status == RP_OK ? relpt_batch_dict(batch) : relpt_raise(state, status);
     rp_batch_free(batch);
-    Py_DECREF(special);
+    Py_DECREF(kept);
     return result;
 }
 
@@ -287,8 +344,8 @@ static PyObject *py_build_batch(PyObject *module, PyObject *args, PyObject *kwar
 
 typedef struct sampler_object {
     PyObject_HEAD rp_sampler *sampler;
-    PyObject *corpus, *special; /* what the sampler borrows */
-    int busy;                   /* read and written with the GIL held */
+    PyObject *corpus, *tokens; /* what the sampler borrows */
+    int busy;                  /* read and written with the GIL held */
 } sampler_object;
 
 /* The options from keywords; -1 with an exception. *corpus and *tokens are borrowed. */
@@ -338,8 +395,8 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     const rp_corpus *inner = relpt_corpus_of(state, corpus, "corpus");
     if (inner == NULL) return NULL;
     rp_tokens ids;
-    PyObject *special;
-    if (relpt_tokens_parse(tokens, &ids, &special) < 0) return NULL;
+    PyObject *kept;
+    if (relpt_tokens_parse(tokens, &ids, &kept) < 0) return NULL;
     rp_sampler *sampler = NULL;
     rp_status status;
     Py_BEGIN_ALLOW_THREADS status = rp_sampler_new(&sampler, inner, &ids, &options);
@@ -347,12 +404,12 @@ static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     sampler_object *self = status == RP_OK ? (sampler_object *)PyType_GenericAlloc(type, 0) : NULL;
     if (self == NULL) {
         rp_sampler_free(sampler);
-        Py_DECREF(special);
+        Py_DECREF(kept);
         return NULL;
     }
     self->sampler = sampler;
     self->corpus = Py_NewRef(corpus);
-    self->special = special;
+    self->tokens = kept;
     return (PyObject *)self;
 }
 
@@ -360,7 +417,7 @@ static void sampler_dealloc(PyObject *object) {
     sampler_object *self = (sampler_object *)object;
     PyObject_GC_UnTrack(object);
     rp_sampler_free(self->sampler); /* before what it borrows */
-    Py_XDECREF(self->special);
+    Py_XDECREF(self->tokens);
     Py_XDECREF(self->corpus);
     relpt_free_object(object);
 }
@@ -369,7 +426,7 @@ static void sampler_dealloc(PyObject *object) {
 static int sampler_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(((sampler_object *)object)->corpus);
-    Py_VISIT(((sampler_object *)object)->special);
+    Py_VISIT(((sampler_object *)object)->tokens);
     return 0;
 }
 

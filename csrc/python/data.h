@@ -16,8 +16,9 @@ rp_sampler *relpt_sampler_of(const relpt_state *state, PyObject *object, const c
 int relpt_sampler_lock(PyObject *sampler);
 void relpt_sampler_unlock(PyObject *sampler);
 
-/* Token ids from a dict with the names of rp_tokens; `special` is a uint8 array, of which out->special borrows: *keep
- * becomes a new reference to it. -1 with an exception. */
+/* Token ids from a dict with the names of rp_tokens: `special` is a uint8 array, and there may be the flag `text_order`
+ * and the int32 arrays `prompt`, `marker_ids` and `marker_offsets`. `out` borrows of the arrays: *keep becomes a list
+ * of references to them. -1 with an exception. */
 int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep);
 
 /* The batch's arrays and counts as a dict of fresh arrays. */

@@ -296,7 +296,7 @@ typedef struct rows_task {
 static PyObject *run_rows(PyObject *object, PyObject *args) {
     run_object *self = (run_object *)object;
     const relpt_state *state = relpt_state_of(object);
-    PyObject *corpus, *tokens, *rows, *representation, *special;
+    PyObject *corpus, *tokens, *rows, *representation, *kept;
     rows_task t = {.n = -1};
     int input;
     long long max_length;
@@ -306,8 +306,7 @@ static PyObject *run_rows(PyObject *object, PyObject *args) {
     t.max_length = max_length;
     if ((t.corpus = relpt_corpus_of(state, corpus, "corpus")) == NULL) return NULL;
     if ((t.rows = relpt_array_data(rows, "rows", RELPT_INT64, 1, &t.n)) == NULL) return NULL;
-    if (parse_represent(representation, &t.spec) < 0 || relpt_tokens_parse(tokens, &t.tokens, &special) < 0)
-        return NULL;
+    if (parse_represent(representation, &t.spec) < 0 || relpt_tokens_parse(tokens, &t.tokens, &kept) < 0) return NULL;
     int64_t shape[2] = {t.n, rp_represent_dim(&t.spec, self->model->model->params->config.hidden_size)};
     void *out;
     PyObject *vectors = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
@@ -319,7 +318,7 @@ static PyObject *run_rows(PyObject *object, PyObject *args) {
             rp_encode_rows(self->run, &t.spec, out, &counts, t.corpus, &t.tokens, t.rows, t.n, t.input, t.max_length);
         Py_END_ALLOW_THREADS model_release(self->model);
     }
-    Py_DECREF(special);
+    Py_DECREF(kept);
     if (status != RP_OK) {
         Py_DECREF(vectors);
         return relpt_raise(state, status);
