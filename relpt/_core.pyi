@@ -66,8 +66,8 @@ class Sampler:
 
     tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, the uint8
     array special (vocab_size), and where wanted the flag text_order and the int32 arrays prompt (word pieces and one
-    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1). input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT. One call of batch at a time: a
-    second thread gets RuntimeError "busy".
+    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1). input_weight: shares of
+    C+M, C+T, OnlyC, OnlyM and OnlyT. One call of batch at a time: a second thread gets RuntimeError "busy".
     """
 
     def __new__(

@@ -139,7 +139,8 @@ def _new_file(name: str, what: str) -> Path:
     return target
 
 
-def _open_encoder(args: argparse.Namespace, name: str) -> Any:
+def _open_encoder(args: argparse.Namespace, name: str, *data: Any) -> Any:
+    """The encoder as the options say; typed markers that they ask for are those of the data's types."""
     from relpt.checkpoint import latest_checkpoint
     from relpt.encoder import Encoder
 
@@ -150,7 +151,9 @@ def _open_encoder(args: argparse.Namespace, name: str) -> Any:
             raise FileNotFoundError(
                 f"{folder} is a run that has not ended: go on with relpt pretrain … --resume, or give {checkpoint}"
             )
-    options = _given(args, "representation", "device", "dtype", "seed")
+    options = _given(args, "representation", "prompt", "markers", "marker_order", "device", "dtype", "seed")
+    if options.get("markers", "").startswith("typed"):
+        options["types"] = dict.fromkeys(name for part in data for name in part.types)
     if args.threads is not None:
         options["num_threads"] = args.threads
     return Encoder.from_pretrained(name, **options)
@@ -164,7 +167,9 @@ def _fill_representation(args: argparse.Namespace, options: dict[str, Any]) -> N
     from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
     from relpt.weights import find_folder
 
-    if args.representation is None and args.preset is None and not (find_folder(args.encoder) / "relpt.json").is_file():
+    if not (args.representation is args.prompt is args.preset is None):
+        return
+    if not (find_folder(args.encoder) / "relpt.json").is_file():
         args.representation = REPRESENTATION
         options.setdefault("loss_representation", LOSS_REPRESENTATION)
 
@@ -252,7 +257,7 @@ def pretrain(args: argparse.Namespace) -> int:
     steps = int(trainer.options["max_steps"])
     try:
         data = _load(args, args.data)
-        encoder = trainer.encoder = _open_encoder(args, args.encoder)
+        encoder = trainer.encoder = _open_encoder(args, args.encoder, data)
         if not args.quiet:
             tell(f"relpt: {data!r}")
             tell(f"relpt: {encoder!r}")
@@ -323,7 +328,7 @@ def encode(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     target = _new_file(args.output, "the .npy file")
     data = _load(args, args.data)
-    encoder = _open_encoder(args, args.model)
+    encoder = _open_encoder(args, args.model, data)
     vectors = encoder.encode(
         data,
         inputs=args.inputs,
@@ -452,7 +457,25 @@ def _data_options(parser: argparse.ArgumentParser, *, on_bad: bool = True) -> No
 
 def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
     parser.add_argument(
-        "--representation", metavar="R", help="entity_start, cls, mean, or several joined by + (default: the model's)"
+        "--representation",
+        metavar="R",
+        help="entity_start, cls, mean, mask, or several joined by + (default: the model's)",
+    )
+    parser.add_argument(
+        "--prompt",
+        metavar="P",
+        help='behind each sentence, read at its [MASK]: between, relation, is-of, triple, or a text such as "The '
+        "relation between {head} and {tail} is [MASK].\" (default: the model's)",
+    )
+    parser.add_argument(
+        "--markers",
+        metavar="M",
+        help="plain, punct, typed or typed_punct: these say entities' types (default: the model's)",
+    )
+    parser.add_argument(
+        "--marker-order",
+        metavar="O",
+        help="role (head, tail) or text: whose the first marker is (default: the model's)",
     )
     parser.add_argument("--max-length", type=_positive, metavar="N", help="word pieces a sentence")
     parser.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")

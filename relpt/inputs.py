@@ -11,7 +11,7 @@ _ALIASES: Final = {"CM": "C+M", "CT": "C+T", "OC": "OnlyC", "OM": "OnlyM", "OT":
 SIMILARITIES: Final = ("dot", "cosine", "euclidean")
 DTYPES: Final = ("float32", "bfloat16")
 ENCODING_DTYPES: Final = (*DTYPES, "int8")  # int8 has no gradients
-PARTS: Final = ("entity_start", "cls", "mean")
+PARTS: Final = ("entity_start", "cls", "mean", "mask")
 
 
 def choice(value: object, choices: tuple[str, ...], name: str) -> int:

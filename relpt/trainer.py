@@ -24,6 +24,7 @@ __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTr
 
 _log = logging.getLogger("relpt")
 _SCHEDULES: Final = ("constant", "linear", "cosine")
+_OLDER: Final = {"markers": "plain", "marker_order": "role"}  # of an encoder whose card does not say
 
 
 class CPOptions(TypedDict, total=False):
@@ -278,9 +279,10 @@ class CPTrainer:
 
     def _sampler(self, corpus: Any) -> Any:
         o = self.options
+        settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
         return _core.Sampler(
             corpus.core(),
-            self.encoder._tokens,
+            self.encoder._input_tokens(corpus, settings),
             seed=o["seed"],
             pairs=o["pairs_per_step"],
             max_length=o["max_length"],
@@ -510,7 +512,8 @@ def _compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
         raise FileNotFoundError(f"{checkpoint} is no checkpoint: there is no relpt.json")
     old = read_json(checkpoint / "relpt.json")
     compared = {name: (value, old["options"].get(name)) for name, value in card["options"].items()}
-    compared |= {name: (card["encoder"][name], old["encoder"][name]) for name in ("representation", "dtype")}
+    encoder = ("representation", "dtype", "prompt", "markers", "marker_order", "types")
+    compared |= {name: (card["encoder"][name], old["encoder"].get(name, _OLDER.get(name))) for name in encoder}
     for name, (value, was) in compared.items():
         if was != value and name not in ("micro_batch_pairs", "prefetch"):
             raise ValueError(

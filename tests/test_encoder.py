@@ -324,7 +324,7 @@ def test_spare_pieces_are_the_markers(encoder: relpt.Encoder) -> None:
 
 
 def test_added_tokens_without_spare_pieces(tmp_path: Path) -> None:
-    source = tiny_encoder_folder(tmp_path / "source", unused=False)
+    source = tiny_encoder_folder(tmp_path / "source", unused=0)
     size = json.loads((source / "config.json").read_text())["vocab_size"]
     encoder = relpt.Encoder.from_pretrained(source, seed=3)
     assert encoder.markers == MARKERS

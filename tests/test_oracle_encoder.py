@@ -103,6 +103,37 @@ def test_relation_vectors_of_minilm(torch: Any, minilm: tuple[relpt.Encoder, Any
     assert np.abs(encoder.encode(data) - np.array(want)).max() <= TOLERANCE
 
 
+@pytest.mark.weights
+@pytest.mark.parametrize("prompt", ["relation", "between", "{tail}, or: is [MASK] ({head}, {tail})?"])
+def test_mask_vectors_of_minilm(torch: Any, minilm: tuple[relpt.Encoder, Any], prompt: str) -> None:
+    """The vector of "mask" is transformers' hidden state at the [MASK] of marked sentence and filled prompt."""
+    _, model = minilm
+    encoder = relpt.Encoder.from_pretrained("minilm", representation="mask", prompt=prompt, num_threads=2)
+    data, tokenizer = relpt.load_sample("unseen")[:20], encoder.tokenizer
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    marks = {name: tokenizer.token_to_id(token) for name, token in encoder.markers.items()}
+    cls, sep, mask = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]"))
+    sequences = []
+    for instance in data:
+        places = [(*instance.head, "head"), (*instance.tail, "tail")]
+        ids, end = [cls], 0
+        for start, stop, name in sorted(places):
+            ids += tokenizer.encode(instance.text[end:start], add_special_tokens=False).ids
+            mention = tokenizer.encode(instance.text[start:stop], add_special_tokens=False).ids
+            ids += [marks[f"{name}_start"], *mention, marks[f"{name}_end"]]
+            end = stop
+        ids += [*tokenizer.encode(instance.text[end:], add_special_tokens=False).ids, sep]
+        text = encoder.prompt.format(head=instance.head_text, tail=instance.tail_text)
+        sequences.append([*ids, *tokenizer.encode(text, add_special_tokens=False).ids, sep])
+        assert sequences[-1].count(mask) == 1
+    states, first, want = padded_states(torch, model, sequences), 0, []
+    for ids in sequences:
+        want.append(states[first + ids.index(mask)])
+        first += len(ids)
+    assert np.abs(encoder.encode(data) - np.array(want)).max() <= TOLERANCE
+
+
 def tiny_sequences(vocab_size: int, lengths: list[int], seed: int = 0) -> list[list[int]]:
     rng = np.random.default_rng(seed)
     return [rng.integers(0, vocab_size, length).tolist() for length in lengths]

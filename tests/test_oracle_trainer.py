@@ -39,6 +39,15 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "supervised, one side, dot": {"positives": "relation", "symmetric": False, "similarity": "dot", "temperature": 5.0},
     "cls+mean": {"representation": "cls+mean"},
     "all parts": {"representation": "mean+entity_start+cls", "temperature": 0.5},
+    "mask": {"representation": "mask", "form": {"prompt": "relation"}},
+    "mask, micro-batches": {"representation": "entity_start+mask", "temperature": 0.3, "micro_batch_pairs": 3},
+    "every setting, prompt and typed markers": {
+        "input_mix": {"C+M": 1, "C+T": 1, "OnlyC": 1, "OnlyM": 1, "OnlyT": 1},
+        "representation": "cls+mask+mean+entity_start",
+        "form": {"prompt": "{tail} w3 [MASK] {head}", "markers": "typed", "types": tiny_bert.TYPES},
+        "temperature": 0.5,
+    },
+    "order of the text": {"form": {"marker_order": "text"}},
     "weights of the losses": {"cp_weight": 0.3, "mlm_weight": 2.0},
     "no masked words": {"mlm_weight": 0.0},
     "masked words alone": {"cp_weight": 0.0},
@@ -72,7 +81,8 @@ def set_up(folder: Path, options: dict[str, Any]) -> tuple[relpt.Encoder, relpt.
     kept = ("pairs_per_step", "max_length", "max_steps", "prefetch") if "preset" in options else BASE
     options = {**{name: BASE[name] for name in kept}, **options}
     changes = {name: options.pop(name) for name in OF_THE_MODEL if name in options}
-    encoder = tiny_bert.encoder(folder, representation=options.pop("representation", "entity_start"), **changes)
+    changes |= {name: options.pop(name) for name in ("representation", "form") if name in options}
+    encoder = tiny_bert.encoder(folder, **changes)
     trainer = relpt.CPTrainer(encoder, **options)
     corpus = tiny_bert.dataset().tokenize(encoder, max_length=trainer.options["max_length"])
     core = _core.Trainer(**trainer._core_options(trainer._micro_batch_pairs()))

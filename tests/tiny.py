@@ -40,11 +40,11 @@ NAMES = tuple(_NAMES.split())
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def _vocabulary(words: Sequence[str], unused: bool) -> list[str]:
+def _vocabulary(words: Sequence[str], unused: int) -> list[str]:
     plain = [word.lower() for word in (*words, *NAMES, *(cue for cues in CUES for cue in cues))]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pieces = [*letters, *(f"##{letter}" for letter in letters), *".,;:!?()[]'\"-/", *plain]
-    return list(dict.fromkeys([*SPECIAL, *(f"[unused{i}]" for i in range(10 if unused else 0)), *pieces]))
+    return list(dict.fromkeys([*SPECIAL, *(f"[unused{i}]" for i in range(unused)), *pieces]))
 
 
 def _tensors(config: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
@@ -83,7 +83,7 @@ def tiny_encoder_folder(
     path: str | Path,
     *,
     vocab_words: Sequence[str] = WORDS,
-    unused: bool = True,
+    unused: int = 10,
     hidden: int = 32,
     layers: int = 2,
     heads: int = 4,
@@ -94,7 +94,7 @@ def tiny_encoder_folder(
     Args:
         path: the folder to make.
         vocab_words: words of the vocabulary, beside names, cue words, letters and punctuation.
-        unused: whether the vocabulary has [unused0] to [unused9].
+        unused: how many [unusedN] pieces the vocabulary has.
         hidden, layers, heads: sizes; the feed-forward layer is twice as wide as hidden.
         seed: of the weights.
     """

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from relpt.data.dataset import Dataset
 
-__all__ = ["number_relations", "tokenize", "tokenizer_fingerprint"]
+__all__ = ["number_relations", "tokenize", "tokenizer_fingerprint", "type_text"]
 
 _BATCH: Final = 2048  # sentences handed to the tokenizer at once
-_EXTRA: Final = 6  # [CLS], [SEP] and the four markers
+_EXTRA: Final = 6  # [CLS], [SEP] and the four markers; an encoder says its own (Encoder.input_lengths)
 _UNLABELLED: Final = "unlabelled"
 
 
@@ -48,7 +48,7 @@ def tokenize(
     relations, relation = number_relations(data)
     head_id, tail_id, n_entities = _entities(data)
     types, head_type, tail_type = _types(data)
-    type_ids, type_lengths = plain.encode([f" {_pretty(name)}" for name in types])[:2]  # as inside a sentence
+    type_ids, type_lengths = plain.encode([f" {type_text(name)}" for name in types])[:2]  # as inside a sentence
     if (type_lengths == 0).any():
         raise FormatError(f"the type {types[int(np.argmin(type_lengths))]!r} has no word piece; rename it")
     arrays = {
@@ -63,11 +63,13 @@ def tokenize(
         "type_ids": type_ids,
         "type_offsets": _offsets(type_lengths),
     }
-    n_longer = int((lengths + _EXTRA > max_length).sum())
+    own = getattr(encoder_or_tokenizer, "input_lengths", None)
+    needed = lengths + _EXTRA if own is None else own(lengths, spans)
+    n_longer = int((needed > max_length).sum())
     if n_longer:
         warnings.warn(
             f"{n_longer:,} of {len(data):,} sentences are longer than max_length={max_length} word pieces "
-            f"(the longest needs {int(lengths.max()) + _EXTRA}): they get a window around both entities; "
+            f"(the longest needs {int(needed.max())}): they get a window around both entities; "
             "raise max_length to keep them whole",
             TruncationWarning,
             stacklevel=3,
@@ -265,13 +267,13 @@ def _entities(data: Dataset) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _types(data: Dataset) -> tuple[list[str], np.ndarray, np.ndarray]:
-    names = sorted({t for i in data for t in (i.head_type, i.tail_type) if t is not None})
+    names = data.types
     numbers = {name: i for i, name in enumerate(names)}
     head = np.array([-1 if i.head_type is None else numbers[i.head_type] for i in data], np.int32)
     tail = np.array([-1 if i.tail_type is None else numbers[i.tail_type] for i in data], np.int32)
     return names, head, tail
 
 
-def _pretty(name: str) -> str:
+def type_text(name: str) -> str:
     """A type's name as text: ``WORK_OF_ART`` as ``WORK OF ART``; a name of punctuation alone stays as it is."""
     return re.sub(r"[\W_]+", " ", name).strip() or name

@@ -87,6 +87,11 @@ class Dataset(Sequence[Instance]):
         """Whether the instances have relations."""
         return bool(self.labels)
 
+    @property
+    def types(self) -> list[str]:
+        """The names of the entities' types, sorted; empty for data without types."""
+        return sorted({t for i in self._instances for t in (i.head_type, i.tail_type) if t is not None})
+
     def label_counts(self) -> dict[str, int]:
         """Instances per relation, the most frequent first, then by name."""
         counts = Counter(i.relation for i in self._instances if i.relation is not None)

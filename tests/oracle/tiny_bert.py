@@ -156,11 +156,14 @@ def encoder(
     representation: str = "entity_start",
     num_threads: int = 1,
     dtype: str = "float32",
+    form: dict[str, Any] | None = None,
     **options: Any,
 ) -> relpt.Encoder:
-    """The tiny BERT opened by relpt, from a folder that is written for it."""
+    """The tiny BERT opened by relpt, from a folder that is written for it; ``form``: of prompt and markers."""
     write_folder(folder, **options)
-    return relpt.Encoder.from_pretrained(folder, representation=representation, num_threads=num_threads, dtype=dtype)
+    return relpt.Encoder.from_pretrained(
+        folder, representation=representation, num_threads=num_threads, dtype=dtype, **(form or {})
+    )
 
 
 def records(n: int = 60, seed: int = 0, relations: int = len(RELATIONS), longest: int = 18) -> list[dict[str, Any]]:

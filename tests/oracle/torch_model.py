@@ -82,10 +82,11 @@ class TorchModel:
     def represent(self, hidden: Tensor, batch: dict[str, Any]) -> Tensor:
         """Relation vectors (S, dim)."""
         spans = list(itertools.pairwise(batch["cu_seqlens"].tolist()))
-        rows = {name: torch.tensor(batch[name], dtype=torch.long) for name in ("head", "tail")}
+        rows = {name: torch.tensor(batch[name], dtype=torch.long) for name in ("head", "tail", "prompt_row")}
         parts = {
             "entity_start": lambda: torch.cat([hidden[rows["head"]], hidden[rows["tail"]]], 1),
             "cls": lambda: torch.stack([hidden[a] for a, _ in spans]),
+            "mask": lambda: hidden[rows["prompt_row"]],
             "mean": lambda: torch.stack([hidden[a:b].mean(0) for a, b in spans]),
         }
         return torch.cat([parts[name]() for name in self.representation.split("+")], 1)
