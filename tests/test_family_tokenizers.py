@@ -187,3 +187,24 @@ def test_alberts_special_tokens(albert: relpt.Encoder, tmp_path: Path) -> None:
     assert albert._tokens["special"][:6].tolist() == [1, 1, 1, 1, 1, 0]
     saved = json.loads((albert.save_pretrained(tmp_path) / "tokenizer_config.json").read_text())
     assert {role: saved[f"{role}_token"] for role in roles} == roles
+
+
+# -- prompts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["encoder", "albert"])
+def test_prompts(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """[MASK] is each tokenizer's own; the words are those of the text, the mentions as they stand in the sentence."""
+    request.getfixturevalue(family).save_pretrained(tmp_path)
+    plain = relpt.Encoder.from_pretrained(tmp_path, num_threads=1, prompt="relation")
+    filled = plain.prompt.replace(" [MASK]", plain.special_tokens["mask"])  # which takes the blank before it
+    assert plain._tokens["prompt"].tolist() == plain.tokenizer.encode(filled, add_special_tokens=False).ids
+    prompt = "the {head} and {tail} in [MASK]."
+    named = relpt.Encoder.from_pretrained(tmp_path, num_threads=1, prompt=prompt)
+    read = lambda text: named.tokenizer.encode(text, add_special_tokens=False).ids  # noqa: E731
+    holes = {-1: read(" Anna"), -2: read(" Dover"), named._tokens["mask"]: []}
+    said = [piece for hole in named._tokens["prompt"].tolist() for piece in holes.get(hole, [hole])]
+    assert "".join(named.tokenizer.decode(said).split()) == "theAnnaandDoverin."
+    assert named.encode(instance("near Anna saw Dover", "Anna", "Dover"), max_length=40).shape == (
+        named.config["hidden_size"],
+    )

@@ -94,7 +94,10 @@ def test_which_prompt_is_taken(folder: Path, tmp_path: Path) -> None:
     kept.save_pretrained(tmp_path)
     again = open_encoder(tmp_path, representation="cls")
     assert again.prompt == PROMPTS["relation"]  # it was in the input of the training
-    assert open_encoder(tmp_path, prompt="is-of").prompt == PROMPTS["is-of"]
+    other = open_encoder(tmp_path, prompt="is-of")
+    assert (other.representation, other.prompt) == ("mask", PROMPTS["is-of"])
+    open_encoder(folder, representation="cls+mask").save_pretrained(tmp_path)
+    assert open_encoder(tmp_path, prompt="is-of").representation == "cls+mask"
 
 
 # -- vectors ----------------------------------------------------------------------------------------------------------
