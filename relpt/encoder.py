@@ -15,7 +15,7 @@ from relpt import _core, weights
 from relpt.errors import CudaError, TruncationWarning
 from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
-from relpt.inputs import DTYPES, ENCODING_DTYPES, choice, input_name, input_number, representation_parts
+from relpt.inputs import DTYPES, ENCODING_DTYPES, PARTS, choice, input_name, input_number, representation_parts
 from relpt.markers import (
     MARKER_ORDERS,
     MARKER_STYLES,
@@ -154,7 +154,7 @@ class Encoder:
         named = any(option is not None for option in (representation, prompt, markers, marker_order))
         if representation is None:
             representation = card.get("representation", "entity_start")
-            representation = representation if prompt is None or "mask" in representation.split("+") else "mask"
+            representation = representation if prompt is None or _reads_mask(representation) else "mask"
         encoder = cls(
             config=config,
             tokenizer=tokenizer,
@@ -275,7 +275,7 @@ class Encoder:
         vectors = np.empty((len(rows), self.dim), np.float32)
         cut = np.zeros(3, np.int64)
         run, rows = self._runner(max_length, dtype), rows.astype(np.int64)
-        tokens = self._input_tokens(corpus, [inputs])
+        tokens = self._input_tokens(corpus, [inputs], rows)
         with progress(len(rows), show, desc=f"encode {inputs}", unit="sent") as bar:
             for first in range(0, len(rows), _CHUNK):
                 part = rows[first : first + _CHUNK]
@@ -386,30 +386,42 @@ class Encoder:
                 "tokenize the data with this encoder"
             )
 
-    def _input_tokens(self, corpus: Any, inputs: Iterable[str]) -> dict[str, Any]:
-        """What the core makes sequences of a corpus with in these settings.
+    def _input_tokens(self, corpus: Any, inputs: Iterable[str], rows: np.ndarray | None = None) -> dict[str, Any]:
+        """What the core makes sequences of a corpus' rows (None: of all) with, in these settings.
 
         Raises:
-            ValueError: markers are to say types, and mentions have none, or one without markers; with their counts.
+            ValueError: mentions have no type where settings or markers say it, or one without markers; with counts.
         """
-        if not self.typed_markers or not {"C+M", "OnlyM"} & {input_name(name) for name in inputs}:
+        names = {input_name(name) for name in inputs}
+        typed = bool(self.typed_markers and names & {"C+M", "OnlyM"})
+        if typed or names & {"C+T", "OnlyT"}:
+            self._check_types(corpus, np.arange(len(corpus)) if rows is None else rows, typed)
+        if not typed:
             return self._tokens
-        named = np.array([name in self.typed_markers for name in corpus.types] + [False])  # -1 is the last
-        mentions = np.concatenate([corpus.head_type, corpus.tail_type])
-        lacking, total = mentions[~named[mentions]], len(mentions)
-        without, unknown = int((lacking < 0).sum()), sorted({corpus.types[number] for number in lacking[lacking >= 0]})
+        markers = core_typed_markers(self.tokenizer, self.typed_markers, corpus.types, self.markers, self.name)
+        return {**self._tokens, **markers}
+
+    def _check_types(self, corpus: Any, rows: np.ndarray, typed: bool) -> None:
+        """Refuses rows of a corpus that lack a type or, where markers say it (``typed``), have one without markers."""
+        mentions = np.stack([corpus.head_type[rows], corpus.tail_type[rows]], axis=1)
+        without = int((mentions < 0).sum())
         if without:
+            first = int(rows[np.flatnonzero((mentions < 0).any(axis=1))[0]])
+            say, remedy = "the settings C+T and OnlyT say", "take another setting"
+            if typed:
+                say, remedy = f"{self.name}'s markers say", "open the encoder with markers='plain'"
             raise ValueError(
-                f"{corpus.name}: {without:,} of {total:,} mentions have no type, which {self.name}'s markers say; give "
-                "'type' to h and t, leave such sentences out, or open the encoder with markers='plain'"
+                f"{corpus.name}: {without:,} of {mentions.size:,} mentions have no type (the first in row {first}), "
+                f"which {say}; give 'type' to h and t, leave such sentences out, or {remedy}"
             )
-        if unknown:
+        named = np.array([name in self.typed_markers or not typed for name in corpus.types], bool)
+        lacking = mentions[~named[mentions]]
+        if len(lacking):
+            unknown = sorted({corpus.types[number] for number in lacking})
             raise ValueError(
-                f"{corpus.name}: {len(lacking):,} of {total:,} mentions have a type without markers "
+                f"{corpus.name}: {len(lacking):,} of {mentions.size:,} mentions have a type without markers "
                 f"({', '.join(unknown[:5])}{'…' if len(unknown) > 5 else ''}); open {self.name} with their types=[…]"
             )
-        typed = core_typed_markers(self.tokenizer, self.typed_markers, corpus.types, self.markers, self.name)
-        return {**self._tokens, **typed}
 
     def _runner(self, max_length: int, dtype: str) -> Any:
         tokens = max(_CAPACITY, max_length)
@@ -472,11 +484,15 @@ def _check_device(device: str, dtype: str) -> None:
     choice(dtype, DTYPES, "dtype")
 
 
+def _reads_mask(representation: str) -> bool:
+    return PARTS.index("mask") in representation_parts(representation)
+
+
 def _choose_prompt(prompt: str | None, card: Mapping[str, Any], representation: str) -> str | None:
     """The prompt's text: the one that is named, else the card's, else the default where the representation reads it."""
     if prompt is None:
         prompt = card.get("prompt")
-    if prompt is None and "mask" in representation.split("+"):
+    if prompt is None and _reads_mask(representation):
         prompt = PROMPT_DEFAULT
     return None if prompt is None else prompt_text(prompt)
 

@@ -186,7 +186,9 @@ def test_a_setting_that_needs_types(encoder: relpt.Encoder) -> None:
     record = tiny_dataset()[0]
     del record["t"]["type"]
     for inputs in ("C+T", "OnlyT"):
-        with pytest.raises(ValueError, match="tail_type"):
+        with pytest.raises(
+            ValueError, match=r"1 of 2 mentions have no type \(the first in row 0\), which the settings"
+        ):
             encoder.encode([record], inputs=inputs)
     encoder.encode([record], inputs="OnlyM")
 

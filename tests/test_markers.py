@@ -195,11 +195,18 @@ def test_types_that_are_missing(folder: Path) -> None:
     for record in records[3:10]:
         del record["t"]["type"]
     encoder = open_encoder(folder, **FORMS["typed"])
-    message = r"7 of 80 mentions have no type, which .* markers say; give 'type' to h and t, .* markers='plain'"
+    count = r"data: 7 of 80 mentions have no type \(the first in row 3\), which"
+    message = f"{count} .*'s markers say; give 'type' to h and t, .* markers='plain'"
     with pytest.raises(ValueError, match=message):
         encoder.encode(records)
     with pytest.raises(ValueError, match=message):
         relpt.CPTrainer(encoder, pairs_per_step=4, max_steps=1, input_mix={"OnlyM": 1}).fit(records)
+    plain = open_encoder(folder)
+    message = rf"{count} the settings C\+T and OnlyT say; give .* take another setting"
+    with pytest.raises(ValueError, match=message):
+        plain.encode(records, inputs="C+T")
+    with pytest.raises(ValueError, match=message):
+        relpt.CPTrainer(plain, pairs_per_step=4, max_steps=1, input_mix={"C+M": 1, "OnlyT": 1}).fit(records)
     assert encoder.encode(records, inputs="OnlyC").shape == (40, 64)  # tells no type
     relpt.CPTrainer(encoder, pairs_per_step=4, max_steps=1, input_mix={"OnlyC": 1}).fit(records)
 
