@@ -23,7 +23,7 @@ typedef enum rp_input { RP_INPUT_CM, RP_INPUT_CT, RP_INPUT_OC, RP_INPUT_OM, RP_I
 /* Token ids that are no text of the sentence. `special` (vocab_size flags) marks every id that is never masked, nor
  * drawn as a random replacement: these below and all others that the tokenizer calls special or unused.
  *
- * Typed markers (Zhou and Chen 2021, section 3.2) say the mention's type: marker m of type t, m = 0 .. 3 for the
+ * Typed markers (Zhou and Chen 2021) say the mention's type: marker m of type t, m = 0 .. 3 for the
  * head's start and end and the tail's, is marker_ids[marker_offsets[4 t + m] .. marker_offsets[4 t + m + 1]]. They
  * stand where the mention itself is given, in C+M and OnlyM; in C+T and OnlyT the type stands between the markers and
  * would be said twice, and OnlyC tells none: these have the markers of one token. */

@@ -21,7 +21,7 @@ PROMPTS: Final = {
     "relation": "The relation is [MASK]?",  # what the code released with arXiv 2312.11062 appends
     "between": "The relation between {head} and {tail} is [MASK].",
     "is-of": "{head} is [MASK] of {tail}.",
-    "triple": "{head} [MASK] {tail}",  # Chen et al. 2022 (KnowPrompt), section 4.1
+    "triple": "{head} [MASK] {tail}",  # as in KnowPrompt (Chen et al. 2022)
 }
 PROMPT_DEFAULT: Final = "between"
 _HOLES: Final = {"[MASK]": 0, "{head}": -1, "{tail}": -2}  # the entities' are csrc/batch.h's

@@ -83,7 +83,7 @@ def test_typed_markers_have_tokens_of_their_own(any_folder: Path, data: relpt.Da
 
 
 def test_markers_of_punctuation(folder: Path, data: relpt.Dataset) -> None:
-    """Zhou and Chen 2021, table 1: @ Bill @ and # Seattle #, @ * person * Bill @ and # ^ city ^ Seattle #."""
+    """After Zhou and Chen 2021: @ Bill @ and # Seattle #, @ * person * Bill @ and # ^ city ^ Seattle #."""
     plain, typed = (open_encoder(folder, **FORMS[name]) for name in ("punct", "typed_punct"))
     for instance, without, with_types in zip(data, tokens_of(plain, data), tokens_of(typed, data), strict=True):
         head, tail = (plain.tokenizer.encode(t).tokens[1:-1] for t in (instance.head_text, instance.tail_text))
