@@ -153,7 +153,7 @@ def _open_encoder(args: argparse.Namespace, name: str, *data: Any) -> Any:
             )
     options = _given(args, "representation", "prompt", "markers", "marker_order", "device", "dtype", "seed")
     if options.get("markers", "").startswith("typed"):
-        options["types"] = dict.fromkeys(name for part in data for name in part.types)
+        options["types"] = dict.fromkeys(kind for part in data for kind in part.types)
     if args.threads is not None:
         options["num_threads"] = args.threads
     return Encoder.from_pretrained(name, **options)
