@@ -13,10 +13,13 @@ rp_status rp_adamw_check(const rp_adamw_options *o) {
     return RP_OK;
 }
 
-rp_status rp_adamw_norm(rp_dev *dev, const rp_params *params, const float *grads, double *norm) {
-    double squares;
-    RP_TRY(dev->ops->sum_squares(dev, &squares, grads, params->total));
-    *norm = sqrt(squares);
+rp_status rp_adamw_norm(rp_dev *dev, const rp_tensors *tensors, int count, double *norm) {
+    double sum = 0, squares;
+    for (int i = 0; i < count; i++) {
+        RP_TRY(dev->ops->sum_squares(dev, &squares, tensors[i].grads, tensors[i].params->total));
+        sum += squares;
+    }
+    *norm = sqrt(sum);
     if (isfinite(*norm)) return RP_OK;
     return rp_fail(RP_STATUS_NUMERIC,
                    "the gradients' norm is %g: this step is refused and the parameters are unchanged; lower "
@@ -24,8 +27,9 @@ rp_status rp_adamw_norm(rp_dev *dev, const rp_params *params, const float *grads
                    *norm);
 }
 
-rp_status rp_adamw_apply(rp_dev *dev, const rp_params *params, float *values, float *m, float *v, const float *grads,
-                         const rp_adamw_options *o, double lr, int64_t step, double norm, bool mlm_head) {
+rp_status rp_adamw_apply(rp_dev *dev, const rp_tensors *t, const rp_adamw_options *o, double lr, int64_t step,
+                         double norm, bool mlm_head) {
+    const rp_params *params = t->params;
     double clip = o->max_grad_norm > 0 && norm > o->max_grad_norm ? o->max_grad_norm / norm : 1.0;
     rp_adamw_step h = {
         .lr = (float)lr,
@@ -43,7 +47,8 @@ rp_status rp_adamw_apply(rp_dev *dev, const rp_params *params, float *values, fl
             if (params->table[next].decay != p->decay || params->table[next].mlm_head != p->mlm_head) break;
         if (p->mlm_head && !mlm_head) continue;
         h.weight_decay = p->decay ? (float)o->weight_decay : 0.0f;
-        RP_TRY(dev->ops->adamw_update(dev, values + p->offset, m + p->offset, v + p->offset, grads + p->offset, &h, n));
+        RP_TRY(dev->ops->adamw_update(dev, t->values + p->offset, t->moment1 + p->offset, t->moment2 + p->offset,
+                                      t->grads + p->offset, &h, n));
     }
     return RP_OK;
 }

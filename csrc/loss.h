@@ -26,7 +26,7 @@ typedef struct rp_contrastive_options {
 
 typedef struct rp_contrastive {
     int64_t chunk;                   /* anchors whose logits are held at a time */
-    float *unit, *norm, *dunit;      /* (S,dim), (S), (S,dim) */
+    float *unit, *norm, *dunit;      /* (S,dim), (S), (S,dim): gradients, of the unit vectors, then of the vectors */
     float *anchors, *candidates;     /* (S,dim): the two sides when they differ */
     float *danchors, *dcandidates;   /* (S,dim) */
     float *logits;                   /* (chunk, S) */
@@ -39,7 +39,7 @@ typedef struct rp_contrastive {
 rp_status rp_contrastive_check(const rp_contrastive_options *options);
 void rp_contrastive_plan(rp_contrastive *memory, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim);
 
-/* dvectors(S,dim) = weight * gradient; *loss the mean, *accuracy the share of anchors whose most similar
+/* dvectors(S,dim) += weight * gradient; *loss the mean, *accuracy the share of anchors whose most similar
  * candidate is a positive. relation (S) is host memory. */
 rp_status rp_contrastive_run(rp_contrastive *memory, rp_dev *dev, const rp_contrastive_options *options, double weight,
                              float *dvectors, double *loss, double *accuracy, const float *vectors,

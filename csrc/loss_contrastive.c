@@ -121,6 +121,7 @@ rp_status rp_contrastive_run(rp_contrastive *m, rp_dev *dev, const rp_contrastiv
     RP_TRY(split_sides(m, dev, o, &s, cosine ? m->unit : vectors, relation, S, dim));
     RP_TRY(products(m, dev, o, weight, &s, dim));
     RP_TRY(means(m, dev, loss, accuracy, s.anchors));
-    RP_TRY(join_sides(m, dev, o, cosine ? m->dunit : dvectors, S, dim));
-    return cosine ? ops->normalize_backward(dev, dvectors, m->dunit, m->unit, m->norm, S, dim) : RP_OK;
+    RP_TRY(join_sides(m, dev, o, m->dunit, S, dim));
+    if (cosine) RP_TRY(ops->normalize_backward(dev, m->dunit, m->dunit, m->unit, m->norm, S, dim));
+    return ops->add_forward(dev, dvectors, dvectors, m->dunit, S * dim);
 }

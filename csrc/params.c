@@ -160,6 +160,28 @@ rp_status rp_params_new(rp_params **out, const rp_config *config) {
     return RP_OK;
 }
 
+enum { HEADS_SITE = 1 << 24 }; /* behind every model's parameters */
+
+rp_status rp_params_new_heads(rp_params **out, int64_t capacity, const rp_config *model) {
+    rp_params *p = calloc(1, sizeof *p);
+    if (p == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a parameter table");
+    p->config.initializer_range = model->initializer_range;
+    p->site = HEADS_SITE;
+    p->capacity = capacity;
+    p->table = calloc((size_t)capacity, sizeof *p->table);
+    if (p->table == NULL) {
+        rp_params_free(p);
+        return rp_fail(RP_STATUS_MEMORY, "no memory for a table of %lld parameters", (long long)capacity);
+    }
+    *out = p;
+    return RP_OK;
+}
+
+int64_t rp_params_add(rp_params *heads, const char *owner, const char *part, int64_t rows, int64_t columns,
+                      rp_init init, bool decay) {
+    return add(heads, rows, columns, init, decay, "%s.%s", owner, part);
+}
+
 void rp_params_free(rp_params *params) {
     if (params == NULL) return;
     free(params->table);
@@ -186,7 +208,7 @@ void rp_params_init(const rp_params *params, int64_t index, uint64_t seed, float
         for (int64_t i = 0; i < param->count; i++) values[i] = param->init == RP_INIT_ONE ? 1.0f : 0.0f;
         return;
     }
-    rp_rng rng = rp_rng_stream(rp_rng_key(seed, RP_PURPOSE_INIT, (uint32_t)index), 0, 0, 0);
+    rp_rng rng = rp_rng_stream(rp_rng_key(seed, RP_PURPOSE_INIT, params->site + (uint32_t)index), 0, 0, 0);
     for (int64_t i = 0; i < param->count; i += 2) {
         double pair[2];
         normal_pair(&rng, pair);

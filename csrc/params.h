@@ -49,6 +49,7 @@ typedef struct rp_layer_params {
 typedef struct rp_params {
     rp_config config;
     int64_t count, capacity, total;
+    uint32_t site;   /* of the first parameter's random numbers; the next ones' follow */
     rp_param *table; /* (count) */
     int64_t word, position, norm_gamma, norm_beta;
     int64_t type;                             /* -1: there are no token types */
@@ -66,10 +67,16 @@ int64_t rp_config_widest(const rp_config *config);
 rp_status rp_params_new(rp_params **out, const rp_config *config);
 void rp_params_free(rp_params *params);
 
+/* A table of parameters beside a model's: none at first, at most `capacity`. Its config has the model's
+ * initializer_range alone. rp_params_add appends one called "owner.part" and returns its offset. */
+rp_status rp_params_new_heads(rp_params **out, int64_t capacity, const rp_config *model);
+int64_t rp_params_add(rp_params *heads, const char *owner, const char *part, int64_t rows, int64_t columns,
+                      rp_init init, bool decay);
+
 /* Index of the parameter of that name, -1 when there is none. */
 int64_t rp_params_find(const rp_params *params, const char *name);
 
-/* Initial values of parameter `index` into values(count): a function of (seed, index). */
+/* Initial values of parameter `index` into values(count): a function of (seed, site + index). */
 void rp_params_init(const rp_params *params, int64_t index, uint64_t seed, float *values);
 
 #endif

@@ -1,54 +1,71 @@
 #include "trainer.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "arena.h"
 #include "threads.h"
 
+enum { MODEL, HEADS, TABLES };
+
 struct rp_trainer {
     rp_model *model;
+    rp_params *heads;
     rp_dev *dev;
     rp_trainer_options options;
     int64_t owner, dim;
-    int64_t samples, micro_samples, micro_tokens; /* of a step, of a micro-batch */
+    int64_t micro_tokens; /* of a micro-batch, at most */
+    bool over_vectors;    /* whether an objective is */
     void *memory, *host_memory;
     rp_layer_memory *layers;
     rp_batch *slice;
 
-    float *grads, *moment1, *moment2; /* (total) */
+    rp_tensors tensors[TABLES];
+    rp_objective objective[RP_OBJECTIVES]; /* (options.objectives) */
     rp_encoder encoder;
     rp_inputs inputs;
-    rp_contrastive contrastive;
-    rp_mlm mlm;
     float *vectors, *dvectors; /* (samples, dim) */
 };
 
+static bool is_active(const rp_objective *o) { return o->options.weight > 0; }
+
 /* -- making and freeing ---------------------------------------------------------------------------------- */
+
+static void plan_tensors(rp_tensors *tensors, rp_arena *arena) {
+    size_t total = (size_t)tensors->params->total;
+    tensors->grads = rp_arena_take(arena, total, sizeof(float));
+    tensors->moment1 = rp_arena_take(arena, total, sizeof(float));
+    tensors->moment2 = rp_arena_take(arena, total, sizeof(float));
+}
 
 static void plan(rp_trainer *t, rp_arena *arena, rp_arena *host) {
     const rp_params *params = t->model->params;
-    size_t total = (size_t)params->total, row = (size_t)t->dim * sizeof(float);
-    t->grads = rp_arena_take(arena, total, sizeof(float));
-    t->moment1 = rp_arena_take(arena, total, sizeof(float));
-    t->moment2 = rp_arena_take(arena, total, sizeof(float));
-    rp_inputs_plan(&t->inputs, arena, t->micro_samples, t->micro_tokens);
-    int64_t spare = t->options.mlm_weight > 0 ? rp_mlm_floats(params, t->micro_tokens) : 0;
+    const rp_trainer_options *o = &t->options;
+    size_t row = (size_t)t->dim * sizeof(float);
+    int64_t spare = 0;
+    plan_tensors(&t->tensors[MODEL], arena);
+    plan_tensors(&t->tensors[HEADS], arena);
+    t->tensors[HEADS].values = rp_arena_take(arena, (size_t)t->heads->total, sizeof(float));
+    rp_inputs_plan(&t->inputs, arena, o->micro_samples, t->micro_tokens);
+    for (int64_t i = 0; i < o->objectives; i++) {
+        int64_t floats =
+            is_active(&t->objective[i]) ? rp_objective_floats(&t->objective[i], params, t->micro_tokens) : 0;
+        if (floats > spare) spare = floats;
+    }
     rp_encoder_plan(&t->encoder, arena, t->layers, params, t->micro_tokens, true, spare);
-    t->vectors = rp_arena_take(arena, (size_t)t->samples, row);
-    t->dvectors = rp_arena_take(arena, (size_t)t->samples, row);
-    rp_contrastive_plan(&t->contrastive, arena, host, t->samples, t->dim);
-    if (t->options.mlm_weight > 0) rp_mlm_plan(&t->mlm, arena, host, params, t->micro_tokens, t->encoder.spare);
+    t->vectors = rp_arena_take(arena, (size_t)o->samples, row);
+    t->dvectors = rp_arena_take(arena, (size_t)o->samples, row);
+    rp_objective_sizes sizes = {params, t->dim, t->micro_tokens, t->encoder.spare};
+    for (int64_t i = 0; i < o->objectives; i++)
+        if (is_active(&t->objective[i])) rp_objective_plan(&t->objective[i], &sizes, arena, host);
 }
 
 static rp_status check_options(const rp_model *model, const rp_trainer_options *o) {
     const rp_config *c = &model->params->config;
     RP_TRY(rp_represent_check(&o->represent));
-    RP_TRY(rp_contrastive_check(&o->contrastive));
+    RP_TRY(rp_objectives_check(o->objective, o->objectives, o->samples));
     RP_TRY(rp_adamw_check(&o->adamw));
-    if (!(o->cp_weight >= 0) || !(o->mlm_weight >= 0) || !(o->cp_weight + o->mlm_weight > 0))
-        return rp_fail(RP_STATUS_VALUE, "cp_weight is %g and mlm_weight %g: expected both 0 or more and one above 0",
-                       o->cp_weight, o->mlm_weight);
     if (!(o->hidden_dropout >= 0 && o->hidden_dropout < 1 && o->attention_dropout >= 0 && o->attention_dropout < 1))
         return rp_fail(RP_STATUS_VALUE, "dropout is %g (attention %g), expected 0 <= p < 1", o->hidden_dropout,
                        o->attention_dropout);
@@ -57,16 +74,15 @@ static rp_status check_options(const rp_model *model, const rp_trainer_options *
     if (o->max_steps < 1 || o->max_steps > UINT32_MAX || o->warmup_steps < 0)
         return rp_fail(RP_STATUS_VALUE, "max_steps is %lld, warmup_steps %lld: expected at least 1 and 0",
                        (long long)o->max_steps, (long long)o->warmup_steps);
-    if (o->pairs < 1 || o->micro_batch_pairs < 1 || o->micro_batch_pairs > o->pairs)
-        return rp_fail(RP_STATUS_VALUE,
-                       "micro_batch_pairs is %lld of %lld pairs a step, expected 1 to the pairs of a step",
-                       (long long)o->micro_batch_pairs, (long long)o->pairs);
+    if (o->samples < 1 || o->micro_samples < 1 || o->micro_samples > o->samples)
+        return rp_fail(RP_STATUS_VALUE, "a micro-batch of %lld of %lld samples a step, expected 1 to those of a step",
+                       (long long)o->micro_samples, (long long)o->samples);
     if (o->max_length < 16 || o->max_length > rp_config_positions(c))
         return rp_fail(RP_STATUS_VALUE, "max_length is %lld, expected 16 to the model's %lld positions",
                        (long long)o->max_length, (long long)rp_config_positions(c));
-    if (o->pairs > INT32_MAX / 2 / o->max_length)
-        return rp_fail(RP_STATUS_VALUE, "%lld pairs of up to %lld tokens are over 2^31 tokens a step",
-                       (long long)o->pairs, (long long)o->max_length);
+    if (o->samples > INT32_MAX / o->max_length)
+        return rp_fail(RP_STATUS_VALUE, "%lld samples of up to %lld tokens are over 2^31 tokens a step",
+                       (long long)o->samples, (long long)o->max_length);
     return RP_OK;
 }
 
@@ -80,6 +96,23 @@ static rp_status bind(rp_trainer *t, rp_arena *device, rp_arena *host) {
     return rp_arena_check(&host_bound);
 }
 
+/* The objectives and the table of their parameters. */
+static rp_status compose(rp_trainer *t) {
+    const rp_trainer_options *o = &t->options;
+    RP_TRY(rp_params_new_heads(&t->heads, RP_OBJECTIVES * RP_OBJECTIVE_HEADS, &t->model->params->config));
+    for (int64_t i = 0; i < o->objectives; i++) {
+        rp_objective *objective = &t->objective[i];
+        objective->options = o->objective[i];
+        if (!is_active(objective)) continue;
+        rp_objective_add_heads(objective, t->heads, t->dim);
+        t->over_vectors |= rp_objective_over_vectors(objective);
+    }
+    t->tensors[MODEL].params = t->model->params;
+    t->tensors[MODEL].values = t->model->values;
+    t->tensors[HEADS].params = t->heads;
+    return RP_OK;
+}
+
 /* The measured sizes of a trainer that holds nothing yet. */
 static rp_status measure(rp_trainer *t, rp_model *model, const rp_trainer_options *o, rp_arena *device,
                          rp_arena *host) {
@@ -88,14 +121,35 @@ static rp_status measure(rp_trainer *t, rp_model *model, const rp_trainer_option
     t->model = model;
     t->options = *o;
     t->dim = rp_represent_dim(&o->represent, c->hidden_size);
-    t->samples = 2 * o->pairs;
-    t->micro_samples = 2 * o->micro_batch_pairs;
-    t->micro_tokens = t->micro_samples * o->max_length;
+    t->micro_tokens = o->micro_samples * o->max_length;
+    RP_TRY(compose(t));
     t->layers = calloc((size_t)c->num_hidden_layers, sizeof *t->layers);
     if (t->layers == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a trainer's layers");
     plan(t, device, host);
     RP_TRY(rp_arena_check(device));
     return rp_arena_check(host);
+}
+
+/* The most columns of a matrix product. */
+static int64_t widest_product(const rp_trainer *t) {
+    const rp_config *c = &t->model->params->config;
+    int64_t widest = c->vocab_size > t->options.samples ? c->vocab_size : t->options.samples;
+    for (int64_t i = 0; i < t->heads->count; i++)
+        if (t->heads->table[i].rows > widest) widest = t->heads->table[i].rows;
+    if (t->dim > widest) widest = t->dim;
+    return widest > rp_config_widest(c) ? widest : rp_config_widest(c);
+}
+
+static rp_status init_heads(rp_trainer *t) {
+    const rp_tensors *heads = &t->tensors[HEADS];
+    if (t->heads->total == 0) return RP_OK;
+    float *host = rp_aligned_alloc((size_t)t->heads->total * sizeof *host);
+    if (host == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory to initialise the heads");
+    for (int64_t i = 0; i < t->heads->count; i++)
+        rp_params_init(t->heads, i, t->options.seed, host + t->heads->table[i].offset);
+    rp_status status = t->dev->ops->upload(t->dev, heads->values, host, t->heads->total * (int64_t)sizeof *host);
+    rp_aligned_free(host);
+    return status;
 }
 
 static rp_status allocate(rp_trainer *t, rp_model *model, const rp_trainer_options *o) {
@@ -104,11 +158,10 @@ static rp_status allocate(rp_trainer *t, rp_model *model, const rp_trainer_optio
     RP_TRY(measure(t, model, o, &device, &host));
     RP_TRY(rp_dev_open(&t->dev, model->backend, o->num_threads));
     RP_TRY(bind(t, &device, &host));
-    int64_t widest = c->vocab_size > t->samples ? c->vocab_size : t->samples;
-    widest = widest > rp_config_widest(c) ? widest : rp_config_widest(c);
-    RP_TRY(t->dev->ops->reserve(
-        t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest, c->hidden_size / c->num_attention_heads)));
-    return rp_batch_new(&t->slice, t->micro_samples, t->micro_tokens);
+    RP_TRY(init_heads(t));
+    RP_TRY(t->dev->ops->reserve(t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest_product(t),
+                                                       c->hidden_size / c->num_attention_heads)));
+    return rp_batch_new(&t->slice, o->micro_samples, t->micro_tokens);
 }
 
 rp_status rp_trainer_new(rp_trainer **out, rp_model *model, const rp_trainer_options *options, int (*poll)(void *),
@@ -134,6 +187,7 @@ void rp_trainer_free(rp_trainer *t) {
     if (t->memory != NULL) t->dev->ops->release(t->dev, t->memory);
     rp_aligned_free(t->host_memory);
     rp_dev_close(t->dev);
+    rp_params_free(t->heads);
     free(t->layers);
     free(t);
 }
@@ -143,6 +197,7 @@ rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_train
     rp_arena device = {0}, host = {0};
     rp_status status =
         measure(&t, (rp_model *)model, options, &device, &host); /* measuring writes nothing to the model */
+    rp_params_free(t.heads);
     free(t.layers);
     *bytes = (int64_t)(device.used + host.used);
     return status;
@@ -153,61 +208,94 @@ rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_train
 static rp_status forward(rp_trainer *t, rp_batch *micro, const rp_pass *pass, float *vectors) {
     int64_t H = t->model->params->config.hidden_size;
     rp_reads reads = rp_represent_reads(&t->options.represent);
-    reads.masked = t->options.mlm_weight > 0;
+    for (int64_t i = 0; i < t->options.objectives; i++)
+        reads.masked |= is_active(&t->objective[i]) && rp_objective_uses_mlm_head(&t->objective[i]);
     RP_TRY(rp_inputs_upload(&t->inputs, t->dev, micro, &reads));
     RP_TRY(rp_encoder_forward(&t->encoder, t->dev, t->model->values, &t->inputs, pass));
+    if (!t->over_vectors) return RP_OK;
     return rp_represent_forward(&t->options.represent, t->dev, vectors, t->encoder.hidden, &t->inputs, H);
 }
 
-/* After forward: gradients of the micro-batch's part of the loss. dvectors are its rows of the contrastive gradient. */
-static rp_status backward(rp_trainer *t, const rp_pass *pass, const float *dvectors, double mlm_weight,
-                          double *mlm_loss) {
-    const rp_params *params = t->model->params;
-    const rp_ops *ops = t->dev->ops;
-    int64_t H = params->config.hidden_size;
-    double loss = 0;
-    RP_TRY(ops->zero(t->dev, t->encoder.dhidden, t->inputs.T * H * (int64_t)sizeof(float)));
-    if (t->options.mlm_weight > 0)
-        RP_TRY(rp_mlm_run(&t->mlm, t->dev, params, t->model->values, t->grads, t->encoder.dhidden, mlm_weight, &loss,
-                          t->encoder.hidden, &t->inputs));
-    *mlm_loss += loss;
-    if (t->options.cp_weight > 0)
-        RP_TRY(rp_represent_backward(&t->options.represent, t->dev, t->encoder.dhidden, dvectors, &t->inputs, H));
-    return rp_encoder_backward(&t->encoder, t->dev, t->model->values, t->grads, &t->inputs, pass);
+/* Runs the active objectives of one sort. */
+static rp_status run_objectives(rp_trainer *t, const rp_view *view, bool over_vectors) {
+    for (int64_t i = 0; i < t->options.objectives; i++) {
+        rp_objective *objective = &t->objective[i];
+        if (is_active(objective) && rp_objective_over_vectors(objective) == over_vectors)
+            RP_TRY(rp_objective_run(objective, view));
+    }
+    return RP_OK;
 }
 
-static rp_status contrastive(rp_trainer *t, const rp_batch *batch, rp_step_stats *stats) {
-    if (t->options.cp_weight == 0) return RP_OK;
+static rp_status over_vectors(rp_trainer *t, const rp_view *view) {
+    RP_TRY(t->dev->ops->zero(t->dev, t->dvectors, t->options.samples * t->dim * (int64_t)sizeof(float)));
     t->dev->products = RP_FLOAT32; /* a similarity over a small temperature needs its digits */
-    rp_status status =
-        rp_contrastive_run(&t->contrastive, t->dev, &t->options.contrastive, t->options.cp_weight, t->dvectors,
-                           &stats->loss_cp, &stats->accuracy, t->vectors, batch->relation, batch->S, t->dim);
+    rp_status status = run_objectives(t, view, true);
     t->dev->products = t->options.dtype;
     return status;
 }
 
+/* After forward: gradients of the micro-batch's part of the loss. dvectors are its rows of the vectors' gradient. */
+static rp_status backward(rp_trainer *t, rp_view *view, const float *dvectors) {
+    int64_t H = t->model->params->config.hidden_size;
+    RP_TRY(t->dev->ops->zero(t->dev, t->encoder.dhidden, t->inputs.T * H * (int64_t)sizeof(float)));
+    view->inputs = &t->inputs;
+    view->hidden = t->encoder.hidden;
+    view->dhidden = t->encoder.dhidden;
+    RP_TRY(run_objectives(t, view, false));
+    if (t->over_vectors)
+        RP_TRY(rp_represent_backward(&t->options.represent, t->dev, t->encoder.dhidden, dvectors, &t->inputs, H));
+    return rp_encoder_backward(&t->encoder, t->dev, t->model->values, t->tensors[MODEL].grads, &t->inputs, view->pass);
+}
+
 /* The slice of micro-batch samples first .. first + micro_samples. */
 static rp_status cut(rp_trainer *t, const rp_batch *batch, int64_t first) {
-    int64_t last = first + t->micro_samples < batch->S ? first + t->micro_samples : batch->S;
+    int64_t last = first + t->options.micro_samples < batch->S ? first + t->options.micro_samples : batch->S;
     return rp_batch_slice(t->slice, batch, (int32_t)first, (int32_t)last);
 }
 
-static rp_status accumulate(rp_trainer *t, const rp_batch *batch, const rp_pass *pass, rp_step_stats *stats) {
-    double mlm_weight = batch->M > 0 ? t->options.mlm_weight / batch->M : 0;
-    bool whole = batch->S <= t->micro_samples;
-    for (int64_t first = 0; first < batch->S; first += t->micro_samples) {
+static rp_status accumulate(rp_trainer *t, const rp_batch *batch, const rp_pass *pass) {
+    int64_t micro = t->options.micro_samples;
+    rp_view view = {.dev = t->dev,
+                    .pass = pass,
+                    .model = &t->tensors[MODEL],
+                    .heads = &t->tensors[HEADS],
+                    .batch = batch,
+                    .dim = t->dim,
+                    .vectors = t->vectors,
+                    .dvectors = t->dvectors};
+    for (int64_t first = 0; first < batch->S && t->over_vectors; first += micro) {
         RP_TRY(cut(t, batch, first));
         RP_TRY(forward(t, t->slice, pass, t->vectors + first * t->dim));
     }
-    RP_TRY(contrastive(t, batch, stats));
-    for (int64_t first = 0; first < batch->S; first += t->micro_samples) {
-        if (!whole) { /* the activations of the first pass are gone: once more, with the same dropout */
+    if (t->over_vectors) RP_TRY(over_vectors(t, &view));
+    for (int64_t first = 0; first < batch->S; first += micro) {
+        if (!t->over_vectors || batch->S > micro) { /* the activations are gone: once more, with the same dropout */
             RP_TRY(cut(t, batch, first));
             RP_TRY(forward(t, t->slice, pass, t->vectors + first * t->dim));
         }
-        RP_TRY(backward(t, pass, t->dvectors + first * t->dim, mlm_weight, &stats->loss_mlm));
+        RP_TRY(backward(t, &view, t->dvectors + first * t->dim));
     }
     return RP_OK;
+}
+
+/* The weighted sum, and each objective's figures. NUMERIC when the sum is not finite. */
+static rp_status sum_up(rp_trainer *t, int64_t step, rp_step_stats *stats) {
+    char parts[RP_OBJECTIVES * 64];
+    int length = 0;
+    for (int64_t i = 0; i < t->options.objectives; i++) {
+        rp_objective *objective = &t->objective[i];
+        rp_objective_finish(objective);
+        stats->objective_loss[i] = objective->loss;
+        stats->objective_accuracy[i] = objective->accuracy;
+        stats->loss += objective->options.weight * objective->loss;
+        length += snprintf(parts + length, sizeof parts - (size_t)length, "%s%s %g", i > 0 ? ", " : "",
+                           objective->options.name, objective->loss);
+    }
+    if (isfinite(stats->loss)) return RP_OK;
+    return rp_fail(RP_STATUS_NUMERIC,
+                   "step %lld: the loss is %g (%s); the step is refused and the parameters are unchanged; lower the "
+                   "learning rate or raise the temperature",
+                   (long long)step, stats->loss, parts);
 }
 
 rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
@@ -224,40 +312,72 @@ rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t ste
                              .truncated = batch->truncated,
                              .truncated_mentions = batch->truncated_mentions};
     RP_TRY(rp_threads_check_pid(t->owner));
-    if (batch->S != t->samples)
+    if (batch->S != o->samples)
         return rp_fail(RP_STATUS_VALUE, "the batch has %d samples, this trainer takes %lld", (int)batch->S,
-                       (long long)t->samples);
-    RP_TRY(t->dev->ops->zero(t->dev, t->grads, t->model->params->total * (int64_t)sizeof(float)));
-    RP_TRY(accumulate(t, batch, &pass, stats));
-    if (batch->M > 0) stats->loss_mlm /= batch->M;
-    stats->loss = o->cp_weight * stats->loss_cp + o->mlm_weight * stats->loss_mlm;
+                       (long long)o->samples);
+    for (int i = 0; i < TABLES; i++)
+        RP_TRY(t->dev->ops->zero(t->dev, t->tensors[i].grads, t->tensors[i].params->total * (int64_t)sizeof(float)));
+    for (int64_t i = 0; i < o->objectives; i++) rp_objective_begin(&t->objective[i]);
+    RP_TRY(accumulate(t, batch, &pass));
+    RP_TRY(sum_up(t, step, stats));
     stats->lr = o->learning_rate * rp_schedule_factor(o->schedule, step, o->warmup_steps, o->max_steps);
-    if (!isfinite(stats->loss))
-        return rp_fail(RP_STATUS_NUMERIC,
-                       "step %lld: the loss is %g (contrastive %g, masked words %g); the step is refused and "
-                       "the parameters are unchanged; lower the learning rate or raise the temperature",
-                       (long long)step, stats->loss, stats->loss_cp, stats->loss_mlm);
-    return rp_adamw_norm(t->dev, t->model->params, t->grads, &stats->grad_norm);
+    return rp_adamw_norm(t->dev, t->tensors, TABLES, &stats->grad_norm);
 }
 
 rp_status rp_trainer_step(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
+    bool mlm_head = false;
     RP_TRY(rp_trainer_gradients(t, batch, step, stats));
-    return rp_adamw_apply(t->dev, t->model->params, t->model->values, t->moment1, t->moment2, t->grads,
-                          &t->options.adamw, stats->lr, step + 1, stats->grad_norm, t->options.mlm_weight > 0);
+    for (int64_t i = 0; i < t->options.objectives; i++)
+        mlm_head |= is_active(&t->objective[i]) && rp_objective_uses_mlm_head(&t->objective[i]);
+    for (int i = 0; i < TABLES; i++)
+        RP_TRY(
+            rp_adamw_apply(t->dev, &t->tensors[i], &t->options.adamw, stats->lr, step + 1, stats->grad_norm, mlm_head));
+    return RP_OK;
 }
 
 /* -- state ----------------------------------------------------------------------------------------------- */
 
-static float *state(const rp_trainer *t, int which) {
-    return which == 0 ? t->grads : which == 1 ? t->moment1 : t->moment2;
+const rp_objective *rp_trainer_objectives(const rp_trainer *t, int64_t *count) {
+    *count = t->options.objectives;
+    return t->objective;
 }
 
-rp_status rp_trainer_get(const rp_trainer *t, int which, int64_t index, float *host) {
-    const rp_param *param = &t->model->params->table[index];
-    return t->dev->ops->download(t->dev, host, state(t, which) + param->offset, param->count * (int64_t)sizeof(float));
+const rp_params *rp_trainer_heads(const rp_trainer *t) { return t->heads; }
+
+int64_t rp_trainer_find(const rp_trainer *t, const char *name) {
+    int64_t index = rp_params_find(t->model->params, name);
+    if (index >= 0) return index;
+    index = rp_params_find(t->heads, name);
+    return index < 0 ? -1 : t->model->params->count + index;
 }
 
-rp_status rp_trainer_set(rp_trainer *t, int which, int64_t index, const float *host) {
-    const rp_param *param = &t->model->params->table[index];
-    return t->dev->ops->upload(t->dev, state(t, which) + param->offset, host, param->count * (int64_t)sizeof(float));
+/* The table that has parameter `*index`, which becomes its number there. */
+static const rp_tensors *table_of(const rp_trainer *t, int64_t *index) {
+    if (*index < t->model->params->count) return &t->tensors[MODEL];
+    *index -= t->model->params->count;
+    return &t->tensors[HEADS];
+}
+
+const rp_param *rp_trainer_param(const rp_trainer *t, int64_t index) {
+    const rp_tensors *table = table_of(t, &index);
+    return &table->params->table[index];
+}
+
+static float *state(const rp_tensors *table, rp_state which) {
+    float *const buffers[] = {table->grads, table->moment1, table->moment2, table->values};
+    return buffers[which];
+}
+
+rp_status rp_trainer_get(const rp_trainer *t, rp_state which, int64_t index, float *host) {
+    const rp_tensors *table = table_of(t, &index);
+    const rp_param *param = &table->params->table[index];
+    return t->dev->ops->download(t->dev, host, state(table, which) + param->offset,
+                                 param->count * (int64_t)sizeof(float));
+}
+
+rp_status rp_trainer_set(rp_trainer *t, rp_state which, int64_t index, const float *host) {
+    const rp_tensors *table = table_of(t, &index);
+    const rp_param *param = &table->params->table[index];
+    return t->dev->ops->upload(t->dev, state(table, which) + param->offset, host,
+                               param->count * (int64_t)sizeof(float));
 }

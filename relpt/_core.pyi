@@ -288,20 +288,17 @@ class EncodeRun:
 
 @final
 class Trainer:
-    """Contrastive pre-training of a Model: gradients, moments and workspace."""
+    """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
+
+    objectives: dicts with kind ("contrastive", "mlm"), name, weight, first and samples (the samples of a step that it
+    runs on), and what the kind has besides (csrc/loss.h)."""
 
     def __new__(
         cls,
         *,
         model: Model,
         representation: Sequence[int],
-        similarity: int,
-        temperature: float,
-        symmetric: bool,
-        mask_same_relation: bool,
-        supervised: bool,
-        cp_weight: float,
-        mlm_weight: float,
+        objectives: Sequence[Mapping[str, Any]],
         beta1: float,
         beta2: float,
         eps: float,
@@ -312,22 +309,25 @@ class Trainer:
         warmup_steps: int,
         max_steps: int,
         seed: int,
-        pairs: int,
+        samples: int,
         max_length: int,
-        micro_batch_pairs: int,
+        micro_samples: int,
         num_threads: int,
         hidden_dropout: float,
         attention_dropout: float,
         dtype: int = 0,
     ) -> Trainer: ...
     def step(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
-        """One update on the sampler's batch of that step; the step's figures."""
+        """One update on the sampler's batch of that step; the step's figures: loss, loss_<name> of each objective,
+        accuracy of the first one that has one and accuracy_<name> of the others, lr, grad_norm and counts."""
     def gradients(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
         """The same without the update."""
+    def heads(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the objectives' own parameters."""
     def get(self, which: int, name: str, /) -> NDArray[np.float32]:
-        """Gradient (0), first (1) or second (2) moment of a parameter."""
+        """Gradient (0), first (1) or second (2) moment, or value (3) of a parameter of the model or the heads."""
     def set(self, which: int, name: str, array: NDArray[np.float32], /) -> None:
-        """Writes a first (1) or second (2) moment."""
+        """Writes a first (1) or second (2) moment, or a value (3)."""
 
 def trainer_bytes(**options: Any) -> int:
     """Bytes that a Trainer of these options takes."""

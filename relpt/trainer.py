@@ -232,18 +232,30 @@ class CPTrainer:
         steps = self.options["warmup_steps"]
         return int(self.options["max_steps"]) // 10 if steps is None else int(steps)
 
+    def _core_objectives(self) -> list[dict[str, Any]]:
+        o = self.options
+        part = {"first": 0, "samples": 2 * o["pairs_per_step"]}
+        return [
+            {
+                "kind": "contrastive",
+                "name": "cp",
+                "weight": o["cp_weight"],
+                "similarity": choice(o["similarity"], SIMILARITIES, "similarity"),
+                "temperature": o["temperature"],
+                "symmetric": o["symmetric"],
+                "mask_same_relation": o["mask_same_relation"],
+                "supervised": o["positives"] == "relation",
+                **part,
+            },
+            {"kind": "mlm", "name": "mlm", "weight": o["mlm_weight"], **part},
+        ]
+
     def _core_options(self, micro_batch_pairs: int) -> dict[str, Any]:
         o, encoder = self.options, self.encoder
         return {
             "model": encoder._model,
             "representation": self._loss_parts() or encoder._parts,
-            "similarity": choice(o["similarity"], SIMILARITIES, "similarity"),
-            "temperature": o["temperature"],
-            "symmetric": o["symmetric"],
-            "mask_same_relation": o["mask_same_relation"],
-            "supervised": o["positives"] == "relation",
-            "cp_weight": o["cp_weight"],
-            "mlm_weight": o["mlm_weight"],
+            "objectives": self._core_objectives(),
             "beta1": o["adam_betas"][0],
             "beta2": o["adam_betas"][1],
             "eps": o["adam_eps"],
@@ -254,9 +266,9 @@ class CPTrainer:
             "warmup_steps": self._warmup(),
             "max_steps": o["max_steps"],
             "seed": o["seed"],
-            "pairs": o["pairs_per_step"],
+            "samples": 2 * o["pairs_per_step"],
             "max_length": o["max_length"],
-            "micro_batch_pairs": micro_batch_pairs,
+            "micro_samples": 2 * micro_batch_pairs,
             "num_threads": encoder.num_threads,
             "hidden_dropout": encoder.config["hidden_dropout_prob"] if o["dropout"] is None else o["dropout"],
             "attention_dropout": (
@@ -269,6 +281,8 @@ class CPTrainer:
         """The option, or the largest even part of the step that fits the memory limit."""
         pairs = int(self.options["pairs_per_step"])
         if self.options["micro_batch_pairs"] is not None:
+            if self.options["micro_batch_pairs"] < 1:
+                raise ValueError(f"micro_batch_pairs is {self.options['micro_batch_pairs']}; expected 1 or more")
             return min(int(self.options["micro_batch_pairs"]), pairs)
         limit = self.options["memory_limit"] or _free_memory() // 2
         parts = 1

@@ -1,15 +1,12 @@
 #include "handles.h"
 
-#include <pythread.h>
-
 #include "array.h"
 #include "data.h"
 #include "errors.h"
 
 /* -- shared ---------------------------------------------------------------------------------------------- */
 
-/* The core's poll: runs Python's signal handlers (Ctrl-C). Not 0 when one raised. */
-static int check_signals(void *context) {
+int relpt_check_signals(void *context) {
     (void)context;
     PyGILState_STATE gil = PyGILState_Ensure();
     int raised = PyErr_CheckSignals();
@@ -17,7 +14,7 @@ static int check_signals(void *context) {
     return raised;
 }
 
-static int no_positionals(PyObject *args, const char *name) {
+int relpt_no_positionals(PyObject *args, const char *name) {
     if (PyTuple_Size(args) == 0) return 0;
     PyErr_Format(PyExc_TypeError, "%s takes keyword arguments only", name);
     return -1;
@@ -25,10 +22,7 @@ static int no_positionals(PyObject *args, const char *name) {
 
 /* -- Model ----------------------------------------------------------------------------------------------- */
 
-typedef struct model_object {
-    PyObject_HEAD rp_model *model;
-    PyThread_type_lock lock; /* held by the call that reads or writes the values */
-} model_object;
+typedef relpt_model model_object;
 
 static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"vocab_size",
@@ -54,7 +48,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int embedding_projection = 0, shared_layers = 0, attended_dropout = 1, feed_forward_dropout = 1;
     rp_config c = {0};
     const char *backend = "cpu";
-    if (no_positionals(args, "Model") < 0) return NULL;
+    if (relpt_no_positionals(args, "Model") < 0) return NULL;
     if (!PyArg_ParseTupleAndKeywords(
             args, kwargs, "LLLLLLLdddd|LLpppps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6],
             &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob, &c.attention_probs_dropout_prob, &n[7],
@@ -96,22 +90,21 @@ static void model_dealloc(PyObject *object) {
     relpt_free_object(object);
 }
 
-/* Waits for the model with the GIL released. */
-static void model_wait(model_object *self) {
+void relpt_model_wait(relpt_model *self) {
     if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
     Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
     Py_END_ALLOW_THREADS
 }
 
-static int model_try(model_object *self) {
+int relpt_model_try(relpt_model *self) {
     if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return 0;
     PyErr_SetString(PyExc_RuntimeError, "busy: another thread is training or encoding with this model");
     return -1;
 }
 
-static void model_release(model_object *self) { PyThread_release_lock(self->lock); }
+void relpt_model_release(relpt_model *self) { PyThread_release_lock(self->lock); }
 
-static model_object *model_of(const relpt_state *state, PyObject *object) {
+relpt_model *relpt_model_of(const relpt_state *state, PyObject *object) {
     if (Py_TYPE(object) == (PyTypeObject *)state->model_type) return (model_object *)object;
     PyErr_Format(PyExc_TypeError, "model: expected a relpt._core.Model, got %R", (PyObject *)Py_TYPE(object));
     return NULL;
@@ -124,15 +117,13 @@ static int64_t param_index(const rp_model *model, const char *name) {
     return index;
 }
 
-static int param_shape(const rp_param *param, int64_t shape[2]) {
+int relpt_param_shape(const rp_param *param, int64_t shape[2]) {
     shape[0] = param->rows;
     shape[1] = param->columns;
     return param->columns ? 2 : 1;
 }
 
-static PyObject *model_parameters(PyObject *object, PyObject *unused) {
-    const rp_params *params = ((model_object *)object)->model->params;
-    (void)unused;
+PyObject *relpt_params_list(const rp_params *params) {
     PyObject *list = PyList_New(0);
     for (int64_t i = 0; list != NULL && i < params->count; i++) {
         const rp_param *p = &params->table[i];
@@ -144,6 +135,11 @@ static PyObject *model_parameters(PyObject *object, PyObject *unused) {
     return list;
 }
 
+static PyObject *model_parameters(PyObject *object, PyObject *unused) {
+    (void)unused;
+    return relpt_params_list(((model_object *)object)->model->params);
+}
+
 static PyObject *model_get(PyObject *object, PyObject *args) {
     model_object *self = (model_object *)object;
     const char *name;
@@ -152,11 +148,11 @@ static PyObject *model_get(PyObject *object, PyObject *args) {
     if (index < 0) return NULL;
     void *data;
     PyObject *array =
-        relpt_array_new(RELPT_FLOAT32, param_shape(&self->model->params->table[index], shape), shape, &data);
+        relpt_array_new(RELPT_FLOAT32, relpt_param_shape(&self->model->params->table[index], shape), shape, &data);
     if (array == NULL) return NULL;
-    model_wait(self);
+    relpt_model_wait(self);
     rp_status status = rp_model_get(self->model, index, data);
-    model_release(self);
+    relpt_model_release(self);
     if (status == RP_OK) return array;
     Py_DECREF(array);
     return relpt_raise(relpt_state_of(object), status);
@@ -169,11 +165,11 @@ static PyObject *model_set(PyObject *object, PyObject *args) {
     if (!PyArg_ParseTuple(args, "sO:set", &name, &array)) return NULL;
     int64_t index = param_index(self->model, name), shape[2];
     if (index < 0) return NULL;
-    int ndim = param_shape(&self->model->params->table[index], shape);
+    int ndim = relpt_param_shape(&self->model->params->table[index], shape);
     const float *data = relpt_array_data(array, name, RELPT_FLOAT32, ndim, shape);
-    if (data == NULL || model_try(self) < 0) return NULL;
+    if (data == NULL || relpt_model_try(self) < 0) return NULL;
     rp_status status = rp_model_set(self->model, index, data);
-    model_release(self);
+    relpt_model_release(self);
     if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
     Py_RETURN_NONE;
 }
@@ -186,9 +182,9 @@ static PyObject *model_init(PyObject *object, PyObject *args) {
     if (!PyArg_ParseTuple(args, "sO:init", &name, &seed_object)) return NULL;
     if (relpt_parse_u64(seed_object, "seed", &seed) < 0) return NULL;
     int64_t index = param_index(self->model, name);
-    if (index < 0 || model_try(self) < 0) return NULL;
+    if (index < 0 || relpt_model_try(self) < 0) return NULL;
     rp_status status = rp_model_init(self->model, index, seed);
-    model_release(self);
+    relpt_model_release(self);
     if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
     Py_RETURN_NONE;
 }
@@ -221,8 +217,7 @@ static PyType_Spec model_spec = {
     .slots = model_slots,
 };
 
-/* A representation from a sequence of part numbers; -1 with an exception. */
-static int parse_represent(PyObject *object, rp_represent *out) {
+int relpt_parse_represent(PyObject *object, rp_represent *out) {
     Py_ssize_t size = PySequence_Size(object);
     if (size < 0) return -1;
     if (size < 1 || size > RP_PARTS) {
@@ -261,11 +256,11 @@ static PyObject *run_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OLLL|i:EncodeRun", names, &model_argument, &max_sequences,
                                      &max_tokens, &num_threads, &dtype))
         return NULL;
-    model_object *model = model_of(state, model_argument);
+    model_object *model = relpt_model_of(state, model_argument);
     if (model == NULL) return NULL;
     rp_encode_run *run = NULL;
     rp_status status = rp_encode_run_new(&run, model->model, max_sequences, max_tokens, num_threads, (rp_dtype)dtype,
-                                         check_signals, NULL);
+                                         relpt_check_signals, NULL);
     if (status != RP_OK) return relpt_raise(state, status);
     run_object *self = (run_object *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
@@ -306,17 +301,18 @@ static PyObject *run_rows(PyObject *object, PyObject *args) {
     t.max_length = max_length;
     if ((t.corpus = relpt_corpus_of(state, corpus, "corpus")) == NULL) return NULL;
     if ((t.rows = relpt_array_data(rows, "rows", RELPT_INT64, 1, &t.n)) == NULL) return NULL;
-    if (parse_represent(representation, &t.spec) < 0 || relpt_tokens_parse(tokens, &t.tokens, &kept) < 0) return NULL;
+    if (relpt_parse_represent(representation, &t.spec) < 0 || relpt_tokens_parse(tokens, &t.tokens, &kept) < 0)
+        return NULL;
     int64_t shape[2] = {t.n, rp_represent_dim(&t.spec, self->model->model->params->config.hidden_size)};
     void *out;
     PyObject *vectors = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
     rp_encode_counts counts = {0};
     rp_status status = RP_OK;
     if (vectors != NULL) {
-        model_wait(self->model);
+        relpt_model_wait(self->model);
         Py_BEGIN_ALLOW_THREADS status =
             rp_encode_rows(self->run, &t.spec, out, &counts, t.corpus, &t.tokens, t.rows, t.n, t.input, t.max_length);
-        Py_END_ALLOW_THREADS model_release(self->model);
+        Py_END_ALLOW_THREADS relpt_model_release(self->model);
     }
     Py_DECREF(kept);
     if (status != RP_OK) {
@@ -347,9 +343,9 @@ static PyObject *run_ids(PyObject *object, PyObject *args) {
     PyObject *hidden = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
     if (hidden == NULL) return NULL;
     rp_status status;
-    model_wait(self->model);
+    relpt_model_wait(self->model);
     Py_BEGIN_ALLOW_THREADS status = rp_encode_ids(self->run, out, ids, cu_seqlens, ends - 1);
-    Py_END_ALLOW_THREADS model_release(self->model);
+    Py_END_ALLOW_THREADS relpt_model_release(self->model);
     if (status == RP_OK) return hidden;
     Py_DECREF(hidden);
     return relpt_raise(relpt_state_of(object), status);
@@ -376,206 +372,6 @@ static PyType_Spec run_spec = {
     .slots = run_slots,
 };
 
-/* -- Trainer --------------------------------------------------------------------------------------------- */
-
-typedef struct trainer_object {
-    PyObject_HEAD rp_trainer *trainer;
-    model_object *model; /* a reference */
-} trainer_object;
-
-/* The options of a Trainer from keywords; the model among them. */
-static model_object *trainer_options(const relpt_state *state, PyObject *args, PyObject *kwargs,
-                                     rp_trainer_options *o) {
-    static char *names[] = {"model",
-                            "representation",
-                            "similarity",
-                            "temperature",
-                            "symmetric",
-                            "mask_same_relation",
-                            "supervised",
-                            "cp_weight",
-                            "mlm_weight",
-                            "beta1",
-                            "beta2",
-                            "eps",
-                            "weight_decay",
-                            "max_grad_norm",
-                            "schedule",
-                            "learning_rate",
-                            "warmup_steps",
-                            "max_steps",
-                            "seed",
-                            "pairs",
-                            "max_length",
-                            "micro_batch_pairs",
-                            "num_threads",
-                            "hidden_dropout",
-                            "attention_dropout",
-                            "dtype",
-                            NULL};
-    PyObject *model_argument, *representation, *seed;
-    int dtype = RP_FLOAT32, similarity, symmetric, mask_same_relation, supervised, schedule;
-    long long warmup_steps, max_steps, pairs, max_length, micro_batch_pairs, num_threads;
-    *o = (rp_trainer_options){0};
-    if (no_positionals(args, "Trainer") < 0) return NULL;
-    if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOidpppdddddddidLLOLLLLdd|i:Trainer", names, &model_argument, &representation, &similarity,
-            &o->contrastive.temperature, &symmetric, &mask_same_relation, &supervised, &o->cp_weight, &o->mlm_weight,
-            &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps, &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule,
-            &o->learning_rate, &warmup_steps, &max_steps, &seed, &pairs, &max_length, &micro_batch_pairs, &num_threads,
-            &o->hidden_dropout, &o->attention_dropout, &dtype))
-        return NULL;
-    o->dtype = (rp_dtype)dtype;
-    if (parse_represent(representation, &o->represent) < 0 || relpt_parse_u64(seed, "seed", &o->seed) < 0) return NULL;
-    o->contrastive.similarity = (rp_similarity)similarity;
-    o->contrastive.symmetric = symmetric;
-    o->contrastive.mask_same_relation = mask_same_relation;
-    o->contrastive.supervised = supervised;
-    o->schedule = (rp_schedule_kind)schedule;
-    o->warmup_steps = warmup_steps;
-    o->max_steps = max_steps;
-    o->pairs = pairs;
-    o->max_length = max_length;
-    o->micro_batch_pairs = micro_batch_pairs;
-    o->num_threads = num_threads;
-    return model_of(state, model_argument);
-}
-
-static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    const relpt_state *state = PyType_GetModuleState(type);
-    rp_trainer_options options;
-    model_object *model = trainer_options(state, args, kwargs, &options);
-    if (model == NULL) return NULL;
-    rp_trainer *trainer = NULL;
-    rp_status status;
-    Py_BEGIN_ALLOW_THREADS status = rp_trainer_new(&trainer, model->model, &options, check_signals, NULL);
-    Py_END_ALLOW_THREADS if (status != RP_OK) return relpt_raise(state, status);
-    trainer_object *self = (trainer_object *)PyType_GenericAlloc(type, 0);
-    if (self == NULL) {
-        rp_trainer_free(trainer);
-        return NULL;
-    }
-    self->trainer = trainer;
-    self->model = (model_object *)Py_NewRef((PyObject *)model);
-    return (PyObject *)self;
-}
-
-static PyObject *py_trainer_bytes(PyObject *module, PyObject *args, PyObject *kwargs) {
-    const relpt_state *state = relpt_module_state(module);
-    rp_trainer_options options;
-    model_object *model = trainer_options(state, args, kwargs, &options);
-    if (model == NULL) return NULL;
-    int64_t bytes;
-    rp_status status = rp_trainer_bytes(&bytes, model->model, &options);
-    return status == RP_OK ? PyLong_FromLongLong(bytes) : relpt_raise(state, status);
-}
-
-static void trainer_dealloc(PyObject *object) {
-    trainer_object *self = (trainer_object *)object;
-    rp_trainer_free(self->trainer);
-    Py_XDECREF((PyObject *)self->model);
-    relpt_free_object(object);
-}
-
-static PyObject *stats_dict(const rp_step_stats *s) {
-    return Py_BuildValue("{sdsdsdsdsdsdsLsLsLsLsL}", "loss", s->loss, "loss_cp", s->loss_cp, "loss_mlm", s->loss_mlm,
-                         "accuracy", s->accuracy, "lr", s->lr, "grad_norm", s->grad_norm, "sentences",
-                         (long long)s->sentences, "tokens", (long long)s->tokens, "masked", (long long)s->masked,
-                         "truncated", (long long)s->truncated, "truncated_mentions", (long long)s->truncated_mentions);
-}
-
-typedef rp_status (*step_function)(rp_trainer *, const rp_batch *, int64_t, rp_step_stats *);
-
-static rp_status sampled_step(step_function function, rp_trainer *trainer, rp_sampler *sampler, int64_t step,
-                              rp_step_stats *stats) {
-    const rp_batch *batch;
-    RP_TRY(rp_sampler_batch(sampler, step, &batch));
-    return function(trainer, batch, step, stats);
-}
-
-static PyObject *run_step(PyObject *object, PyObject *args, step_function function) {
-    trainer_object *self = (trainer_object *)object;
-    PyObject *sampler_argument;
-    long long step;
-    rp_step_stats stats;
-    if (!PyArg_ParseTuple(args, "OL", &sampler_argument, &step)) return NULL;
-    rp_sampler *sampler = relpt_sampler_of(relpt_state_of(object), sampler_argument, "sampler");
-    if (sampler == NULL || model_try(self->model) < 0) return NULL;
-    if (relpt_sampler_lock(sampler_argument) < 0) {
-        model_release(self->model);
-        return NULL;
-    }
-    rp_status status;
-    Py_BEGIN_ALLOW_THREADS status = sampled_step(function, self->trainer, sampler, step, &stats);
-    Py_END_ALLOW_THREADS relpt_sampler_unlock(sampler_argument);
-    model_release(self->model);
-    return status == RP_OK ? stats_dict(&stats) : relpt_raise(relpt_state_of(object), status);
-}
-
-static PyObject *trainer_step(PyObject *object, PyObject *args) { return run_step(object, args, rp_trainer_step); }
-static PyObject *trainer_gradients(PyObject *object, PyObject *args) {
-    return run_step(object, args, rp_trainer_gradients);
-}
-
-static PyObject *trainer_get(PyObject *object, PyObject *args) {
-    trainer_object *self = (trainer_object *)object;
-    const char *name;
-    int which;
-    if (!PyArg_ParseTuple(args, "is:get", &which, &name)) return NULL;
-    int64_t index = param_index(self->model->model, name), shape[2];
-    if (index < 0) return NULL;
-    if (which < 0 || which > 2) return PyErr_Format(PyExc_ValueError, "which is %d; expected 0, 1 or 2", which);
-    void *data;
-    int ndim = param_shape(&self->model->model->params->table[index], shape);
-    PyObject *array = relpt_array_new(RELPT_FLOAT32, ndim, shape, &data);
-    if (array == NULL) return NULL;
-    model_wait(self->model);
-    rp_status status = rp_trainer_get(self->trainer, which, index, data);
-    model_release(self->model);
-    if (status == RP_OK) return array;
-    Py_DECREF(array);
-    return relpt_raise(relpt_state_of(object), status);
-}
-
-static PyObject *trainer_set(PyObject *object, PyObject *args) {
-    trainer_object *self = (trainer_object *)object;
-    const char *name;
-    int which;
-    PyObject *array;
-    if (!PyArg_ParseTuple(args, "isO:set", &which, &name, &array)) return NULL;
-    int64_t index = param_index(self->model->model, name), shape[2];
-    if (index < 0) return NULL;
-    if (which < 1 || which > 2) return PyErr_Format(PyExc_ValueError, "which is %d; expected 1 or 2", which);
-    int ndim = param_shape(&self->model->model->params->table[index], shape);
-    const float *data = relpt_array_data(array, name, RELPT_FLOAT32, ndim, shape);
-    if (data == NULL || model_try(self->model) < 0) return NULL;
-    rp_status status = rp_trainer_set(self->trainer, which, index, data);
-    model_release(self->model);
-    if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef trainer_methods[] = {
-    {"step", trainer_step, METH_VARARGS, "step(sampler, step): one update; a dict of the step's figures."},
-    {"gradients", trainer_gradients, METH_VARARGS, "gradients(sampler, step): the same without the update."},
-    {"get", trainer_get, METH_VARARGS, "get(which, name): 0 gradient, 1 first, 2 second moment of a parameter."},
-    {"set", trainer_set, METH_VARARGS, "set(which, name, array): writes a first (1) or second (2) moment."},
-    {NULL, NULL, 0, NULL},
-};
-static PyType_Slot trainer_slots[] = {
-    {Py_tp_doc, (void *)"Contrastive pre-training of a Model: gradients, moments and workspace."},
-    {Py_tp_new, RELPT_SLOT(trainer_new)},
-    {Py_tp_dealloc, RELPT_SLOT(trainer_dealloc)},
-    {Py_tp_methods, trainer_methods},
-    {0, NULL},
-};
-static PyType_Spec trainer_spec = {
-    .name = "relpt._core.Trainer",
-    .basicsize = sizeof(trainer_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = trainer_slots,
-};
-
 /* -- what this machine has ------------------------------------------------------------------------------- */
 
 static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
@@ -598,8 +394,6 @@ static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
 }
 
 static PyMethodDef functions[] = {
-    {"trainer_bytes", RELPT_KEYWORDS(py_trainer_bytes), METH_VARARGS | METH_KEYWORDS,
-     "trainer_bytes(**options of Trainer): the bytes that a Trainer of these options takes."},
     {"cpu_info", py_cpu_info, METH_NOARGS,
      "CPU levels of this build that run here, the one chosen, and whether it has bfloat16 and int8."},
     {NULL, NULL, 0, NULL},
@@ -614,11 +408,8 @@ static PyObject *add_type(PyObject *module, PyType_Spec *spec) {
 int relpt_add_model_types(PyObject *module) {
     relpt_state *state = relpt_module_state(module);
     if ((state->model_type = add_type(module, &model_spec)) == NULL) return -1;
-    PyType_Spec *others[] = {&run_spec, &trainer_spec};
-    for (int i = 0; i < 2; i++) {
-        PyObject *type = add_type(module, others[i]);
-        if (type == NULL) return -1;
-        Py_DECREF(type);
-    }
+    PyObject *run_type = add_type(module, &run_spec);
+    if (run_type == NULL) return -1;
+    Py_DECREF(run_type);
     return PyModule_AddFunctions(module, functions);
 }

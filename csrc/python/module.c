@@ -7,6 +7,7 @@
 #include "evaluation.h"
 #include "graphs.h"
 #include "handles.h"
+#include "training.h"
 
 static int module_exec(PyObject *module) {
     relpt_module_state(module)->pid = rp_threads_pid();
@@ -15,7 +16,8 @@ static int module_exec(PyObject *module) {
     if (relpt_add_data(module) < 0) return -1;
     if (relpt_add_graphs(module) < 0) return -1;
     if (relpt_add_evaluation(module) < 0) return -1;
-    return relpt_add_model_types(module); /* handles.c */
+    if (relpt_add_model_types(module) < 0) return -1;
+    return relpt_add_trainer(module);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

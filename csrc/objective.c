@@ -1,0 +1,123 @@
+#include "objective.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* -- the kinds ------------------------------------------------------------------------------------------- */
+
+typedef struct kind {
+    bool over_vectors, has_accuracy, mlm_head;
+    rp_status (*check)(const rp_objective_options *o);
+    void (*add_heads)(rp_objective *o, rp_params *heads, int64_t dim);
+    int64_t (*floats)(const rp_params *params, int64_t micro_tokens);
+    void (*plan)(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host);
+    rp_status (*run)(rp_objective *o, const rp_view *view);
+} kind;
+
+static rp_status check_contrastive(const rp_objective_options *o) {
+    if (o->samples % 2 != 0)
+        return rp_fail(RP_STATUS_VALUE, "%s has %lld samples a step, expected pairs", o->name, (long long)o->samples);
+    return rp_contrastive_check(&o->contrastive);
+}
+
+static void plan_contrastive(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_contrastive_plan(&o->memory.contrastive, arena, host, o->options.samples, sizes->dim);
+}
+
+static rp_status run_contrastive(rp_objective *o, const rp_view *v) {
+    int64_t first = o->options.first * v->dim;
+    return rp_contrastive_run(&o->memory.contrastive, v->dev, &o->options.contrastive, o->options.weight,
+                              v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first,
+                              v->batch->relation + o->options.first, o->options.samples, v->dim);
+}
+
+static void plan_mlm(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_mlm_plan(&o->memory.mlm, arena, host, sizes->params, sizes->micro_tokens, sizes->spare);
+}
+
+static rp_status run_mlm(rp_objective *o, const rp_view *v) {
+    double sum, weight = v->batch->M > 0 ? o->options.weight / v->batch->M : 0;
+    RP_TRY(rp_mlm_run(&o->memory.mlm, v->dev, v->model->params, v->model->values, v->model->grads, v->dhidden, weight,
+                      &sum, v->hidden, v->inputs));
+    o->loss += sum;
+    o->rows += v->inputs->M;
+    return RP_OK;
+}
+
+static const kind kinds[RP_OBJECTIVE_KINDS] = {
+    [RP_OBJECTIVE_CONTRASTIVE] = {.over_vectors = true,
+                                  .has_accuracy = true,
+                                  .check = check_contrastive,
+                                  .plan = plan_contrastive,
+                                  .run = run_contrastive},
+    [RP_OBJECTIVE_MLM] = {.mlm_head = true, .floats = rp_mlm_floats, .plan = plan_mlm, .run = run_mlm},
+};
+
+static const kind *kind_of(const rp_objective *o) { return &kinds[o->options.kind]; }
+
+/* -- checking -------------------------------------------------------------------------------------------- */
+
+static rp_status check_one(const rp_objective_options *o, int64_t samples) {
+    if ((int)o->kind < 0 || o->kind >= RP_OBJECTIVE_KINDS)
+        return rp_fail(RP_STATUS_VALUE, "%s: there is no kind %d of objective", o->name, (int)o->kind);
+    if (!(o->weight >= 0)) return rp_fail(RP_STATUS_VALUE, "%s_weight is %g, expected 0 or more", o->name, o->weight);
+    if (o->first < 0 || o->samples < 1 || o->first > samples - o->samples)
+        return rp_fail(RP_STATUS_VALUE, "%s runs on samples %lld to %lld of a step of %lld", o->name,
+                       (long long)o->first, (long long)(o->first + o->samples), (long long)samples);
+    return kinds[o->kind].check == NULL ? RP_OK : kinds[o->kind].check(o);
+}
+
+/* "cp_weight is 0 and mlm_weight 0" */
+static rp_status refuse_all_left_out(const rp_objective_options *options, int64_t count) {
+    char names[RP_OBJECTIVES * 64];
+    int length = 0;
+    for (int64_t i = 0; i < count; i++)
+        length += snprintf(names + length, sizeof names - (size_t)length, "%s%s_weight%s 0", i > 0 ? " and " : "",
+                           options[i].name, i > 0 ? "" : " is");
+    return rp_fail(RP_STATUS_VALUE, "%s: expected one above 0", names);
+}
+
+rp_status rp_objectives_check(const rp_objective_options *options, int64_t count, int64_t samples) {
+    double sum = 0;
+    if (count < 1 || count > RP_OBJECTIVES)
+        return rp_fail(RP_STATUS_VALUE, "%lld objectives, expected 1 to %d", (long long)count, RP_OBJECTIVES);
+    for (int64_t i = 0; i < count; i++) {
+        RP_TRY(check_one(&options[i], samples));
+        for (int64_t j = 0; j < i; j++)
+            if (strcmp(options[i].name, options[j].name) == 0)
+                return rp_fail(RP_STATUS_VALUE, "two objectives are called %s; give one another name", options[i].name);
+        sum += options[i].weight;
+    }
+    return sum > 0 ? RP_OK : refuse_all_left_out(options, count);
+}
+
+/* -- use ------------------------------------------------------------------------------------------------- */
+
+bool rp_objective_over_vectors(const rp_objective *o) { return kind_of(o)->over_vectors; }
+
+bool rp_objective_has_accuracy(const rp_objective *o) { return kind_of(o)->has_accuracy; }
+
+bool rp_objective_uses_mlm_head(const rp_objective *o) { return kind_of(o)->mlm_head; }
+
+void rp_objective_add_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+    if (kind_of(o)->add_heads != NULL) kind_of(o)->add_heads(o, heads, dim);
+}
+
+int64_t rp_objective_floats(const rp_objective *o, const rp_params *params, int64_t micro_tokens) {
+    return kind_of(o)->floats == NULL ? 0 : kind_of(o)->floats(params, micro_tokens);
+}
+
+void rp_objective_plan(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    kind_of(o)->plan(o, sizes, arena, host);
+}
+
+void rp_objective_begin(rp_objective *o) {
+    o->loss = o->accuracy = 0;
+    o->rows = 0;
+}
+
+rp_status rp_objective_run(rp_objective *o, const rp_view *view) { return kind_of(o)->run(o, view); }
+
+void rp_objective_finish(rp_objective *o) {
+    if (o->rows > 0) o->loss /= (double)o->rows;
+}

@@ -1,0 +1,75 @@
+/* What a run minimises: a weighted sum of objectives, all on one forward pass. Level 2.
+ *
+ * An objective is of one of two sorts. Over vectors: it sees the relation vectors of all of its samples of the step,
+ * between the forward and the backward passes, so that gradient caching stays exact. Over rows: it sees the hidden
+ * states of one micro-batch after another. Either adds the gradient of weight * loss to what it was given. */
+#ifndef RP_OBJECTIVE_H
+#define RP_OBJECTIVE_H
+
+#include "adamw.h"
+#include "loss.h"
+
+enum { RP_OBJECTIVES = 8 /* of a run, at most */, RP_OBJECTIVE_HEADS = 2 /* parameters of its own, at most */ };
+
+typedef enum rp_objective_kind { RP_OBJECTIVE_CONTRASTIVE, RP_OBJECTIVE_MLM, RP_OBJECTIVE_KINDS } rp_objective_kind;
+
+typedef struct rp_objective_options {
+    rp_objective_kind kind;
+    char name[32];          /* in messages, and of its parameters: "name.weight" */
+    double weight;          /* 0 leaves it out */
+    int64_t first, samples; /* the samples of a step that it runs on (those over rows: all) */
+    rp_contrastive_options contrastive;
+} rp_objective_options;
+
+typedef struct rp_objective {
+    rp_objective_options options;
+    double loss, accuracy; /* of the step; accuracy 0 where the kind has none */
+    int64_t rows;          /* whose losses are in `loss`, of an objective over rows */
+    union {
+        rp_contrastive contrastive;
+        rp_mlm mlm;
+    } memory;
+} rp_objective;
+
+/* What memory is planned for. */
+typedef struct rp_objective_sizes {
+    const rp_params *params;   /* the model's */
+    int64_t dim, micro_tokens; /* of a vector; of a micro-batch, at most */
+    float *spare;              /* what rp_objective_floats asked for */
+} rp_objective_sizes;
+
+/* What an objective is run on. */
+typedef struct rp_view {
+    rp_dev *dev;
+    const rp_pass *pass;
+    const rp_tensors *model, *heads;
+    const rp_batch *batch; /* the step's */
+    int64_t dim;
+    const float *vectors; /* (batch->S, dim), over vectors */
+    float *dvectors;
+    const rp_inputs *inputs; /* the micro-batch's, over rows */
+    const float *hidden;     /* (inputs->T, H) */
+    float *dhidden;
+} rp_view;
+
+/* VALUE: a weight below 0, all 0, or an objective's own option out of range; samples outside the step's. */
+rp_status rp_objectives_check(const rp_objective_options *options, int64_t count, int64_t samples);
+
+bool rp_objective_over_vectors(const rp_objective *objective);
+bool rp_objective_has_accuracy(const rp_objective *objective);
+bool rp_objective_uses_mlm_head(const rp_objective *objective);
+
+/* Adds the objective's own parameters to the table. */
+void rp_objective_add_heads(rp_objective *objective, rp_params *heads, int64_t dim);
+
+/* Floats of memory that are written between the encoder's forward and backward pass alone, which objectives share. */
+int64_t rp_objective_floats(const rp_objective *objective, const rp_params *params, int64_t micro_tokens);
+void rp_objective_plan(rp_objective *objective, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host);
+
+/* Loss and accuracy of the step, and gradients: begin, then one run for the step (over vectors) or for each micro-batch
+ * (over rows), then finish. */
+void rp_objective_begin(rp_objective *objective);
+rp_status rp_objective_run(rp_objective *objective, const rp_view *view);
+void rp_objective_finish(rp_objective *objective);
+
+#endif

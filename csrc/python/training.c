@@ -1,0 +1,305 @@
+#include "training.h"
+
+#include <stdio.h>
+
+#include "array.h"
+#include "data.h"
+#include "errors.h"
+#include "fields.h"
+#include "handles.h"
+
+typedef struct trainer_object {
+    PyObject_HEAD rp_trainer *trainer;
+    relpt_model *model; /* a reference */
+} trainer_object;
+
+/* -- options --------------------------------------------------------------------------------------------- */
+
+static int parse_contrastive(PyObject *dict, rp_contrastive_options *o) {
+    int64_t similarity;
+    if (relpt_field_integer(dict, "similarity", &similarity) < 0) return -1;
+    o->similarity = (rp_similarity)similarity;
+    if (relpt_field_number(dict, "temperature", &o->temperature) < 0) return -1;
+    if (relpt_field_flag(dict, "symmetric", &o->symmetric) < 0) return -1;
+    if (relpt_field_flag(dict, "mask_same_relation", &o->mask_same_relation) < 0) return -1;
+    return relpt_field_flag(dict, "supervised", &o->supervised);
+}
+
+/* {"kind": …, "name": …, "weight": …, "first": …, "samples": …} and what its kind has besides. */
+static int parse_objective(PyObject *dict, rp_objective_options *o) {
+    static const char *const kinds[] = {"contrastive", "mlm", NULL}; /* rp_objective_kind */
+    int kind;
+    if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
+    o->kind = (rp_objective_kind)kind;
+    if (relpt_field_text(dict, "name", o->name, sizeof o->name) < 0) return -1;
+    if (relpt_field_number(dict, "weight", &o->weight) < 0) return -1;
+    if (relpt_field_integer(dict, "first", &o->first) < 0) return -1;
+    if (relpt_field_integer(dict, "samples", &o->samples) < 0) return -1;
+    switch (o->kind) {
+    case RP_OBJECTIVE_CONTRASTIVE:
+        return parse_contrastive(dict, &o->contrastive);
+    default:
+        return 0;
+    }
+}
+
+static int parse_objectives(PyObject *list, rp_trainer_options *o) {
+    Py_ssize_t size = PySequence_Size(list);
+    if (size < 0) return -1;
+    if (size > RP_OBJECTIVES) {
+        PyErr_Format(PyExc_ValueError, "%zd objectives, expected at most %d", size, RP_OBJECTIVES);
+        return -1;
+    }
+    o->objectives = size;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        PyObject *dict = PySequence_GetItem(list, i);
+        int result = dict == NULL ? -1 : parse_objective(dict, &o->objective[i]);
+        Py_XDECREF(dict);
+        if (result < 0) return -1;
+    }
+    return 0;
+}
+
+/* The options of a Trainer from keywords; the model among them. */
+static relpt_model *trainer_options(const relpt_state *state, PyObject *args, PyObject *kwargs, rp_trainer_options *o) {
+    static char *names[] = {"model",
+                            "representation",
+                            "objectives",
+                            "beta1",
+                            "beta2",
+                            "eps",
+                            "weight_decay",
+                            "max_grad_norm",
+                            "schedule",
+                            "learning_rate",
+                            "warmup_steps",
+                            "max_steps",
+                            "seed",
+                            "samples",
+                            "max_length",
+                            "micro_samples",
+                            "num_threads",
+                            "hidden_dropout",
+                            "attention_dropout",
+                            "dtype",
+                            NULL};
+    PyObject *model_argument, *representation, *objectives, *seed;
+    int dtype = RP_FLOAT32, schedule;
+    long long warmup_steps, max_steps, samples, max_length, micro_samples, num_threads;
+    *o = (rp_trainer_options){0};
+    if (relpt_no_positionals(args, "Trainer") < 0) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOdddddidLLOLLLLdd|i:Trainer", names, &model_argument,
+                                     &representation, &objectives, &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps,
+                                     &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule, &o->learning_rate,
+                                     &warmup_steps, &max_steps, &seed, &samples, &max_length, &micro_samples,
+                                     &num_threads, &o->hidden_dropout, &o->attention_dropout, &dtype))
+        return NULL;
+    o->dtype = (rp_dtype)dtype;
+    if (relpt_parse_represent(representation, &o->represent) < 0 || relpt_parse_u64(seed, "seed", &o->seed) < 0)
+        return NULL;
+    if (parse_objectives(objectives, o) < 0) return NULL;
+    o->schedule = (rp_schedule_kind)schedule;
+    o->warmup_steps = warmup_steps;
+    o->max_steps = max_steps;
+    o->samples = samples;
+    o->max_length = max_length;
+    o->micro_samples = micro_samples;
+    o->num_threads = num_threads;
+    return relpt_model_of(state, model_argument);
+}
+
+/* -- life ------------------------------------------------------------------------------------------------ */
+
+static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    const relpt_state *state = PyType_GetModuleState(type);
+    rp_trainer_options options;
+    relpt_model *model = trainer_options(state, args, kwargs, &options);
+    if (model == NULL) return NULL;
+    rp_trainer *trainer = NULL;
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = rp_trainer_new(&trainer, model->model, &options, relpt_check_signals, NULL);
+    Py_END_ALLOW_THREADS if (status != RP_OK) return relpt_raise(state, status);
+    trainer_object *self = (trainer_object *)PyType_GenericAlloc(type, 0);
+    if (self == NULL) {
+        rp_trainer_free(trainer);
+        return NULL;
+    }
+    self->trainer = trainer;
+    self->model = (relpt_model *)Py_NewRef((PyObject *)model);
+    return (PyObject *)self;
+}
+
+static PyObject *py_trainer_bytes(PyObject *module, PyObject *args, PyObject *kwargs) {
+    const relpt_state *state = relpt_module_state(module);
+    rp_trainer_options options;
+    relpt_model *model = trainer_options(state, args, kwargs, &options);
+    if (model == NULL) return NULL;
+    int64_t bytes;
+    rp_status status = rp_trainer_bytes(&bytes, model->model, &options);
+    return status == RP_OK ? PyLong_FromLongLong(bytes) : relpt_raise(state, status);
+}
+
+static void trainer_dealloc(PyObject *object) {
+    trainer_object *self = (trainer_object *)object;
+    rp_trainer_free(self->trainer);
+    Py_XDECREF((PyObject *)self->model);
+    relpt_free_object(object);
+}
+
+/* -- steps ----------------------------------------------------------------------------------------------- */
+
+/* dict["prefix_name"] = value */
+static int put_figure(PyObject *dict, const char *prefix, const char *name, double value) {
+    char key[64];
+    snprintf(key, sizeof key, "%s_%s", prefix, name);
+    PyObject *number = PyFloat_FromDouble(value);
+    int result = number == NULL ? -1 : PyDict_SetItemString(dict, key, number);
+    Py_XDECREF(number);
+    return result;
+}
+
+/* loss, loss_<name> of each objective, accuracy (of the first objective that has one), accuracy_<name> of the others,
+ * and the step's own. */
+static PyObject *stats_dict(const rp_trainer *trainer, const rp_step_stats *s) {
+    int64_t count, first = -1;
+    const rp_objective *objective = rp_trainer_objectives(trainer, &count);
+    PyObject *dict = Py_BuildValue("{sd}", "loss", s->loss);
+    for (int64_t i = 0; i < count && dict != NULL; i++) {
+        if (first < 0 && rp_objective_has_accuracy(&objective[i])) first = i;
+        if (put_figure(dict, "loss", objective[i].options.name, s->objective_loss[i]) < 0) Py_CLEAR(dict);
+    }
+    PyObject *rest = Py_BuildValue("{sdsdsdsLsLsLsLsL}", "accuracy", first < 0 ? 0.0 : s->objective_accuracy[first],
+                                   "lr", s->lr, "grad_norm", s->grad_norm, "sentences", (long long)s->sentences,
+                                   "tokens", (long long)s->tokens, "masked", (long long)s->masked, "truncated",
+                                   (long long)s->truncated, "truncated_mentions", (long long)s->truncated_mentions);
+    if (dict != NULL && (rest == NULL || PyDict_Update(dict, rest) < 0)) Py_CLEAR(dict);
+    Py_XDECREF(rest);
+    for (int64_t i = first + 1; i < count && dict != NULL; i++)
+        if (rp_objective_has_accuracy(&objective[i]) &&
+            put_figure(dict, "accuracy", objective[i].options.name, s->objective_accuracy[i]) < 0)
+            Py_CLEAR(dict);
+    return dict;
+}
+
+typedef rp_status (*step_function)(rp_trainer *, const rp_batch *, int64_t, rp_step_stats *);
+
+static rp_status sampled_step(step_function function, rp_trainer *trainer, rp_sampler *sampler, int64_t step,
+                              rp_step_stats *stats) {
+    const rp_batch *batch;
+    RP_TRY(rp_sampler_batch(sampler, step, &batch));
+    return function(trainer, batch, step, stats);
+}
+
+static PyObject *run_step(PyObject *object, PyObject *args, step_function function) {
+    trainer_object *self = (trainer_object *)object;
+    PyObject *sampler_argument;
+    long long step;
+    rp_step_stats stats;
+    if (!PyArg_ParseTuple(args, "OL", &sampler_argument, &step)) return NULL;
+    rp_sampler *sampler = relpt_sampler_of(relpt_state_of(object), sampler_argument, "sampler");
+    if (sampler == NULL || relpt_model_try(self->model) < 0) return NULL;
+    if (relpt_sampler_lock(sampler_argument) < 0) {
+        relpt_model_release(self->model);
+        return NULL;
+    }
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = sampled_step(function, self->trainer, sampler, step, &stats);
+    Py_END_ALLOW_THREADS relpt_sampler_unlock(sampler_argument);
+    relpt_model_release(self->model);
+    return status == RP_OK ? stats_dict(self->trainer, &stats) : relpt_raise(relpt_state_of(object), status);
+}
+
+static PyObject *trainer_step(PyObject *object, PyObject *args) { return run_step(object, args, rp_trainer_step); }
+static PyObject *trainer_gradients(PyObject *object, PyObject *args) {
+    return run_step(object, args, rp_trainer_gradients);
+}
+
+/* -- state ----------------------------------------------------------------------------------------------- */
+
+static PyObject *trainer_heads(PyObject *object, PyObject *unused) {
+    (void)unused;
+    return relpt_params_list(rp_trainer_heads(((trainer_object *)object)->trainer));
+}
+
+/* Index and shape of the named parameter; NULL with KeyError, or ValueError where `which` is not from `least` on. */
+static const rp_param *find_state(const trainer_object *self, int which, int least, const char *name, int64_t *index) {
+    *index = rp_trainer_find(self->trainer, name);
+    if (*index < 0) return PyErr_Format(PyExc_KeyError, "the model and the heads have no parameter %s", name), NULL;
+    if (which < least || which > RP_STATE_VALUE)
+        return PyErr_Format(PyExc_ValueError, "which is %d; expected %d to %d", which, least, RP_STATE_VALUE), NULL;
+    return rp_trainer_param(self->trainer, *index);
+}
+
+static PyObject *trainer_get(PyObject *object, PyObject *args) {
+    trainer_object *self = (trainer_object *)object;
+    const char *name;
+    int which;
+    int64_t index, shape[2];
+    if (!PyArg_ParseTuple(args, "is:get", &which, &name)) return NULL;
+    const rp_param *param = find_state(self, which, RP_STATE_GRADIENT, name, &index);
+    if (param == NULL) return NULL;
+    void *data;
+    PyObject *array = relpt_array_new(RELPT_FLOAT32, relpt_param_shape(param, shape), shape, &data);
+    if (array == NULL) return NULL;
+    relpt_model_wait(self->model);
+    rp_status status = rp_trainer_get(self->trainer, (rp_state)which, index, data);
+    relpt_model_release(self->model);
+    if (status == RP_OK) return array;
+    Py_DECREF(array);
+    return relpt_raise(relpt_state_of(object), status);
+}
+
+static PyObject *trainer_set(PyObject *object, PyObject *args) {
+    trainer_object *self = (trainer_object *)object;
+    const char *name;
+    int which;
+    PyObject *array;
+    int64_t index, shape[2];
+    if (!PyArg_ParseTuple(args, "isO:set", &which, &name, &array)) return NULL;
+    const rp_param *param = find_state(self, which, RP_STATE_MOMENT1, name, &index);
+    if (param == NULL) return NULL;
+    const float *data = relpt_array_data(array, name, RELPT_FLOAT32, relpt_param_shape(param, shape), shape);
+    if (data == NULL || relpt_model_try(self->model) < 0) return NULL;
+    rp_status status = rp_trainer_set(self->trainer, (rp_state)which, index, data);
+    relpt_model_release(self->model);
+    if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
+    Py_RETURN_NONE;
+}
+
+/* -- the type -------------------------------------------------------------------------------------------- */
+
+static PyMethodDef trainer_methods[] = {
+    {"step", trainer_step, METH_VARARGS, "step(sampler, step): one update; a dict of the step's figures."},
+    {"gradients", trainer_gradients, METH_VARARGS, "gradients(sampler, step): the same without the update."},
+    {"heads", trainer_heads, METH_NOARGS, "Names and shapes of the objectives' own parameters."},
+    {"get", trainer_get, METH_VARARGS,
+     "get(which, name): 0 gradient, 1 first, 2 second moment, 3 value of a parameter."},
+    {"set", trainer_set, METH_VARARGS, "set(which, name, array): writes a moment (1, 2) or a value (3)."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot trainer_slots[] = {
+    {Py_tp_doc, (void *)"Training of a Model by a sum of objectives: gradients, moments, heads and workspace."},
+    {Py_tp_new, RELPT_SLOT(trainer_new)},
+    {Py_tp_dealloc, RELPT_SLOT(trainer_dealloc)},
+    {Py_tp_methods, trainer_methods},
+    {0, NULL},
+};
+static PyType_Spec trainer_spec = {
+    .name = "relpt._core.Trainer",
+    .basicsize = sizeof(trainer_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = trainer_slots,
+};
+
+static PyMethodDef functions[] = {
+    {"trainer_bytes", RELPT_KEYWORDS(py_trainer_bytes), METH_VARARGS | METH_KEYWORDS,
+     "trainer_bytes(**options of Trainer): the bytes that a Trainer of these options takes."},
+    {NULL, NULL, 0, NULL},
+};
+
+int relpt_add_trainer(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &trainer_spec, NULL);
+    int result = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    return result < 0 ? -1 : PyModule_AddFunctions(module, functions);
+}
