@@ -78,6 +78,7 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->relation = rp_arena_take(arena, S, sizeof(int32_t));
     batch->prompt_row = rp_arena_take(arena, S, sizeof(int32_t));
     batch->text = rp_arena_take(arena, T, sizeof(uint8_t));
+    batch->pair = rp_arena_take(arena, S, sizeof(int32_t));
 }
 
 /* Points every array into the batch's own memory (a slice's pointers lead elsewhere). */
@@ -389,6 +390,7 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
     put_prompt(batch, tokens, &l);
     batch->sample[batch->S] = number;
     batch->relation[batch->S] = corpus->a.relation[sample->row];
+    batch->pair[batch->S] = -1;
     batch->cu_seqlens[++batch->S] = batch->T;
     if (kept > batch->max_len) batch->max_len = (int32_t)kept;
     batch->truncated += cut > 0;
@@ -459,6 +461,7 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
     slice->pos = batch->pos + t0;
     slice->sample = batch->sample + first;
     slice->relation = batch->relation + first;
+    slice->pair = batch->pair + first;
     for (int32_t t = 0; t < slice->T; t++) slice->sequence[t] = batch->sequence[t0 + t] - first;
     for (int32_t s = 0; s < slice->S; s++) {
         int32_t end = batch->cu_seqlens[first + s + 1] - t0;

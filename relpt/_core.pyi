@@ -27,6 +27,7 @@ class _Batch(TypedDict):
     tail: _Int32Array  # (S)
     prompt_row: _Int32Array  # (S) rows of the prompts' [MASK], -1 without prompt
     relation: _Int32Array  # (S)
+    pair: _Int32Array  # (S) number of the pair of entities, -1 where the source knows of none
     mlm_row: _Int32Array  # (M) rows of the masked tokens, ascending
     mlm_label: _Int32Array  # (M) their true ids
     truncated: int  # samples cut by the window
@@ -62,12 +63,16 @@ class Corpus:
 
 @final
 class Sampler:
-    """Draws the pairs of a step and builds its batch, the next one in a worker thread.
+    """Draws the samples of a step and builds its batch, the next one in a worker thread.
 
     tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, the uint8
     array special (vocab_size), and where wanted the flag text_order and the int32 arrays prompt (word pieces and one
-    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1). input_weight: shares of
-    C+M, C+T, OnlyC, OnlyM and OnlyT. One call of batch at a time: a second thread gets RuntimeError "busy".
+    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1).
+    sources: dicts whose samples follow one another (csrc/source.h):
+    {"kind": "relations", "count": pairs, "relation_exponent", "distinct_relations", "pairs_per_relation"},
+    {"kind": "entities", "count": pairs, "positive_share", "hard_share"}, {"kind": "instances", "count": sentences};
+    samples 2i and 2i + 1 of a source of pairs are its pair i. input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT.
+    One call of batch at a time: a second thread gets RuntimeError "busy".
     """
 
     def __new__(
@@ -75,24 +80,22 @@ class Sampler:
         corpus: Corpus,
         tokens: Mapping[str, Any],
         *,
+        sources: Sequence[Mapping[str, Any]],
         seed: int,
-        pairs: int,
         max_length: int,
-        relation_exponent: float = 1.0,
-        distinct_relations: bool = False,
         p_blank: float = 0.7,
         mlm_probability: float = 0.15,
         input_weight: Sequence[float] = (1, 0, 0, 0, 0),
         prefetch: bool = True,
-        pairs_per_relation: int = 1,
         role_blanks: bool = False,
     ) -> Sampler: ...
     def batch(self, step: int, /) -> _Batch:
-        """The batch of a step, as a dict of fresh arrays; samples 2i and 2i + 1 are pair i."""
-    def pair(self, step: int, i: int, /) -> tuple[int, int]:
-        """The two corpus rows of pair i of a step."""
-    def counts(self) -> tuple[int, int]:
-        """Relations that can be drawn, and sentences left out because their relation has no two different ones."""
+        """The batch of a step, as a dict of fresh arrays."""
+    def rows(self, step: int, /) -> _Int64Array:
+        """The corpus rows of a step's samples (S)."""
+    def counts(self) -> list[tuple[int, int]]:
+        """Of each source: relations, pairs of entities or sentences that can be drawn; and sentences left out because
+        their relation or pair of entities has no two different ones."""
 
 def build_batch(
     corpus: Corpus,

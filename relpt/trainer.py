@@ -298,16 +298,21 @@ class CPTrainer:
         return _core.Sampler(
             corpus.core(),
             self.encoder._input_tokens(corpus, settings),
+            sources=[
+                {
+                    "kind": "relations",
+                    "count": o["pairs_per_step"],
+                    "relation_exponent": self._exponent(),
+                    "distinct_relations": o["distinct_relations"],
+                    "pairs_per_relation": o["pairs_per_relation"],
+                }
+            ],
             seed=o["seed"],
-            pairs=o["pairs_per_step"],
             max_length=o["max_length"],
-            relation_exponent=self._exponent(),
-            distinct_relations=o["distinct_relations"],
             p_blank=o["p_blank"],
             mlm_probability=o["mlm_probability"] if o["mlm_weight"] > 0 else 0.0,
             input_weight=self._input_weights(),
             prefetch=o["prefetch"],
-            pairs_per_relation=o["pairs_per_relation"],
             role_blanks=o["blank_as"] == "role",
         )
 
@@ -365,7 +370,7 @@ class CPTrainer:
 
     @staticmethod
     def _tell_left_out(sampler: Any, corpus: Any) -> None:
-        relations, left_out = sampler.counts()
+        ((relations, left_out),) = sampler.counts()
         if left_out:
             _log.warning(
                 "%s: %d sentences are left out: each is the only one of its relation (%d of %d relations can be drawn)",

@@ -22,6 +22,17 @@ TOKENS = {
 }
 
 
+def relation_pairs(pairs, *, relation_exponent=1.0, distinct_relations=False, pairs_per_relation=1):
+    """The source of _core.Sampler that draws pairs of one relation."""
+    return {
+        "kind": "relations",
+        "count": pairs,
+        "relation_exponent": relation_exponent,
+        "distinct_relations": distinct_relations,
+        "pairs_per_relation": pairs_per_relation,
+    }
+
+
 def arrays_of(sentences, *, relation=None, n_relations=1, pairs=None, types=None, type_names=()):
     """The arguments of _core.Corpus. sentences: (word pieces, spans of four numbers) each."""
     n = len(sentences)

@@ -64,21 +64,33 @@ class Tokens(ctypes.Structure):
         return structure(cls, bare | tokens | {"vocab_size": len(tokens["special"])})
 
 
+class SourceOptions(ctypes.Structure):
+    """rp_source_options."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int),
+        ("count", INT64),
+        ("relation_exponent", DOUBLE),
+        ("distinct_relations", ctypes.c_bool),
+        ("pairs_per_relation", INT64),
+        ("positive_share", DOUBLE),
+        ("hard_share", DOUBLE),
+    )
+
+
 class SamplerOptions(ctypes.Structure):
     """rp_sampler_options."""
 
     _fields_ = (
         ("seed", ctypes.c_uint64),
-        ("pairs", INT64),
         ("max_length", INT64),
-        ("relation_exponent", DOUBLE),
-        ("distinct_relations", ctypes.c_bool),
         ("p_blank", DOUBLE),
+        ("role_blanks", ctypes.c_bool),
         ("mlm_probability", DOUBLE),
         ("input_weight", DOUBLE * 5),
         ("prefetch", ctypes.c_bool),
-        ("pairs_per_relation", INT64),
-        ("role_blanks", ctypes.c_bool),
+        ("sources", INT64),
+        ("source", SourceOptions * 4),
     )
 
 
@@ -94,6 +106,7 @@ class Batch(ctypes.Structure):
         "tail",
         "prompt_row",
         "relation",
+        "pair",
         "mlm_row",
         "mlm_label",
     )

@@ -18,6 +18,7 @@ from corpora import (
     build,
     parts_of,
     random_arrays,
+    relation_pairs,
     sentence,
     sequences,
     with_form,
@@ -190,7 +191,14 @@ def test_text_order_hides_the_roles(setting):
 @pytest.mark.parametrize("text_order", [True, False])
 def test_blanks_by_role_go_by_the_order_too(text_order):
     corpus, tokens = _core.Corpus(**random_arrays(11)), with_form(text_order=text_order, prompt=PROMPTS["mentions"])
-    options = {"seed": 1, "pairs": 30, "max_length": 64, "p_blank": 1.0, "mlm_probability": 0.0, "role_blanks": True}
+    options = {
+        "seed": 1,
+        "sources": [relation_pairs(30)],
+        "max_length": 64,
+        "p_blank": 1.0,
+        "mlm_probability": 0.0,
+        "role_blanks": True,
+    }
     batch = _core.Sampler(corpus, tokens, **options).batch(0)
     ordered = [ids.index(TOKENS["subject"]) < ids.index(TOKENS["object"]) for ids in sequences(batch)]
     by_head = batch["head"] < batch["tail"]
@@ -200,7 +208,10 @@ def test_blanks_by_role_go_by_the_order_too(text_order):
 
 def test_words_of_the_sentence_alone_are_masked():
     """Neither prompt nor markers, though they are words of the vocabulary: with probability 1, what plain input has."""
-    corpus, options = _core.Corpus(**random_arrays(10)), {"seed": 3, "pairs": 40, "max_length": 512, "p_blank": 0.3}
+    corpus, options = (
+        _core.Corpus(**random_arrays(10)),
+        {"seed": 3, "sources": [relation_pairs(40)], "max_length": 512, "p_blank": 0.3},
+    )
     options |= {"prefetch": False, "mlm_probability": 1.0, "input_weight": (0.4, 0.2, 0.2, 0.1, 0.1)}
     plain, *others = (_core.Sampler(corpus, form, **options).batch(0) for form in (TOKENS, *FORMS.values()))
     assert len(plain["mlm_label"]) > 1000
@@ -409,7 +420,7 @@ def fill(batch, source):
 @pytest.mark.parametrize("tokens", [TOKENS, FORMS["words"]], ids=["plain", "prompt"])
 def test_slices_are_batches_of_their_own(library, new_batch, tokens):
     corpus = _core.Corpus(**random_arrays(3))
-    options = {"seed": 1, "pairs": 6, "max_length": 28, "prefetch": False, "mlm_probability": 0.3}
+    options = {"seed": 1, "sources": [relation_pairs(6)], "max_length": 28, "prefetch": False, "mlm_probability": 0.3}
     whole = _core.Sampler(corpus, tokens, **options).batch(0)
     batch, part = new_batch(12, 12 * 28), new_batch(12, 12 * 28)
     fill(batch, whole)
@@ -419,7 +430,7 @@ def test_slices_are_batches_of_their_own(library, new_batch, tokens):
             t0, t1 = whole["cu_seqlens"][[first, last]]
             masked = (whole["mlm_row"] >= t0) & (whole["mlm_row"] < t1)
             wanted = {name: whole[name][t0:t1] for name in ("ids", "pos")}
-            wanted |= {name: whole[name][first:last] for name in ("sample", "relation")}
+            wanted |= {name: whole[name][first:last] for name in ("sample", "relation", "pair")}
             wanted |= {name: whole[name][first:last] - t0 for name in ("head", "tail")}
             wanted["prompt_row"] = np.maximum(whole["prompt_row"][first:last] - t0, -1)
             wanted["sequence"] = whole["sequence"][t0:t1] - first
@@ -432,7 +443,7 @@ def test_slices_are_batches_of_their_own(library, new_batch, tokens):
 
 def test_a_slice_can_be_used_as_a_batch_again(library, new_batch):
     corpus = _core.Corpus(**random_arrays(3))
-    whole = _core.Sampler(corpus, TOKENS, seed=1, pairs=2, max_length=24, prefetch=False).batch(0)
+    whole = _core.Sampler(corpus, TOKENS, sources=[relation_pairs(2)], seed=1, max_length=24, prefetch=False).batch(0)
     batch, part = new_batch(4, 96), new_batch(4, 96)
     own = [ctypes.addressof(getattr(part, name).contents) for name in Batch.arrays]
     fill(batch, whole)
@@ -444,7 +455,7 @@ def test_a_slice_can_be_used_as_a_batch_again(library, new_batch):
 
 def test_slices_out_of_range_and_too_large_are_refused(library, new_batch):
     corpus = _core.Corpus(**random_arrays(3))
-    whole = _core.Sampler(corpus, TOKENS, seed=1, pairs=2, max_length=24, prefetch=False).batch(0)
+    whole = _core.Sampler(corpus, TOKENS, sources=[relation_pairs(2)], seed=1, max_length=24, prefetch=False).batch(0)
     batch, narrow, short = new_batch(4, 96), new_batch(4, 10), new_batch(1, 96)
     fill(batch, whole)
     for target, first, last, message in (

@@ -9,14 +9,15 @@ ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h"))
 
+SOURCES = {"source", "source_relations", "source_entities", "source_instances"}
 LEVELS = {
     0: {"status", "arena", "lanes", "rng", "threads"},
-    1: {"ops", "host", "cpu", "corpus", "sampler", "batch", "episodes", "graph"},
+    1: {"ops", "host", "cpu", "corpus", "sampler", "batch", "episodes", "graph", *SOURCES},
     2: {"params", "model", "encoder", "represent", "loss", "loss_contrastive", "loss_mlm", "objective", "adamw", "schedule", "kge"},
     3: {"encode", "projection", "trainer", "fewshot", "kge_trainer", "link", "relpt"},
 }
 LEVEL = {noun: level for level, nouns in LEVELS.items() for noun in nouns}
-DATA = {"corpus", "sampler", "episodes", "graph"}  # data and models meet in batch.h alone
+DATA = {"corpus", "sampler", "episodes", "graph", *SOURCES}  # data and models meet in batch.h alone
 MODELS = LEVELS[2] - {"loss"}
 
 

@@ -23,11 +23,12 @@ from corpora import (
     build,
     key,
     random_arrays,
+    relation_pairs,
     sentence,
     sequences,
     words_of,
 )
-from level1 import Batch, CorpusArrays, SamplerOptions, Tokens
+from level1 import Batch, CorpusArrays, SamplerOptions, SourceOptions, Tokens
 
 from relpt import _core
 
@@ -37,13 +38,19 @@ PAIR, INPUT, MLM = 2, 3, 4  # rp_purpose
 RELATION, ROWS, ROUND = range(3)  # sites of PAIR
 
 
+OF_THE_SOURCE = ("relation_exponent", "distinct_relations", "pairs_per_relation")
+
+
 def sampler_of(arrays, tokens=TOKENS, **options):
+    """A sampler of pairs of one relation."""
     options = {"seed": 42, "pairs": 64, "max_length": 32, "prefetch": False, **options}
-    return _core.Sampler(_core.Corpus(**arrays), tokens, **options)
+    source = {name: options.pop(name) for name in OF_THE_SOURCE if name in options}
+    sources = [relation_pairs(options.pop("pairs"), **source)]
+    return _core.Sampler(_core.Corpus(**arrays), tokens, sources=sources, **options)
 
 
-def pairs_of(sampler, steps, pairs=64):
-    return np.array([[sampler.pair(step, i) for i in range(pairs)] for step in steps])
+def pairs_of(sampler, steps):
+    return np.array([sampler.rows(step).reshape(-1, 2) for step in steps])
 
 
 def assert_same(a, b):
@@ -151,7 +158,7 @@ def test_a_step_equals_the_oracle(distinct, exponent):
         wanted_labels = {}
         for pair, relation in enumerate(relations):
             rows = oracle_rows(arrays, seed, step, pair, relation)
-            assert sampler.pair(step, pair) == rows
+            assert tuple(sampler.rows(step)[2 * pair : 2 * pair + 2]) == rows
             for row in rows:
                 number = next(numbers)
                 ids, masked = oracle_sample(arrays, seed, step, number, row, options)
@@ -190,7 +197,7 @@ def test_pairs_equal_the_oracle_where_partners_are_rare(texts, entities):
         for step in range(6):
             relations = oracle_relations(arrays, 42, step, 64, 1.0, False)
             wanted = [oracle_rows(arrays, 42, step, pair, relation) for pair, relation in enumerate(relations)]
-            assert [sampler.pair(step, pair) for pair in range(64)] == wanted
+            assert sampler.rows(step).reshape(-1, 2).tolist() == [list(rows) for rows in wanted]
 
 
 def test_a_rare_partner_of_another_entity_pair_is_found():
@@ -235,7 +242,7 @@ def test_relations_with_one_text_are_left_out_and_counted():
     a, b = sentence(rng, 3, 1, 2, 1, 3), sentence(rng, 3, 1, 2, 1, 3)
     arrays = arrays_of([a, a, a, b, a, b, b], relation=[0, 0, 0, 1, 2, 2, 2], n_relations=5)
     sampler = sampler_of(arrays)
-    assert sampler.counts() == (1, 4)
+    assert sampler.counts() == [(1, 4)]
     assert set(sampler.batch(0)["relation"]) == {2}
 
 
@@ -314,7 +321,10 @@ def test_many_samplers_prefetch_side_by_side():
     arrays = random_arrays(19)
     corpus = _core.Corpus(**arrays)
     samplers = [
-        _core.Sampler(corpus, TOKENS, seed=s, pairs=16, max_length=32, distinct_relations=s % 2 == 1) for s in range(8)
+        _core.Sampler(
+            corpus, TOKENS, sources=[relation_pairs(16, distinct_relations=s % 2 == 1)], seed=s, max_length=32
+        )
+        for s in range(8)
     ]
     for step in range(20):
         for seed, sampler in enumerate(samplers):
@@ -338,7 +348,8 @@ def test_the_cores_batch_is_valid_until_the_second_next_call(prefetch):
     core = ctypes.CDLL(_core.__file__)
     core.rp_sampler_batch.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     arrays, tokens = CorpusArrays.of(random_arrays(17)), Tokens.of(TOKENS)
-    options = SamplerOptions(42, 64, 32, 1, False, 0.7, 0.15, (ctypes.c_double * 5)(1, 0, 0, 0, 0), prefetch, 1, False)
+    sources = (SourceOptions * 4)(SourceOptions(0, 64, 1, False, 1, 0, 0))
+    options = SamplerOptions(42, 32, 0.7, False, 0.15, (ctypes.c_double * 5)(1, 0, 0, 0, 0), prefetch, 1, sources)
     corpus, sampler = ctypes.c_void_p(), ctypes.c_void_p()
     assert core.rp_corpus_new(ctypes.byref(corpus), ctypes.byref(arrays)) == 0
     assert core.rp_sampler_new(ctypes.byref(sampler), corpus, ctypes.byref(tokens), ctypes.byref(options)) == 0
@@ -363,8 +374,8 @@ def test_the_sampler_keeps_what_it_borrows():
     sampler = _core.Sampler(
         _core.Corpus(**{name: np.copy(a) if isinstance(a, np.ndarray) else a for name, a in arrays.items()}),
         tokens,
+        sources=[relation_pairs(64)],
         seed=42,
-        pairs=64,
         max_length=32,
     )
     del tokens
@@ -379,8 +390,7 @@ def test_the_sampler_keeps_what_it_borrows():
 def settings_of(arrays, batch, sampler, step, max_length):
     """(setting, head blanked, tail blanked) of each sample, by trying all forms; needs mlm_probability=0."""
     found = []
-    for number, ids in enumerate(sequences(batch)):
-        row = sampler.pair(step, number // 2)[number % 2]
+    for row, ids in zip(sampler.rows(step), sequences(batch), strict=True):
         forms = [(CM, h, t) for h in (0, 1) for t in (0, 1)] + [(OM, h, t) for h in (0, 1) for t in (0, 1)]
         forms += [(CT, 0, 0), (OC, 0, 0), (OT, 0, 0)]
         fit = [form for form in forms if build(arrays, row, form[0], max_length, form[1:])[0] == ids]
@@ -425,8 +435,7 @@ def test_one_setting_alone(setting):
     arrays = with_context(2)
     weights = [float(s == setting) for s in range(5)]
     sampler = sampler_of(arrays, input_weight=weights, p_blank=0, mlm_probability=0, max_length=24)
-    rows = np.array([sampler.pair(0, i) for i in range(64)], np.int64).ravel()
-    assert_same(sampler.batch(0), _core.build_batch(_core.Corpus(**arrays), TOKENS, rows, setting, 24))
+    assert_same(sampler.batch(0), _core.build_batch(_core.Corpus(**arrays), TOKENS, sampler.rows(0), setting, 24))
 
 
 # ---- masked words
@@ -510,10 +519,16 @@ def test_options_out_of_range_are_named(options, message):
 
 def test_other_refusals():
     arrays = random_arrays(1)
-    with pytest.raises(TypeError, match="seed, pairs and max_length"):
-        _core.Sampler(_core.Corpus(**arrays), TOKENS, seed=1, pairs=2)
+    with pytest.raises(TypeError, match="sources, seed and max_length"):
+        _core.Sampler(_core.Corpus(**arrays), TOKENS, seed=1, sources=[relation_pairs(2)])
     with pytest.raises(TypeError, match="corpus: expected a"):
-        _core.Sampler(arrays, TOKENS, seed=1, pairs=2, max_length=32)
+        _core.Sampler(arrays, TOKENS, sources=[relation_pairs(2)], seed=1, max_length=32)
+    with pytest.raises(ValueError, match='there is no "count" in'):
+        _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=[{"kind": "relations"}], seed=1, max_length=32)
+    with pytest.raises(ValueError, match="kind is 'words', which there is not"):
+        _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=[{"kind": "words"}], seed=1, max_length=32)
+    with pytest.raises(ValueError, match="the number of sources is 0; expected 1 .. 4"):
+        _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=[], seed=1, max_length=32)
     with pytest.raises(ValueError, match="special has 190 flags; expected at least the corpus's vocab_size, 200"):
         sampler_of(arrays, {**TOKENS, "special": TOKENS["special"][:190].copy()})
     sampler = sampler_of(arrays)
@@ -521,10 +536,7 @@ def test_other_refusals():
         with pytest.raises(ValueError, match=f"step is {step}; expected 0 .. 4294967295"):
             sampler.batch(step)
         with pytest.raises(ValueError, match="step is"):
-            sampler.pair(step, 0)
-    for pair in (-1, 64):
-        with pytest.raises(ValueError, match=f"pair is {pair}; expected 0 .. 63"):
-            sampler.pair(0, pair)
+            sampler.rows(step)
 
 
 @pytest.mark.parametrize("sentences", [0, 1, 3])

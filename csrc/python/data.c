@@ -1,7 +1,6 @@
 #include "data.h"
 
 #include <limits.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "array.h"
@@ -122,15 +121,14 @@ static PyType_Spec corpus_spec = {
     .slots = corpus_slots,
 };
 
-/* True when `object` is of `type`; otherwise TypeError. */
-static bool is_of_type(PyObject *object, PyObject *type, const char *name) {
+bool relpt_is_of_type(PyObject *object, PyObject *type, const char *name) {
     if (Py_TYPE(object) == (PyTypeObject *)type) return true;
     PyErr_Format(PyExc_TypeError, "%s: expected a %R, got %R", name, type, (PyObject *)Py_TYPE(object));
     return false;
 }
 
 const rp_corpus *relpt_corpus_of(const relpt_state *state, PyObject *object, const char *name) {
-    return is_of_type(object, state->corpus_type, name) ? ((corpus_object *)object)->corpus : NULL;
+    return relpt_is_of_type(object, state->corpus_type, name) ? ((corpus_object *)object)->corpus : NULL;
 }
 
 /* -- tokens and batches ---------------------------------------------------------------------------------- */
@@ -254,6 +252,7 @@ PyObject *relpt_batch_dict(const rp_batch *b) {
                   {"head", b->head, b->S},
                   {"tail", b->tail, b->S},
                   {"relation", b->relation, b->S},
+                  {"pair", b->pair, b->S},
                   {"mlm_row", b->mlm_row, b->M},
                   {"mlm_label", b->mlm_label, b->M},
                   {"prompt_row", b->prompt_row, b->S}};
@@ -338,179 +337,6 @@ static PyObject *py_build_batch(PyObject *module, PyObject *args, PyObject *kwar
     Py_DECREF(kept);
     return result;
 }
-
-/* ---- Sampler
- * --------------------------------------------------------------------------------------------------------- */
-
-typedef struct sampler_object {
-    PyObject_HEAD rp_sampler *sampler;
-    PyObject *corpus, *tokens; /* what the sampler borrows */
-    int busy;                  /* read and written with the GIL held */
-} sampler_object;
-
-/* The options from keywords; -1 with an exception. *corpus and *tokens are borrowed. */
-static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options *o, PyObject **corpus,
-                           PyObject **tokens) {
-    static char *names[] = {"corpus",
-                            "tokens",
-                            "seed",
-                            "pairs",
-                            "max_length",
-                            "relation_exponent",
-                            "distinct_relations",
-                            "p_blank",
-                            "mlm_probability",
-                            "input_weight",
-                            "prefetch",
-                            "pairs_per_relation",
-                            "role_blanks",
-                            NULL};
-    PyObject *seed = NULL, *input_weight = NULL;
-    long long pairs = LLONG_MIN, max_length = LLONG_MIN, pairs_per_relation = 1; /* LLONG_MIN: not given */
-    int distinct_relations = 0, prefetch = 1, role_blanks = 0;
-    *o = (rp_sampler_options){.relation_exponent = 1, .p_blank = 0.7, .mlm_probability = 0.15, .input_weight = {1}};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OLLdpddOpLp:Sampler", names, corpus, tokens, &seed, &pairs,
-                                     &max_length, &o->relation_exponent, &distinct_relations, &o->p_blank,
-                                     &o->mlm_probability, &input_weight, &prefetch, &pairs_per_relation, &role_blanks))
-        return -1;
-    if (seed == NULL || pairs == LLONG_MIN || max_length == LLONG_MIN) {
-        PyErr_SetString(PyExc_TypeError, "Sampler() needs the keywords seed, pairs and max_length");
-        return -1;
-    }
-    o->pairs = pairs;
-    o->max_length = max_length;
-    o->distinct_relations = distinct_relations;
-    o->prefetch = prefetch;
-    o->pairs_per_relation = pairs_per_relation;
-    o->role_blanks = role_blanks;
-    if (input_weight != NULL && relpt_parse_doubles(input_weight, "input_weight", o->input_weight, 5) < 0) return -1;
-    return relpt_parse_u64(seed, "seed", &o->seed);
-}
-
-static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    rp_sampler_options options;
-    PyObject *corpus, *tokens;
-    if (sampler_options(args, kwargs, &options, &corpus, &tokens) < 0) return NULL;
-    const relpt_state *state = PyType_GetModuleState(type);
-    const rp_corpus *inner = relpt_corpus_of(state, corpus, "corpus");
-    if (inner == NULL) return NULL;
-    rp_tokens ids;
-    PyObject *kept;
-    if (relpt_tokens_parse(tokens, &ids, &kept) < 0) return NULL;
-    rp_sampler *sampler = NULL;
-    rp_status status;
-    Py_BEGIN_ALLOW_THREADS status = rp_sampler_new(&sampler, inner, &ids, &options);
-    Py_END_ALLOW_THREADS if (status != RP_OK) relpt_raise(state, status);
-    sampler_object *self = status == RP_OK ? (sampler_object *)PyType_GenericAlloc(type, 0) : NULL;
-    if (self == NULL) {
-        rp_sampler_free(sampler);
-        Py_DECREF(kept);
-        return NULL;
-    }
-    self->sampler = sampler;
-    self->corpus = Py_NewRef(corpus);
-    self->tokens = kept;
-    return (PyObject *)self;
-}
-
-static void sampler_dealloc(PyObject *object) {
-    sampler_object *self = (sampler_object *)object;
-    PyObject_GC_UnTrack(object);
-    rp_sampler_free(self->sampler); /* before what it borrows */
-    Py_XDECREF(self->tokens);
-    Py_XDECREF(self->corpus);
-    relpt_free_object(object);
-}
-
-/* No tp_clear: see corpus_traverse. */
-static int sampler_traverse(PyObject *object, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(((sampler_object *)object)->corpus);
-    Py_VISIT(((sampler_object *)object)->tokens);
-    return 0;
-}
-
-rp_sampler *relpt_sampler_of(const relpt_state *state, PyObject *object, const char *name) {
-    return is_of_type(object, state->sampler_type, name) ? ((sampler_object *)object)->sampler : NULL;
-}
-
-int relpt_sampler_lock(PyObject *sampler) {
-    sampler_object *self = (sampler_object *)sampler;
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "busy: another thread is using this Sampler; give each thread its own");
-        return -1;
-    }
-    self->busy = 1;
-    return 0;
-}
-
-void relpt_sampler_unlock(PyObject *sampler) { ((sampler_object *)sampler)->busy = 0; }
-
-PyDoc_STRVAR(sampler_batch_doc, "batch($self, step, /)\n--\n\nThe batch of a step, as a dict of fresh arrays.");
-
-static PyObject *sampler_batch(PyObject *object, PyObject *args) {
-    rp_sampler *sampler = ((sampler_object *)object)->sampler;
-    const rp_batch *batch;
-    long long step;
-    rp_status status;
-    if (!PyArg_ParseTuple(args, "L:batch", &step) || relpt_sampler_lock(object) < 0) return NULL;
-    Py_BEGIN_ALLOW_THREADS status = rp_sampler_batch(sampler, step, &batch);
-    Py_END_ALLOW_THREADS PyObject *result =
-        status == RP_OK ? relpt_batch_dict(batch) : relpt_raise(relpt_state_of(object), status);
-    relpt_sampler_unlock(object);
-    return result;
-}
-
-PyDoc_STRVAR(sampler_pair_doc, "pair($self, step, i, /)\n--\n\nThe two corpus rows of pair i of a step.");
-
-static PyObject *sampler_pair(PyObject *object, PyObject *args) {
-    const rp_sampler *sampler = ((sampler_object *)object)->sampler; /* only read: no lock */
-    long long step, pair;
-    int64_t rows[2];
-    rp_status status;
-    if (!PyArg_ParseTuple(args, "LL:pair", &step, &pair)) return NULL;
-    Py_BEGIN_ALLOW_THREADS status = rp_sampler_pair(sampler, step, pair, rows);
-    Py_END_ALLOW_THREADS if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
-    return Py_BuildValue("LL", (long long)rows[0], (long long)rows[1]);
-}
-
-PyDoc_STRVAR(sampler_counts_doc, "counts($self, /)\n--\n\nRelations that can be drawn, and sentences left out.");
-
-static PyObject *sampler_counts(PyObject *object, PyObject *ignored) {
-    (void)ignored;
-    int64_t relations, left_out;
-    rp_sampler_counts(((sampler_object *)object)->sampler, &relations, &left_out);
-    return Py_BuildValue("LL", (long long)relations, (long long)left_out);
-}
-
-static PyMethodDef sampler_methods[] = {
-    {"batch", sampler_batch, METH_VARARGS, sampler_batch_doc},
-    {"pair", sampler_pair, METH_VARARGS, sampler_pair_doc},
-    {"counts", sampler_counts, METH_NOARGS, sampler_counts_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-PyDoc_STRVAR(sampler_doc,
-             "Sampler(corpus, tokens, *, seed, pairs, max_length, relation_exponent=1.0, distinct_relations=False, "
-             "p_blank=0.7, mlm_probability=0.15, input_weight=(1, 0, 0, 0, 0), prefetch=True, "
-             "pairs_per_relation=1, role_blanks=False)\n--\n\n"
-             "Draws the pairs of a step and builds its batch, the next one in a worker thread.");
-
-static PyType_Slot sampler_slots[] = {
-    {Py_tp_doc, (void *)sampler_doc},
-    {Py_tp_new, RELPT_SLOT(sampler_new)},
-    {Py_tp_dealloc, RELPT_SLOT(sampler_dealloc)},
-    {Py_tp_traverse, RELPT_SLOT(sampler_traverse)},
-    {Py_tp_methods, sampler_methods},
-    {0, NULL},
-};
-
-static PyType_Spec sampler_spec = {
-    .name = "relpt._core.Sampler",
-    .basicsize = sizeof(sampler_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = sampler_slots,
-};
 
 /* ---- projection
  * ---------------------------------------------------------------------------------------------------------- */
@@ -601,6 +427,5 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyObject **out) {
 int relpt_add_data(PyObject *module) {
     relpt_state *state = relpt_module_state(module);
     if (add_type(module, &corpus_spec, &state->corpus_type) < 0) return -1;
-    if (add_type(module, &sampler_spec, &state->sampler_type) < 0) return -1;
     return PyModule_AddFunctions(module, data_functions);
 }

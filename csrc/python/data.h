@@ -1,4 +1,4 @@
-/* Corpus, Sampler, batches and projections in Python; and their C sides for the model types. */
+/* Corpus, batches and projections in Python; and their C sides for the other types. */
 #ifndef RELPT_DATA_H
 #define RELPT_DATA_H
 
@@ -6,15 +6,12 @@
 
 #include "relpt.h"
 
-/* The core's object inside a Corpus or Sampler; NULL with TypeError, which names the argument. The caller keeps a
- * reference to `object` as long as it uses what is inside. */
-const rp_corpus *relpt_corpus_of(const relpt_state *state, PyObject *object, const char *name);
-rp_sampler *relpt_sampler_of(const relpt_state *state, PyObject *object, const char *name);
+/* True when `object` is of `type`; otherwise TypeError, which names the argument. */
+bool relpt_is_of_type(PyObject *object, PyObject *type, const char *name);
 
-/* A Sampler serves one call at a time: lock it (with the GIL held) before rp_sampler_batch, and unlock it (with the GIL
- * held) when the batch is no longer read. -1 with RuntimeError "busy". `sampler` is a Sampler. */
-int relpt_sampler_lock(PyObject *sampler);
-void relpt_sampler_unlock(PyObject *sampler);
+/* The core's object inside a Corpus; NULL with TypeError. The caller keeps a reference to `object` as long as it uses
+ * what is inside. */
+const rp_corpus *relpt_corpus_of(const relpt_state *state, PyObject *object, const char *name);
 
 /* Token ids from a dict with the names of rp_tokens: `special` is a uint8 array, and there may be the flag `text_order`
  * and the int32 arrays `prompt`, `marker_ids` and `marker_offsets`. `out` borrows of the arrays: *keep becomes a list

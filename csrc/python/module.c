@@ -7,6 +7,7 @@
 #include "evaluation.h"
 #include "graphs.h"
 #include "handles.h"
+#include "sampling.h"
 #include "training.h"
 
 static int module_exec(PyObject *module) {
@@ -16,6 +17,7 @@ static int module_exec(PyObject *module) {
     if (relpt_add_data(module) < 0) return -1;
     if (relpt_add_graphs(module) < 0) return -1;
     if (relpt_add_evaluation(module) < 0) return -1;
+    if (relpt_add_sampler(module) < 0) return -1;
     if (relpt_add_model_types(module) < 0) return -1;
     return relpt_add_trainer(module);
 }

@@ -3,10 +3,10 @@
 #include <stdio.h>
 
 #include "array.h"
-#include "data.h"
 #include "errors.h"
 #include "fields.h"
 #include "handles.h"
+#include "sampling.h"
 
 typedef struct trainer_object {
     PyObject_HEAD rp_trainer *trainer;

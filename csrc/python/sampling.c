@@ -1,0 +1,215 @@
+#include "sampling.h"
+
+#include <limits.h>
+#include <stdbool.h>
+
+#include "array.h"
+#include "data.h"
+#include "errors.h"
+#include "fields.h"
+
+typedef struct sampler_object {
+    PyObject_HEAD rp_sampler *sampler;
+    PyObject *corpus, *tokens; /* what the sampler borrows */
+    int busy;                  /* read and written with the GIL held */
+} sampler_object;
+
+static int parse_source(PyObject *dict, rp_source_options *o) {
+    static const char *const kinds[] = {"relations", "entities", "instances", NULL}; /* rp_source_kind */
+    int kind;
+    if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
+    o->kind = (rp_source_kind)kind;
+    if (relpt_field_integer(dict, "count", &o->count) < 0) return -1;
+    if (o->kind == RP_SOURCE_RELATIONS) {
+        if (relpt_field_number(dict, "relation_exponent", &o->relation_exponent) < 0) return -1;
+        if (relpt_field_flag(dict, "distinct_relations", &o->distinct_relations) < 0) return -1;
+        return relpt_field_integer(dict, "pairs_per_relation", &o->pairs_per_relation);
+    }
+    if (o->kind != RP_SOURCE_ENTITIES) return 0;
+    if (relpt_field_number(dict, "positive_share", &o->positive_share) < 0) return -1;
+    return relpt_field_number(dict, "hard_share", &o->hard_share);
+}
+
+static int parse_sources(PyObject *list, rp_sampler_options *o) {
+    Py_ssize_t size = PySequence_Size(list);
+    if (size < 0) return -1;
+    if (size > RP_SOURCES) {
+        PyErr_Format(PyExc_ValueError, "%zd sources; expected at most %d", size, RP_SOURCES);
+        return -1;
+    }
+    o->sources = size;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        PyObject *dict = PySequence_GetItem(list, i);
+        int result = dict == NULL ? -1 : parse_source(dict, &o->source[i]);
+        Py_XDECREF(dict);
+        if (result < 0) return -1;
+    }
+    return 0;
+}
+
+/* The options from keywords; -1 with an exception. *corpus and *tokens are borrowed. */
+static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options *o, PyObject **corpus,
+                           PyObject **tokens) {
+    static char *names[] = {"corpus",          "tokens",       "sources",  "seed",        "max_length", "p_blank",
+                            "mlm_probability", "input_weight", "prefetch", "role_blanks", NULL};
+    PyObject *sources = NULL, *seed = NULL, *input_weight = NULL;
+    long long max_length = LLONG_MIN; /* not given */
+    int prefetch = 1, role_blanks = 0;
+    *o = (rp_sampler_options){.p_blank = 0.7, .mlm_probability = 0.15, .input_weight = {1}};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOLddOpp:Sampler", names, corpus, tokens, &sources, &seed,
+                                     &max_length, &o->p_blank, &o->mlm_probability, &input_weight, &prefetch,
+                                     &role_blanks))
+        return -1;
+    if (sources == NULL || seed == NULL || max_length == LLONG_MIN) {
+        PyErr_SetString(PyExc_TypeError, "Sampler() needs the keywords sources, seed and max_length");
+        return -1;
+    }
+    o->max_length = max_length;
+    o->prefetch = prefetch;
+    o->role_blanks = role_blanks;
+    if (parse_sources(sources, o) < 0) return -1;
+    if (input_weight != NULL && relpt_parse_doubles(input_weight, "input_weight", o->input_weight, 5) < 0) return -1;
+    return relpt_parse_u64(seed, "seed", &o->seed);
+}
+
+static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    rp_sampler_options options;
+    PyObject *corpus, *tokens;
+    if (sampler_options(args, kwargs, &options, &corpus, &tokens) < 0) return NULL;
+    const relpt_state *state = PyType_GetModuleState(type);
+    const rp_corpus *inner = relpt_corpus_of(state, corpus, "corpus");
+    if (inner == NULL) return NULL;
+    rp_tokens ids;
+    PyObject *kept;
+    if (relpt_tokens_parse(tokens, &ids, &kept) < 0) return NULL;
+    rp_sampler *sampler = NULL;
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_new(&sampler, inner, &ids, &options);
+    Py_END_ALLOW_THREADS if (status != RP_OK) relpt_raise(state, status);
+    sampler_object *self = status == RP_OK ? (sampler_object *)PyType_GenericAlloc(type, 0) : NULL;
+    if (self == NULL) {
+        rp_sampler_free(sampler);
+        Py_DECREF(kept);
+        return NULL;
+    }
+    self->sampler = sampler;
+    self->corpus = Py_NewRef(corpus);
+    self->tokens = kept;
+    return (PyObject *)self;
+}
+
+static void sampler_dealloc(PyObject *object) {
+    sampler_object *self = (sampler_object *)object;
+    PyObject_GC_UnTrack(object);
+    rp_sampler_free(self->sampler); /* before what it borrows */
+    Py_XDECREF(self->tokens);
+    Py_XDECREF(self->corpus);
+    relpt_free_object(object);
+}
+
+/* No tp_clear: see corpus_traverse. */
+static int sampler_traverse(PyObject *object, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((sampler_object *)object)->corpus);
+    Py_VISIT(((sampler_object *)object)->tokens);
+    return 0;
+}
+
+rp_sampler *relpt_sampler_of(const relpt_state *state, PyObject *object, const char *name) {
+    return relpt_is_of_type(object, state->sampler_type, name) ? ((sampler_object *)object)->sampler : NULL;
+}
+
+int relpt_sampler_lock(PyObject *sampler) {
+    sampler_object *self = (sampler_object *)sampler;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "busy: another thread is using this Sampler; give each thread its own");
+        return -1;
+    }
+    self->busy = 1;
+    return 0;
+}
+
+void relpt_sampler_unlock(PyObject *sampler) { ((sampler_object *)sampler)->busy = 0; }
+
+PyDoc_STRVAR(sampler_batch_doc, "batch($self, step, /)\n--\n\nThe batch of a step, as a dict of fresh arrays.");
+
+static PyObject *sampler_batch(PyObject *object, PyObject *args) {
+    rp_sampler *sampler = ((sampler_object *)object)->sampler;
+    const rp_batch *batch;
+    long long step;
+    rp_status status;
+    if (!PyArg_ParseTuple(args, "L:batch", &step) || relpt_sampler_lock(object) < 0) return NULL;
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_batch(sampler, step, &batch);
+    Py_END_ALLOW_THREADS PyObject *result =
+        status == RP_OK ? relpt_batch_dict(batch) : relpt_raise(relpt_state_of(object), status);
+    relpt_sampler_unlock(object);
+    return result;
+}
+
+PyDoc_STRVAR(sampler_rows_doc, "rows($self, step, /)\n--\n\nThe corpus rows of a step's samples, int64.");
+
+static PyObject *sampler_rows(PyObject *object, PyObject *args) {
+    const rp_sampler *sampler = ((sampler_object *)object)->sampler; /* only read: no lock */
+    int64_t samples = rp_sampler_samples(sampler);
+    long long step;
+    void *data;
+    rp_status status;
+    if (!PyArg_ParseTuple(args, "L:rows", &step)) return NULL;
+    rp_draw *draws = PyMem_Calloc((size_t)samples, sizeof *draws);
+    if (draws == NULL) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_draws(sampler, step, draws);
+    Py_END_ALLOW_THREADS PyObject *rows = status == RP_OK ? relpt_array_new(RELPT_INT64, 1, &samples, &data)
+                                                          : relpt_raise(relpt_state_of(object), status);
+    for (int64_t i = 0; i < samples && rows != NULL; i++) ((int64_t *)data)[i] = draws[i].row;
+    PyMem_Free(draws);
+    return rows;
+}
+
+PyDoc_STRVAR(sampler_counts_doc, "counts($self, /)\n--\n\nOf each source what can be drawn, and sentences left out.");
+
+static PyObject *sampler_counts(PyObject *object, PyObject *ignored) {
+    (void)ignored;
+    const rp_sampler *sampler = ((sampler_object *)object)->sampler;
+    PyObject *list = PyList_New(0);
+    for (int64_t i = 0; i < rp_sampler_sources(sampler) && list != NULL; i++) {
+        rp_source_counts counts;
+        rp_sampler_counts(sampler, i, &counts);
+        PyObject *item = Py_BuildValue("LL", (long long)counts.drawable, (long long)counts.left_out);
+        if (item == NULL || PyList_Append(list, item) < 0) Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+static PyMethodDef sampler_methods[] = {
+    {"batch", sampler_batch, METH_VARARGS, sampler_batch_doc},
+    {"rows", sampler_rows, METH_VARARGS, sampler_rows_doc},
+    {"counts", sampler_counts, METH_NOARGS, sampler_counts_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(sampler_doc, "Sampler(corpus, tokens, *, sources, seed, max_length, p_blank=0.7, mlm_probability=0.15, "
+                          "input_weight=(1, 0, 0, 0, 0), prefetch=True, role_blanks=False)\n--\n\n"
+                          "Draws the samples of a step and builds its batch, the next one in a worker thread.");
+
+static PyType_Slot sampler_slots[] = {
+    {Py_tp_doc, (void *)sampler_doc},
+    {Py_tp_new, RELPT_SLOT(sampler_new)},
+    {Py_tp_dealloc, RELPT_SLOT(sampler_dealloc)},
+    {Py_tp_traverse, RELPT_SLOT(sampler_traverse)},
+    {Py_tp_methods, sampler_methods},
+    {0, NULL},
+};
+
+static PyType_Spec sampler_spec = {
+    .name = "relpt._core.Sampler",
+    .basicsize = sizeof(sampler_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = sampler_slots,
+};
+
+int relpt_add_sampler(PyObject *module) {
+    relpt_state *state = relpt_module_state(module);
+    state->sampler_type = PyType_FromModuleAndSpec(module, &sampler_spec, NULL);
+    return state->sampler_type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)state->sampler_type);
+}

@@ -1,0 +1,183 @@
+"""Pairs of entities, single sentences in shuffled epochs, and several sources in one batch."""
+
+import numpy as np
+import pytest
+from corpora import TOKENS, arrays_of, random_arrays, relation_pairs, sentence, sequences, words_of
+
+from relpt import _core
+
+pytestmark = pytest.mark.core
+
+
+def entity_pairs(count, *, positive_share=0.5, hard_share=0.5):
+    return {"kind": "entities", "count": count, "positive_share": positive_share, "hard_share": hard_share}
+
+
+def instances(count):
+    return {"kind": "instances", "count": count}
+
+
+def sampler_of(arrays, *sources, **options):
+    options = {"seed": 42, "max_length": 32, "prefetch": False, "mlm_probability": 0, **options}
+    return _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=sources, **options)
+
+
+def arrays_with(pairs, seed=0):
+    """Sentences of random words with these entities."""
+    rng = np.random.default_rng(seed)
+    return arrays_of([sentence(rng, 2, 1, 2, 1, 2) for _ in pairs], pairs=pairs)
+
+
+# ---- single sentences
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 64, 65, 300])
+def test_an_epoch_has_every_sentence_once(n):
+    arrays = arrays_with(np.full((n, 2), -1))
+    rows = np.concatenate([sampler_of(arrays, instances(7)).rows(step) for step in range(n)])
+    epochs = rows[: n * (len(rows) // n)].reshape(-1, n)
+    assert len(epochs) == 7
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(n))
+    if n > 16:
+        assert len({tuple(epoch) for epoch in epochs}) == 7
+
+
+def test_the_order_of_sentences_depends_on_the_seed_and_not_on_their_number_in_a_step():
+    arrays = arrays_with(np.full((50, 2), -1))
+    orders = []
+    for count, seed in ((5, 1), (20, 1), (5, 2)):
+        sampler = sampler_of(arrays, instances(count), seed=seed)
+        orders.append(np.concatenate([sampler.rows(step) for step in range(100 // count)]).tolist())
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_shuffling_is_uniform():
+    """Where each of 11 sentences stands in 4,000 epochs: chi-square within 4.5 standard deviations of its mean."""
+    sampler = sampler_of(arrays_with(np.full((11, 2), -1)), instances(11))
+    epochs = np.array([sampler.rows(step) for step in range(4000)])
+    counts = np.array([np.bincount(epochs[:, place], minlength=11) for place in range(11)])
+    expected, freedom = 4000 / 11, 100
+    assert ((counts - expected) ** 2 / expected).sum() < freedom + 4.5 * np.sqrt(2 * freedom)
+
+
+def test_no_sentence_left():
+    with pytest.raises(ValueError, match="no sentence left: the corpus has none"):
+        sampler_of(arrays_of([]), instances(3))
+
+
+# ---- pairs of entities
+
+
+def shared(a, b):
+    return len(set(a) & set(b))
+
+
+@pytest.mark.parametrize(("positive_share", "hard_share"), [(0.5, 0.5), (0.25, 1.0), (0.5, 0.0), (1.0, 0.5), (0, 0.3)])
+def test_pairs_of_entities_are_what_they_are_labelled(positive_share, hard_share):
+    arrays = random_arrays(3, n_pairs=40)
+    entities = np.stack([arrays["head_id"], arrays["tail_id"]], 1)
+    sampler = sampler_of(arrays, entity_pairs(40, positive_share=positive_share, hard_share=hard_share))
+    for step in range(20):
+        batch, rows = sampler.batch(step), sampler.rows(step).reshape(-1, 2)
+        pair = batch["pair"].reshape(-1, 2)
+        assert (pair >= 0).all()
+        same = pair[:, 0] == pair[:, 1]
+        np.testing.assert_array_equal(same, (entities[rows[:, 0]] == entities[rows[:, 1]]).all(1))
+        assert same.sum() == round(40 * positive_share)
+        for first, second in rows[same]:
+            assert words_of(arrays, first) != words_of(arrays, second)
+        hard = sum(shared(entities[a], entities[b]) == 1 for a, b in rows[~same])
+        assert hard >= int((~same).sum() * hard_share + 1e-9)
+
+
+def test_anchors_and_easy_negatives_are_drawn_alike():
+    """Uniform over the sentences of pairs that stand in two different ones: no side tells a label by its frequency."""
+    pairs = [[1, 2]] * 6 + [[3, 4]] * 2 + [[5, 6]] + [[7, 8]] * 3 + [[-1, 8]]
+    arrays = arrays_with(pairs)
+    sampler = sampler_of(arrays, entity_pairs(500, hard_share=0))
+    assert sampler.counts() == [(3, 2)]
+    rows = np.concatenate([sampler.rows(step) for step in range(20)]).reshape(-1, 2, 2)  # positive or not, side
+    for drawn in (rows[:, 0, 0], rows[:, 1, 0]):
+        counts = np.bincount(drawn, minlength=13)
+        assert counts[8] == counts[12] == 0
+        expected = counts.sum() / 11
+        assert ((counts[counts > 0] - expected) ** 2 / expected).sum() < 10 + 4.5 * np.sqrt(20)
+
+
+def test_a_rare_hard_negative_is_found_in_either_role():
+    pairs = [[1, 2]] * 400 + [[3, 4]] * 5 + [[9, 1]]
+    sampler = sampler_of(arrays_with(pairs), entity_pairs(50, hard_share=1))
+    for step in range(5):
+        batch, rows = sampler.batch(step), sampler.rows(step).reshape(-1, 2)
+        negative = np.diff(batch["pair"].reshape(-1, 2))[:, 0] != 0
+        assert set(rows[negative, 1]) == {405}
+        assert (rows[negative, 0] < 400).all()
+
+
+def test_the_reverse_of_a_pair_is_another_pair_and_no_hard_negative():
+    pairs = [[1, 2]] * 3 + [[2, 1]] * 3
+    arrays = arrays_with(pairs)
+    batch = sampler_of(arrays, entity_pairs(20, hard_share=0)).batch(0)
+    assert set(batch["pair"]) == {0, 1}
+    with pytest.raises(ValueError, match="no sentence shares exactly one entity with one of the 2 pairs"):
+        sampler_of(arrays, entity_pairs(20, hard_share=0.5))
+
+
+def test_without_a_pair_in_two_sentences():
+    with pytest.raises(
+        ValueError,
+        match="no pair of entities stands in two different sentences: of 5 sentences 4 know both entities, "
+        "4 different pairs, the most frequent one in 1; give data that say which entities are the same",
+    ):
+        sampler_of(arrays_with([[1, 2], [2, 3], [3, 4], [4, 5], [1, -1]]), entity_pairs(4))
+    rng = np.random.default_rng(0)
+    one = sentence(rng, 2, 1, 2, 1, 2)
+    with pytest.raises(ValueError, match="the most frequent one in 3"):
+        sampler_of(arrays_of([one] * 3, pairs=[[1, 2]] * 3), entity_pairs(4))
+    with pytest.raises(ValueError, match=r"only 1 pair of entities stands in two different sentences \(of 2\)"):
+        sampler_of(arrays_with([[1, 2], [1, 2], [3, 4]]), entity_pairs(4))
+
+
+@pytest.mark.parametrize("name", ["positive_share", "hard_share"])
+def test_shares_out_of_range(name):
+    with pytest.raises(ValueError, match=f"{name} is 1.5; expected 0 .. 1"):
+        sampler_of(random_arrays(3), entity_pairs(4, **{name: 1.5}))
+
+
+# ---- several sources
+
+
+def test_sources_follow_one_another_in_a_batch():
+    arrays = random_arrays(5)
+    sources = [relation_pairs(5), entity_pairs(4), instances(3)]
+    both = sampler_of(arrays, *sources)
+    assert len(both.counts()) == 3
+    for step in range(3):
+        rows = both.rows(step)
+        assert len(rows) == 21
+        np.testing.assert_array_equal(rows[:10], sampler_of(arrays, sources[0]).rows(step))
+        batch = both.batch(step)
+        np.testing.assert_array_equal(batch["sample"], np.arange(21))
+        np.testing.assert_array_equal(batch["relation"], arrays["relation"][rows])
+        assert (batch["pair"][:10] < 0).all()
+        assert (batch["pair"][10:18] >= 0).all()
+        assert (batch["pair"][18:] < 0).all()
+        assert len(sequences(batch)) == 21
+
+
+def test_two_sources_of_one_kind_draw_apart():
+    arrays = random_arrays(5)
+    rows = sampler_of(arrays, instances(30), instances(30)).rows(0)
+    assert (rows[:30] != rows[30:]).any()
+
+
+def test_prefetch_and_steps_do_not_change_a_byte():
+    arrays = random_arrays(5)
+    sources = [entity_pairs(6), relation_pairs(5, distinct_relations=True), instances(9)]
+    plain, fetching = (sampler_of(arrays, *sources, prefetch=on, mlm_probability=0.2) for on in (False, True))
+    for step in (0, 1, 2, 7, 3, 4):
+        want, got = plain.batch(step), fetching.batch(step)
+        for name, value in want.items():
+            np.testing.assert_array_equal(got[name], value, err_msg=name)
+        np.testing.assert_array_equal(fetching.rows(step), plain.rows(step))
