@@ -4,11 +4,16 @@
 
 #include <stdbool.h>
 
+#include "adamw.h"
 #include "arena.h"
 #include "encoder.h"
 #include "fewshot.h"
 #include "ops.h"
 #include "params.h"
+
+/* *loss and *accuracy: means of loss(rows) and correct(rows), by way of host memory of that size. */
+rp_status rp_loss_means(rp_dev *dev, double *loss, double *accuracy, const float *loss_of, const int32_t *correct,
+                        float *host_loss, int32_t *host_correct, int64_t rows);
 
 /* -- contrastive (loss_contrastive.c) --------------------------------------------------------------------------------
  * Samples 2i and 2i+1 are pair i. With s(a,b) the similarity over the temperature:
@@ -65,5 +70,62 @@ void rp_mlm_plan(rp_mlm *memory, rp_arena *arena, rp_arena *host, const rp_param
  * the plain sum over rows. */
 rp_status rp_mlm_run(rp_mlm *memory, rp_dev *dev, const rp_params *params, const float *values, float *grads,
                      float *dhidden, double weight, double *loss, const float *hidden, const rp_inputs *inputs);
+
+/* -- matching pairs (loss_match.c) -----------------------------------------------------------------------------------
+ * Samples 2i and 2i+1 are pair i, which matches when they have the same pair of entities. With s their similarity over
+ * the temperature (dot product and 1 as published): p = 1 / (1 + exp(-s)), binary cross-entropy, mean over pairs
+ * (Baldini Soares et al. 2019, section 4.1; Peng et al. 2020, section 2.1). */
+typedef struct rp_match_options {
+    rp_similarity similarity; /* dot or cosine */
+    double temperature;
+} rp_match_options;
+
+typedef struct rp_match {
+    float *unit, *norm, *dunit; /* (S,dim), (S), (S,dim): gradients, of the unit vectors, then of the vectors */
+    float *logits;              /* (S/2,2) */
+    float *loss, *host_loss;    /* (S/2), (S/2) host */
+    int32_t *correct, *target;  /* (S/2) */
+    int32_t *host_index;        /* (S/2) host */
+} rp_match;
+
+rp_status rp_match_check(const rp_match_options *options);
+void rp_match_plan(rp_match *memory, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim);
+
+/* dvectors(S,dim) += weight * gradient; *loss the mean, *accuracy the share of pairs with p on the right side of 0.5
+ * (0.5 itself says that they match). pair (S) is host memory, -1 matches nothing. */
+rp_status rp_match_run(rp_match *memory, rp_dev *dev, const rp_match_options *options, double weight, float *dvectors,
+                       double *loss, double *accuracy, const float *vectors, const int32_t *pair, int64_t S,
+                       int64_t dim);
+
+/* -- classes (loss_classify.c) ---------------------------------------------------------------------------------------
+ * logits = W dropout(vector) + b with parameters of its own; softmax cross-entropy with the sample's relation, mean
+ * over samples, as BERT's classifiers do. */
+typedef struct rp_classify_options {
+    int64_t classes;
+    double smoothing; /* of the labels, as rp_xent has it */
+    double dropout;   /* of the vectors */
+} rp_classify_options;
+
+typedef struct rp_classify {
+    int64_t weight, bias;        /* (classes,dim), (classes): offsets in the heads */
+    float *dropped, *ddropped;   /* (S,dim) */
+    float *logits;               /* (S,classes) */
+    float *loss, *host_loss;     /* (S), (S) host */
+    int32_t *correct;            /* (S) */
+    int32_t *index, *host_index; /* (4,S), (4,S) host */
+} rp_classify;
+
+rp_status rp_classify_check(const rp_classify_options *options);
+void rp_classify_add_heads(rp_classify *memory, rp_params *heads, const char *name, const rp_classify_options *options,
+                           int64_t dim);
+void rp_classify_plan(rp_classify *memory, rp_arena *arena, rp_arena *host, const rp_classify_options *options,
+                      int64_t max_samples, int64_t dim);
+
+/* On the samples first .. first + S of the batch: dvectors(S,dim) += weight * gradient, and the heads' grads likewise.
+ * VALUE: a sample is of no class. */
+rp_status rp_classify_run(rp_classify *memory, rp_dev *dev, const rp_classify_options *options, double weight,
+                          const rp_tensors *heads, float *dvectors, double *loss, double *accuracy,
+                          const float *vectors, const rp_batch *batch, int64_t first, int64_t S, int64_t dim,
+                          const rp_pass *pass);
 
 #endif

@@ -98,19 +98,6 @@ static rp_status join_sides(rp_contrastive *m, rp_dev *dev, const rp_contrastive
     return ops->rows_scatter_add(dev, out, m->dcandidates, dim, indices(m, ROWS) + S / 2, S / 2, dim);
 }
 
-static rp_status means(const rp_contrastive *m, rp_dev *dev, double *loss, double *accuracy, int64_t anchors) {
-    double sum = 0, right = 0;
-    RP_TRY(dev->ops->download(dev, m->host_loss, m->loss, anchors * (int64_t)sizeof(float)));
-    RP_TRY(dev->ops->download(dev, m->host_correct, m->correct, anchors * (int64_t)sizeof(int32_t)));
-    for (int64_t i = 0; i < anchors; i++) {
-        sum += m->host_loss[i];
-        right += m->host_correct[i];
-    }
-    *loss = sum / (double)anchors;
-    *accuracy = right / (double)anchors;
-    return RP_OK;
-}
-
 rp_status rp_contrastive_run(rp_contrastive *m, rp_dev *dev, const rp_contrastive_options *o, double weight,
                              float *dvectors, double *loss, double *accuracy, const float *vectors,
                              const int32_t *relation, int64_t S, int64_t dim) {
@@ -120,7 +107,7 @@ rp_status rp_contrastive_run(rp_contrastive *m, rp_dev *dev, const rp_contrastiv
     if (cosine) RP_TRY(ops->normalize_forward(dev, m->unit, m->norm, vectors, S, dim));
     RP_TRY(split_sides(m, dev, o, &s, cosine ? m->unit : vectors, relation, S, dim));
     RP_TRY(products(m, dev, o, weight, &s, dim));
-    RP_TRY(means(m, dev, loss, accuracy, s.anchors));
+    RP_TRY(rp_loss_means(dev, loss, accuracy, m->loss, m->correct, m->host_loss, m->host_correct, s.anchors));
     RP_TRY(join_sides(m, dev, o, m->dunit, S, dim));
     if (cosine) RP_TRY(ops->normalize_backward(dev, m->dunit, m->dunit, m->unit, m->norm, S, dim));
     return ops->add_forward(dev, dvectors, dvectors, m->dunit, S * dim);

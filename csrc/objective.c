@@ -14,9 +14,13 @@ typedef struct kind {
     rp_status (*run)(rp_objective *o, const rp_view *view);
 } kind;
 
+static rp_status check_pairs(const rp_objective_options *o) {
+    if (o->samples % 2 == 0) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE, "%s has %lld samples a step, expected pairs", o->name, (long long)o->samples);
+}
+
 static rp_status check_contrastive(const rp_objective_options *o) {
-    if (o->samples % 2 != 0)
-        return rp_fail(RP_STATUS_VALUE, "%s has %lld samples a step, expected pairs", o->name, (long long)o->samples);
+    RP_TRY(check_pairs(o));
     return rp_contrastive_check(&o->contrastive);
 }
 
@@ -44,6 +48,39 @@ static rp_status run_mlm(rp_objective *o, const rp_view *v) {
     return RP_OK;
 }
 
+static rp_status check_match(const rp_objective_options *o) {
+    RP_TRY(check_pairs(o));
+    return rp_match_check(&o->match);
+}
+
+static void plan_match(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_match_plan(&o->memory.match, arena, host, o->options.samples, sizes->dim);
+}
+
+static rp_status run_match(rp_objective *o, const rp_view *v) {
+    int64_t first = o->options.first * v->dim;
+    return rp_match_run(&o->memory.match, v->dev, &o->options.match, o->options.weight, v->dvectors + first, &o->loss,
+                        &o->accuracy, v->vectors + first, v->batch->pair + o->options.first, o->options.samples,
+                        v->dim);
+}
+
+static rp_status check_classify(const rp_objective_options *o) { return rp_classify_check(&o->classify); }
+
+static void add_classify_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+    rp_classify_add_heads(&o->memory.classify, heads, o->options.name, &o->options.classify, dim);
+}
+
+static void plan_classify(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_classify_plan(&o->memory.classify, arena, host, &o->options.classify, o->options.samples, sizes->dim);
+}
+
+static rp_status run_classify(rp_objective *o, const rp_view *v) {
+    int64_t first = o->options.first * v->dim;
+    return rp_classify_run(&o->memory.classify, v->dev, &o->options.classify, o->options.weight, v->heads,
+                           v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first, v->batch, o->options.first,
+                           o->options.samples, v->dim, v->pass);
+}
+
 static const kind kinds[RP_OBJECTIVE_KINDS] = {
     [RP_OBJECTIVE_CONTRASTIVE] = {.over_vectors = true,
                                   .has_accuracy = true,
@@ -51,6 +88,14 @@ static const kind kinds[RP_OBJECTIVE_KINDS] = {
                                   .plan = plan_contrastive,
                                   .run = run_contrastive},
     [RP_OBJECTIVE_MLM] = {.mlm_head = true, .floats = rp_mlm_floats, .plan = plan_mlm, .run = run_mlm},
+    [RP_OBJECTIVE_MATCH] =
+        {.over_vectors = true, .has_accuracy = true, .check = check_match, .plan = plan_match, .run = run_match},
+    [RP_OBJECTIVE_CLASSIFY] = {.over_vectors = true,
+                               .has_accuracy = true,
+                               .check = check_classify,
+                               .add_heads = add_classify_heads,
+                               .plan = plan_classify,
+                               .run = run_classify},
 };
 
 static const kind *kind_of(const rp_objective *o) { return &kinds[o->options.kind]; }

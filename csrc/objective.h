@@ -11,14 +11,22 @@
 
 enum { RP_OBJECTIVES = 8 /* of a run, at most */, RP_OBJECTIVE_HEADS = 2 /* parameters of its own, at most */ };
 
-typedef enum rp_objective_kind { RP_OBJECTIVE_CONTRASTIVE, RP_OBJECTIVE_MLM, RP_OBJECTIVE_KINDS } rp_objective_kind;
+typedef enum rp_objective_kind {
+    RP_OBJECTIVE_CONTRASTIVE,
+    RP_OBJECTIVE_MLM,
+    RP_OBJECTIVE_MATCH,
+    RP_OBJECTIVE_CLASSIFY,
+    RP_OBJECTIVE_KINDS
+} rp_objective_kind;
 
 typedef struct rp_objective_options {
     rp_objective_kind kind;
-    char name[32];          /* in messages, and of its parameters: "name.weight" */
-    double weight;          /* 0 leaves it out */
-    int64_t first, samples; /* the samples of a step that it runs on (those over rows: all) */
-    rp_contrastive_options contrastive;
+    char name[32];                      /* in messages, and of its parameters: "name.weight" */
+    double weight;                      /* 0 leaves it out */
+    int64_t first, samples;             /* the samples of a step that it runs on (those over rows: all) */
+    rp_contrastive_options contrastive; /* its kind's alone is read */
+    rp_match_options match;
+    rp_classify_options classify;
 } rp_objective_options;
 
 typedef struct rp_objective {
@@ -28,6 +36,8 @@ typedef struct rp_objective {
     union {
         rp_contrastive contrastive;
         rp_mlm mlm;
+        rp_match match;
+        rp_classify classify;
     } memory;
 } rp_objective;
 

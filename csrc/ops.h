@@ -64,7 +64,7 @@ typedef struct rp_dropout {
     const int32_t *pos;       /* (T) place of each token in its sequence */
 } rp_dropout;
 
-/* Softmax cross-entropy over C candidates with exclusions, for the contrastive and the masked-word loss. */
+/* Softmax cross-entropy over C candidates with exclusions, for every loss that chooses one of several. */
 typedef struct rp_xent {
     const int32_t *target;    /* (R) column of the right candidate; -1: the row is not counted */
     const int32_t *skip;      /* (R) a column that is no candidate (the anchor itself), -1 none; or NULL */
@@ -74,6 +74,8 @@ typedef struct rp_xent {
     int32_t supervised;       /* loss = mean over positives of -log p (Khosla et al. 2020, equation 2) */
     float scale;              /* logits are multiplied by this, above 0 (1 / temperature) */
     float weight;             /* gradients are multiplied by this (1 / rows counted x loss weight) */
+    float smoothing;          /* this share of the wanted distribution is spread evenly over the candidates, the rest
+                                 over the positives (Szegedy et al. 2016, section 7); 0 <= smoothing < 1 */
 } rp_xent;
 
 /* AdamW (Loshchilov and Hutter 2019), decoupled decay, bias-corrected:
@@ -161,10 +163,17 @@ typedef struct rp_adamw_step {
     X(normalize_backward,                                                                                              \
       (rp_dev * dev, float *dinp, const float *dout, const float *out, const float *norm, int64_t R, int64_t H))       \
                                                                                                                        \
-    /* Row r: z = x->scale * logits over its candidates; loss(R) = -log softmax(z)[target] (rp_xent for exclusions and \
-     * several positives); correct(R) = 1 when the largest candidate is a positive (the first of equals wins), else 0. \
-     * logits(R,C) become d loss / d logits * x->weight, 0 where excluded. Rows not counted: loss, correct and         \
-     * gradient 0. Negatives without any positive cannot occur: the target is always one. */                           \
+    /* out[r * stride] = <a_r, b_r>, rows a_r = a + r * inp_stride and b_r = b + r * inp_stride of H. */               \
+    X(rows_dot_forward, (rp_dev * dev, float *out, int64_t stride, const float *a, const float *b, int64_t inp_stride, \
+                         int64_t R, int64_t H))                                                                        \
+    /* da_r = dout[r * stride] b_r and db_r = dout[r * stride] a_r, which stand as a and b do. */                      \
+    X(rows_dot_backward, (rp_dev * dev, float *da, float *db, const float *dout, int64_t stride, const float *a,       \
+                          const float *b, int64_t inp_stride, int64_t R, int64_t H))                                   \
+                                                                                                                       \
+    /* Row r: z = x->scale * logits over its candidates; loss(R) = -log softmax(z)[target] (rp_xent for exclusions,    \
+     * several positives and smoothing); correct(R) = 1 when the largest candidate is a positive (the first of equals  \
+     * wins), else 0. logits(R,C) become d loss / d logits * x->weight, 0 where excluded. Rows not counted: loss,                           \
+     * correct and gradient 0. Negatives without any positive cannot occur: the target is always one. */                                 \
     X(softmax_xent,                                                                                                    \
       (rp_dev * dev, float *logits, float *loss, int32_t *correct, const rp_xent *x, int64_t R, int64_t C))            \
                                                                                                                        \

@@ -293,8 +293,8 @@ class EncodeRun:
 class Trainer:
     """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
 
-    objectives: dicts with kind ("contrastive", "mlm"), name, weight, first and samples (the samples of a step that it
-    runs on), and what the kind has besides (csrc/loss.h)."""
+    objectives: dicts with kind ("contrastive", "mlm", "match", "classify"), name, weight, first and samples (the
+    samples of a step that it runs on), and what the kind has besides (csrc/loss.h)."""
 
     def __new__(
         cls,

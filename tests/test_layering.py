@@ -10,10 +10,11 @@ CSRC = ROOT / "csrc"
 FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h"))
 
 SOURCES = {"source", "source_relations", "source_entities", "source_instances"}
+LOSSES = {"loss_contrastive", "loss_mlm", "loss_match", "loss_classify"}
 LEVELS = {
     0: {"status", "arena", "lanes", "rng", "threads"},
     1: {"ops", "host", "cpu", "corpus", "sampler", "batch", "episodes", "graph", *SOURCES},
-    2: {"params", "model", "encoder", "represent", "loss", "loss_contrastive", "loss_mlm", "objective", "adamw", "schedule", "kge"},
+    2: {"params", "model", "encoder", "represent", "loss", *LOSSES, "objective", "adamw", "schedule", "kge"},
     3: {"encode", "projection", "trainer", "fewshot", "kge_trainer", "link", "relpt"},
 }
 LEVEL = {noun: level for level, nouns in LEVELS.items() for noun in nouns}

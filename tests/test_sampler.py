@@ -527,7 +527,7 @@ def test_other_refusals():
         _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=[{"kind": "relations"}], seed=1, max_length=32)
     with pytest.raises(ValueError, match="kind is 'words', which there is not"):
         _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=[{"kind": "words"}], seed=1, max_length=32)
-    with pytest.raises(ValueError, match="the number of sources is 0; expected 1 .. 4"):
+    with pytest.raises(ValueError, match=r"the number of sources is 0; expected 1 \.\. 4"):
         _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=[], seed=1, max_length=32)
     with pytest.raises(ValueError, match="special has 190 flags; expected at least the corpus's vocab_size, 200"):
         sampler_of(arrays, {**TOKENS, "special": TOKENS["special"][:190].copy()})

@@ -87,3 +87,35 @@ rp_status RP_CPU(normalize_backward)(rp_dev *dev, float *dinp, const float *dout
     }
     return RP_OK;
 }
+
+/* VL sums side by side, then the tail: the same for any number of threads. */
+static float dot(const float *a, const float *b, int64_t H) {
+    vf sums = {0};
+    int64_t h = 0;
+    for (; h + VL <= H; h += VL) sums += vf_load(a + h) * vf_load(b + h);
+    float sum = vf_sum(sums);
+    for (; h < H; h++) sum += a[h] * b[h];
+    return sum;
+}
+
+rp_status RP_CPU(rows_dot_forward)(rp_dev *dev, float *out, int64_t stride, const float *a, const float *b,
+                                   int64_t inp_stride, int64_t R, int64_t H) {
+#pragma omp parallel for num_threads(team(dev, R *H)) schedule(static)
+    for (int64_t r = 0; r < R; r++) out[r * stride] = dot(a + r * inp_stride, b + r * inp_stride, H);
+    return RP_OK;
+}
+
+rp_status RP_CPU(rows_dot_backward)(rp_dev *dev, float *da, float *db, const float *dout, int64_t stride,
+                                    const float *a, const float *b, int64_t inp_stride, int64_t R, int64_t H) {
+#pragma omp parallel for num_threads(team(dev, R *H)) schedule(static)
+    for (int64_t r = 0; r < R; r++) {
+        float g = dout[r * stride];
+        int64_t row = r * inp_stride;
+#pragma omp simd
+        for (int64_t h = 0; h < H; h++) {
+            da[row + h] = g * b[row + h];
+            db[row + h] = g * a[row + h];
+        }
+    }
+    return RP_OK;
+}

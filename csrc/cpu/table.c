@@ -30,6 +30,8 @@ const rp_ops *RP_CPU(table)(void) {
         OWN(mean_backward),
         OWN(normalize_forward),
         OWN(normalize_backward),
+        OWN(rows_dot_forward),
+        OWN(rows_dot_backward),
         OWN(softmax_xent),
         OWN(sum_squares),
         OWN(adamw_update),

@@ -25,9 +25,22 @@ static int parse_contrastive(PyObject *dict, rp_contrastive_options *o) {
     return relpt_field_flag(dict, "supervised", &o->supervised);
 }
 
+static int parse_match(PyObject *dict, rp_match_options *o) {
+    int64_t similarity;
+    if (relpt_field_integer(dict, "similarity", &similarity) < 0) return -1;
+    o->similarity = (rp_similarity)similarity;
+    return relpt_field_number(dict, "temperature", &o->temperature);
+}
+
+static int parse_classify(PyObject *dict, rp_classify_options *o) {
+    if (relpt_field_integer(dict, "classes", &o->classes) < 0) return -1;
+    if (relpt_field_number(dict, "label_smoothing", &o->smoothing) < 0) return -1;
+    return relpt_field_number(dict, "dropout", &o->dropout);
+}
+
 /* {"kind": …, "name": …, "weight": …, "first": …, "samples": …} and what its kind has besides. */
 static int parse_objective(PyObject *dict, rp_objective_options *o) {
-    static const char *const kinds[] = {"contrastive", "mlm", NULL}; /* rp_objective_kind */
+    static const char *const kinds[] = {"contrastive", "mlm", "match", "classify", NULL}; /* rp_objective_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_objective_kind)kind;
@@ -38,6 +51,10 @@ static int parse_objective(PyObject *dict, rp_objective_options *o) {
     switch (o->kind) {
     case RP_OBJECTIVE_CONTRASTIVE:
         return parse_contrastive(dict, &o->contrastive);
+    case RP_OBJECTIVE_MATCH:
+        return parse_match(dict, &o->match);
+    case RP_OBJECTIVE_CLASSIFY:
+        return parse_classify(dict, &o->classify);
     default:
         return 0;
     }

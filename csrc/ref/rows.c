@@ -46,6 +46,28 @@ rp_status rp_ref_mean_backward(rp_dev *dev, float *dinp, const float *dout, int6
     return RP_OK;
 }
 
+rp_status rp_ref_rows_dot_forward(rp_dev *dev, float *out, int64_t stride, const float *a, const float *b,
+                                  int64_t inp_stride, int64_t R, int64_t H) {
+    (void)dev;
+    for (int64_t r = 0; r < R; r++) {
+        double sum = 0.0;
+        for (int64_t h = 0; h < H; h++) sum += (double)a[r * inp_stride + h] * b[r * inp_stride + h];
+        out[r * stride] = (float)sum;
+    }
+    return RP_OK;
+}
+
+rp_status rp_ref_rows_dot_backward(rp_dev *dev, float *da, float *db, const float *dout, int64_t stride, const float *a,
+                                   const float *b, int64_t inp_stride, int64_t R, int64_t H) {
+    (void)dev;
+    for (int64_t r = 0; r < R; r++)
+        for (int64_t h = 0; h < H; h++) {
+            da[r * inp_stride + h] = dout[r * stride] * b[r * inp_stride + h];
+            db[r * inp_stride + h] = dout[r * stride] * a[r * inp_stride + h];
+        }
+    return RP_OK;
+}
+
 /* out = inp / norm, norm = max(|inp|_2, 1e-12) */
 rp_status rp_ref_normalize_forward(rp_dev *dev, float *out, float *norm, const float *inp, int64_t R, int64_t H) {
     (void)dev;

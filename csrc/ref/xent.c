@@ -1,7 +1,8 @@
-/* Softmax cross-entropy with exclusions, and with several positives (Khosla et al. 2020, equation 2).
+/* Softmax cross-entropy with exclusions, several positives (Khosla et al. 2020, equation 2) and smoothing.
  *
- * Row r over its candidates c, with z_c = scale logits_c, p = softmax(z) over them and positives P (always the target):
- *   loss = -1/|P| sum_{c in P} log p_c          d loss / d logits_c = scale (p_c - [c in P] / |P|) */
+ * Row r over its n candidates c, with z_c = scale logits_c, p = softmax(z) over them and positives P (always the
+ * target): q_c = (1 - smoothing) [c in P] / |P| + smoothing / n
+ *   loss = -sum_c q_c log p_c          d loss / d logits_c = scale (p_c - q_c) */
 #include <math.h>
 
 #include "ref/ref.h"
@@ -18,9 +19,11 @@ static role role_of(const rp_xent *x, int64_t r, int64_t c) {
 /* What a pass over a row's candidates finds. */
 typedef struct summary {
     double lse;          /* log sum exp z over the candidates */
-    double positive_sum; /* sum of z over the positives */
+    double positive_sum; /* sum of z over the positives, */
+    double sum;          /* and over all candidates */
     int64_t positives;   /* |P| */
-    int64_t largest;     /* column of the largest candidate, the first of equals */
+    int64_t candidates;
+    int64_t largest; /* column of the largest candidate, the first of equals */
 } summary;
 
 static summary summarize(const float *logits, const rp_xent *x, int64_t r, int64_t C) {
@@ -30,6 +33,8 @@ static summary summarize(const float *logits, const rp_xent *x, int64_t r, int64
         role kind = role_of(x, r, c);
         double z = (double)x->scale * logits[c]; /* exact: two factors of 24 bits */
         if (kind == EXCLUDED) continue;
+        row.sum += z;
+        row.candidates++;
         if (kind == POSITIVE) {
             row.positive_sum += z;
             row.positives++;
@@ -49,7 +54,9 @@ static void write_gradient(float *logits, const rp_xent *x, const summary *row, 
     for (int64_t c = 0; c < C; c++) {
         role kind = role_of(x, r, c);
         double p = exp((double)x->scale * logits[c] - row->lse);
-        double dz = kind == POSITIVE ? p - 1.0 / (double)row->positives : p;
+        double q = x->smoothing / (double)row->candidates;
+        if (kind == POSITIVE) q += (1.0 - x->smoothing) / (double)row->positives;
+        double dz = p - q;
         logits[c] = kind == EXCLUDED ? 0.0f : (float)((double)x->weight * x->scale * dz);
     }
 }
@@ -66,7 +73,9 @@ rp_status rp_ref_softmax_xent(rp_dev *dev, float *logits, float *loss, int32_t *
             continue;
         }
         summary row = summarize(z, x, r, C);
-        loss[r] = (float)(row.lse - row.positive_sum / (double)row.positives);
+        double wanted = (1.0 - x->smoothing) * row.positive_sum / (double)row.positives +
+                        x->smoothing * row.sum / (double)row.candidates;
+        loss[r] = (float)(row.lse - wanted);
         correct[r] = role_of(x, r, row.largest) == POSITIVE;
         write_gradient(z, x, &row, r, C);
     }

@@ -282,6 +282,17 @@ def rows():
         yield Case("rows_scatter_add", name, dict(dinp=d.normal(T, H), dout=wide, **rest), rtol=0)
 
 
+def rows_dot():
+    for R, H, stride, inp_stride in [(0, 4, 1, 4), (1, 1, 1, 1), (7, 33, 2, 33), (50, 8, 1, 21), (300, 131, 2, 262)]:
+        d = Draw(f"rows_dot{R},{H}")
+        rest = dict(stride=stride, a=d.normal(R, inp_stride), b=d.normal(R, inp_stride))
+        rest |= dict(inp_stride=inp_stride, R=R, H=H)
+        name, wide = f"R{R}-H{H}-stride{stride}-{inp_stride}", d.normal(R, stride)
+        yield Case("rows_dot_forward", name, dict(out=wide, **rest), atol=1e-5 * H**0.5)
+        da, db = d.normal(R, inp_stride), d.normal(R, inp_stride)  # what stands beside the rows has to stay
+        yield Case("rows_dot_backward", name, dict(da=da, db=db, dout=wide, **rest), rtol=0)
+
+
 def mean():
     for lengths, H, stride in [(ONE, 1, 1), (SHORT, 7, 9), (MIXED, 33, 33), (MANY, 131, 300), ((), 8, 8)]:
         S, T = len(lengths), sum(lengths)
@@ -338,6 +349,12 @@ def softmax_xent():
         cosine = np.tanh(d.normal(R, R, scale=0.5))
         x = Xent(**_pairs(d, R), supervised=supervised, scale=20.0, weight=1.0 / R)
         yield _xent(f"{'supervised' if supervised else 'pairs'}-R{R}", cosine, x)
+    for smoothing in (0.1, 0.6):
+        d = Draw(f"smoothing{smoothing}")
+        plain = Xent(d.integers(33, 9), scale=1.5, weight=0.2, smoothing=smoothing)
+        yield _xent(f"smoothed-{smoothing}", d.normal(9, 33, scale=2.0), plain)
+        masked = Xent(**_pairs(d, 24), supervised=1, scale=5.0, weight=1 / 24, smoothing=smoothing)
+        yield _xent(f"smoothed-supervised-{smoothing}", np.tanh(d.normal(24, 24)), masked)
     yield from _xent_special()
 
 
@@ -377,8 +394,8 @@ def adamw():
 
 @functools.cache
 def all_cases():
-    families = (linear, embed, dropout_and_add, layernorm, residual_layernorm, gelu, attention, rows, mean, normalize)
-    return tuple(case for family in (*families, softmax_xent, adamw) for case in family())
+    families = (linear, embed, dropout_and_add, layernorm, residual_layernorm, gelu, attention, rows, rows_dot, mean)
+    return tuple(case for family in (*families, normalize, softmax_xent, adamw) for case in family())
 
 
 def cases_of(*ops):

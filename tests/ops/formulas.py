@@ -172,6 +172,18 @@ def rows_scatter_add(dinp, dout, rows, H, **_):
     return {"dinp": dinp}
 
 
+def rows_dot_forward(out, a, b, H, **_):
+    out = wide(out).copy()
+    out[:, 0] = (wide(a)[:, :H] * wide(b)[:, :H]).sum(axis=1)
+    return {"out": out}
+
+
+def rows_dot_backward(da, db, dout, a, b, H, **_):
+    da, db = da.copy(), db.copy()
+    da[:, :H], db[:, :H] = dout[:, :1] * b[:, :H], dout[:, :1] * a[:, :H]
+    return {"da": da, "db": db}
+
+
 def mean_forward(out, inp, cu_seqlens, S, H, **_):
     out = wide(out).copy()
     for s in range(S):
@@ -223,7 +235,8 @@ def softmax_xent(logits, x, R, C, **_):
             continue
         z = np.float64(np.float32(x.scale)) * wide(logits[r, chosen])
         log_p = z - z.max() - np.log(np.exp(z - z.max()).sum())
-        q = positives[r, chosen] / positives[r].sum()  # the wanted distribution
+        smoothing = np.float64(np.float32(x.smoothing))
+        q = (1 - smoothing) * positives[r, chosen] / positives[r].sum() + smoothing / len(chosen)  # what is wanted
         out["loss"][r] = -(q * log_p).sum()
         out["correct"][r] = positives[r, chosen[np.argmax(z)]]
         out["logits"][r, chosen] = x.weight * x.scale * (np.exp(log_p) - q)

@@ -69,6 +69,7 @@ class Xent:
     supervised: int = 0
     scale: float = 1.0
     weight: float = 1.0
+    smoothing: float = 0.0
 
 
 @dataclasses.dataclass
@@ -105,6 +106,7 @@ class _XentStruct(ctypes.Structure):
         ("supervised", ctypes.c_int32),
         ("scale", ctypes.c_float),
         ("weight", ctypes.c_float),
+        ("smoothing", ctypes.c_float),
     ]
 
 

@@ -198,14 +198,25 @@ def test_normalize(ref):
     check(forward, inputs, dict(inp=got["dinp"]), dout, CURVED)
 
 
+def test_rows_dot(ref):
+    R, H, stride, d = 4, 5, 2, Draw("grad rows_dot")
+    rest = dict(stride=stride, inp_stride=H, R=R, H=H)
+    inputs, dout = dict(a=d.normal(R, H), b=d.normal(R, H)), d.normal(R, stride)
+    got = ref.call("rows_dot_backward", da=empty(R, H), db=empty(R, H), dout=dout, **inputs, **rest)
+    wide = np.zeros((R, stride), np.float32)
+    gradients = dict(a=got["da"], b=got["db"])
+    check(lambda **x: ref.call("rows_dot_forward", out=wide, **x, **rest), inputs, gradients, dout, LINEAR)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("supervised", [0, 1])
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
-def test_softmax_xent(ref, masked, supervised):
+def test_softmax_xent(ref, masked, supervised, smoothing):
     R, C, d = 6, 9, Draw("grad xent")
     target = np.int32([3, 0, -1, 8, 5, 1])
     groups = dict(row_group=d.integers(3, R), col_group=d.integers(3, C)) if masked else {}
     skip = np.int32([0, 1, 2, -1, 4, 2]) if masked else None
-    x = Xent(target, skip=skip, **groups, supervised=supervised, scale=1.7, weight=0.5)
+    x = Xent(target, skip=skip, **groups, supervised=supervised, scale=1.7, weight=0.5, smoothing=smoothing)
 
     def forward(logits):
         outputs = dict(loss=empty(R), correct=np.zeros(R, np.int32))

@@ -129,14 +129,16 @@ def run_xent(ref, logits, x):
     return ref.call("softmax_xent", logits=logits, loss=empty(R), correct=np.zeros(R, np.int32), x=x, R=R, C=C)
 
 
-def test_cross_entropy(torch, ref):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(torch, ref, smoothing):
     R, C, d = 25, 300, Draw("torch xent")
     logits, target = d.normal(R, C, scale=2), d.integers(C, R)
     target[::6] = -1
     z = leaf(torch, logits)
-    want = torch.nn.functional.cross_entropy(1.3 * z, torch.tensor(target).long(), ignore_index=-1, reduction="none")
+    options = {"ignore_index": -1, "reduction": "none", "label_smoothing": float(np.float32(smoothing))}
+    want = torch.nn.functional.cross_entropy(1.3 * z, torch.tensor(target).long(), **options)
     (0.2 * want.sum()).backward()
-    got = run_xent(ref, logits, Xent(target, scale=1.3, weight=0.2))
+    got = run_xent(ref, logits, Xent(target, scale=1.3, weight=0.2, smoothing=smoothing))
     assert_same(got["loss"], want)
     assert_same(got["logits"], z.grad)
     assert np.array_equal(got["correct"], (logits.argmax(axis=1) == target).astype(np.int32))

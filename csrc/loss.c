@@ -1,0 +1,15 @@
+#include "loss.h"
+
+rp_status rp_loss_means(rp_dev *dev, double *loss, double *accuracy, const float *loss_of, const int32_t *correct,
+                        float *host_loss, int32_t *host_correct, int64_t rows) {
+    double sum = 0, right = 0;
+    RP_TRY(dev->ops->download(dev, host_loss, loss_of, rows * (int64_t)sizeof(float)));
+    RP_TRY(dev->ops->download(dev, host_correct, correct, rows * (int64_t)sizeof(int32_t)));
+    for (int64_t i = 0; i < rows; i++) {
+        sum += host_loss[i];
+        right += host_correct[i];
+    }
+    *loss = sum / (double)rows;
+    *accuracy = right / (double)rows;
+    return RP_OK;
+}
