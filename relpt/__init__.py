@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from relpt.graph import GraphEmbeddings, LinkPrediction
     from relpt.history import History
     from relpt.hybrid import EntityTable, HybridEncoder
-    from relpt.trainer import CPTrainer
+    from relpt.trainer import CPTrainer, MTBTrainer, Trainer
 
 _HOMES = {
     "BadRecord": "data",
     "BadRecordWarning": "errors",
     "CPTrainer": "trainer",
+    "Trainer": "trainer",
+    "MTBTrainer": "trainer",
     "Corpus": "corpus",
     "CudaError": "errors",
     "Dataset": "data",
@@ -70,7 +72,9 @@ __all__ = [
     "HybridEncoder",
     "Instance",
     "LinkPrediction",
+    "MTBTrainer",
     "Report",
+    "Trainer",
     "TruncationWarning",
     "__version__",
     "load",

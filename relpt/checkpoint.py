@@ -18,9 +18,11 @@ from relpt.files import read_json, replace_folder, write_file
 from relpt.history import History
 from relpt.weights import load_tensors, save_tensors
 
-__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "save_heads"]
 
 _NAME: Final = re.compile(r"step-(\d{8})")
+_HEADS: Final = "heads.safetensors"
+_VALUE: Final = 3  # rp_state
 _MOMENTS: Final = {"exp_avg": 1, "exp_avg_sq": 2}  # names as in torch.optim.AdamW's state
 
 
@@ -46,12 +48,13 @@ def save_checkpoint(
         moments = [
             (f"{kind}.{name}", shape, partial(trainer.get, which, name))
             for kind, which in _MOMENTS.items()
-            for name, shape in encoder._model.parameters()
+            for name, shape in [*encoder._model.parameters(), *trainer.heads()]
         ]
         with ThreadPoolExecutor(1) as beside:  # a Ctrl-C waits for this, and the two files are most of it
             second = beside.submit(save_tensors, new / "optimizer.safetensors", moments)
             encoder._write(new, {**card, "step": step})
             second.result()
+        save_heads(new, {name: trainer.get(_VALUE, name) for name, _ in trainer.heads()})
         lines = "".join(json.dumps(record) + "\n" for record in history)
         write_file(new / "history.jsonl", lambda file: file.write(lines.encode()))
     for _, old in _steps(folder)[:-keep]:
@@ -80,11 +83,38 @@ def load_checkpoint(folder: Path, encoder: Any, trainer: Any) -> tuple[History, 
         for kind in _MOMENTS:
             _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors")
     history, card = History.read(folder / "history.jsonl"), read_json(folder / "relpt.json")
+    heads = _load_heads(folder, trainer, moments)
     for name, value in values.items():
         encoder._model.set(name, value)
+    for name, value in heads.items():
+        trainer.set(_VALUE, name, value)
+    for name in (*values, *heads):
         for kind, which in _MOMENTS.items():
             trainer.set(which, name, moments[f"{kind}.{name}"])
     return history, card
+
+
+def save_heads(folder: Path, heads: dict[str, np.ndarray]) -> None:
+    """Writes folder/heads.safetensors, where there are heads."""
+    if heads:
+        save_tensors(folder / _HEADS, [(name, value.shape, partial(_itself, value)) for name, value in heads.items()])
+
+
+def _itself(value: np.ndarray) -> np.ndarray:
+    return value
+
+
+def _load_heads(folder: Path, trainer: Any, moments: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The trainer's own parameters in a checkpoint, checked with their moments."""
+    wanted = trainer.heads()
+    if not wanted:
+        return {}
+    found = load_tensors(folder, _HEADS)
+    for name, shape in wanted:
+        _tensor(found, name, shape, folder / _HEADS)
+        for kind in _MOMENTS:
+            _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors")
+    return {name: found[name] for name, _ in wanted}
 
 
 def _tensor(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:

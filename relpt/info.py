@@ -11,7 +11,7 @@ from typing import Any
 
 import relpt
 from relpt import _core
-from relpt.trainer import _free_memory
+from relpt.loop import free_memory
 from relpt.weights import _packaged_minilm
 
 __all__ = ["facts_of_machine"]
@@ -49,7 +49,7 @@ def _memory() -> dict[str, int | None]:
     total = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"total": total, "free": _free_memory()}
+    return {"total": total, "free": free_memory()}
 
 
 def _cpu_name() -> str:

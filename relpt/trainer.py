@@ -1,30 +1,54 @@
-"""Contrastive pre-training (CP) of a relation encoder, with masked words beside it."""
+"""Training of a relation encoder: any objectives together, and the ready-made forms CP and MTB."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import os
 import platform
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, ClassVar, Final, TypedDict, Unpack
+
+import numpy as np
 
 from relpt import _core
-from relpt.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from relpt.checkpoint import latest_checkpoint, load_checkpoint
 from relpt.history import History
-from relpt.inputs import DTYPES, INPUTS, SIMILARITIES, choice, input_name, representation_parts
-from relpt.progress import progress
+from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
+from relpt.loop import Loop, compare_cards, free_memory
+from relpt.objectives import CP, MLM, MTB, RC, Objective
 
-__all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer"]
+__all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer", "MTBTrainer", "Trainer"]
 
 _log = logging.getLogger("relpt")
 _SCHEDULES: Final = ("constant", "linear", "cosine")
-_OLDER: Final = {"markers": "plain", "marker_order": "role"}  # of an encoder whose card does not say
+
+
+class TrainerOptions(TypedDict, total=False):
+    """Options of Trainer beside its objectives."""
+
+    p_blank: float
+    blank_as: str
+    input_mix: Mapping[str, float] | None
+    loss_representation: str | None
+    pairs_per_step: int
+    sentences_per_step: int | None
+    micro_batch_pairs: int | None
+    memory_limit: int | None
+    dropout: float | None
+    learning_rate: float
+    weight_decay: float
+    adam_betas: tuple[float, float]
+    adam_eps: float
+    warmup_steps: int | None
+    schedule: str
+    max_grad_norm: float
+    max_length: int
+    max_steps: int
+    prefetch: bool
+    seed: int
 
 
 class CPOptions(TypedDict, total=False):
@@ -60,6 +84,18 @@ class CPOptions(TypedDict, total=False):
     max_steps: int
     prefetch: bool
     seed: int
+
+
+class MTBOptions(TrainerOptions, total=False):
+    """Options of MTBTrainer."""
+
+    similarity: str
+    temperature: float
+    positive_share: float
+    hard_share: float
+    mtb_weight: float
+    mlm_probability: float
+    mlm_weight: float
 
 
 # The relation vector that goes with DEFAULTS where neither user nor checkpoint names one, and what the loss compares of
@@ -124,8 +160,375 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "released-code": {**_PUBLISHED, "similarity": "cosine", "temperature": 0.05, "symmetric": True},
 }
 
+# Options of every trainer; of Trainer, beside its objectives.
+_COMMON: Final[dict[str, Any]] = {name: DEFAULTS.get(name) for name in TrainerOptions.__annotations__}
+MTB_DEFAULTS: Final[dict[str, Any]] = {
+    "similarity": "dot",
+    "temperature": 1.0,
+    "positive_share": 0.5,
+    "hard_share": 0.5,
+    "mtb_weight": 1.0,
+    "mlm_probability": 0.15,
+    "mlm_weight": 0.0,
+    **_COMMON,
+    "p_blank": 0.7,
+}
 
-class CPTrainer:
+
+class Trainer:
+    """Trains an encoder by a weighted sum of objectives.
+
+    A step draws samples from the sources of its objectives, one after another in one batch; one forward pass gives
+    the relation vectors and hidden states that all of them read. Objectives over relation vectors see all samples of
+    the step at once: where their activations do not fit ``memory_limit``, vectors are computed first, then the
+    losses, then each micro-batch again with the same dropout (gradient caching, Gao et al. 2021).
+
+    Args:
+        encoder: the ``Encoder``, changed in place.
+        objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``RC``, with their weights.
+        pairs_per_step: pairs of sentences that each source of pairs gives a step.
+        sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
+        micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
+        p_blank, blank_as, input_mix, loss_representation, memory_limit, dropout, learning_rate, weight_decay,
+            adam_betas, adam_eps, warmup_steps, schedule, max_grad_norm, max_length, max_steps, prefetch, seed: as in
+            ``CPTrainer``.
+
+    Attributes:
+        heads: parameters of the objectives' own by name, such as "rc.weight" (relations, dim) and "rc.bias".
+
+    Raises:
+        ValueError: an option is out of range; TypeError: there is no such option.
+    """
+
+    _kind: ClassVar[str] = "Trainer"
+    _defaults: ClassVar[dict[str, Any]] = _COMMON
+
+    def __init__(self, encoder: Any, *, objectives: Sequence[Objective], **options: Unpack[TrainerOptions]) -> None:
+        self._set(encoder, None, {}, options)
+        self._objectives = list(objectives)
+        if not self._objectives or not all(isinstance(item, Objective) for item in self._objectives):
+            raise TypeError(f"objectives is {objectives!r}; expected some of relpt.objectives.CP(), MLM(), MTB(), RC()")
+        self._check_objectives()
+
+    def _set(
+        self, encoder: Any, preset: str | None, preset_options: dict[str, Any], options: Mapping[str, Any]
+    ) -> None:
+        """The options, the user's over the preset's over the defaults."""
+        for name in options:
+            if name not in self._defaults:
+                near = difflib.get_close_matches(name, self._defaults, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(self._defaults)}"
+                raise TypeError(f"{self._kind} has no option {name!r}{hint}")
+        self.encoder, self.preset = encoder, preset
+        self.options: dict[str, Any] = {**self._defaults, **preset_options, **options}
+        self._running: Any = None  # the core's trainer, while fit runs
+        self._heads: dict[str, np.ndarray] = {}
+        self._check_values()
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What is minimised."""
+        return self._objectives
+
+    @property
+    def heads(self) -> dict[str, np.ndarray]:
+        """Copies of the objectives' own parameters, during ``fit`` (in a callback) and after it."""
+        if self._running is None:
+            return dict(self._heads)
+        return {name: self._running.get(3, name) for name, _ in self._running.heads()}
+
+    def _check_values(self) -> None:
+        o = self.options
+        choice(o["schedule"], _SCHEDULES, "schedule")
+        choice(o["blank_as"], ("blank", "role"), "blank_as")
+        self._input_weights()
+        self._loss_parts()
+        for name in ("pairs_per_step", "sentences_per_step", "micro_batch_pairs", "max_steps", "max_length"):
+            value = o.get(name)
+            if value is None and name in ("sentences_per_step", "micro_batch_pairs"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 on")
+
+    def _check_objectives(self) -> None:
+        names = [item.name for item in self.objectives]
+        if len(set(names)) < len(names):
+            raise ValueError(f"objectives are called {', '.join(names)}; give each a name of its own")
+        words = [item for item in self.objectives if isinstance(item, MLM)]
+        if len(words) > 1:
+            raise ValueError("there are two MLM objectives; words are masked once: take one")
+
+    def _loss_parts(self) -> tuple[int, ...] | None:
+        named = self.options["loss_representation"]
+        return None if named is None else representation_parts(named, "loss_representation")
+
+    def _input_weights(self) -> list[float]:
+        mix = self.options["input_mix"] or {"C+M": 1.0}
+        weights = dict.fromkeys(INPUTS, 0.0)
+        for name, weight in mix.items():
+            weights[input_name(name)] += float(weight)
+        total = sum(weights.values())
+        if not total > 0 or min(weights.values()) < 0:
+            raise ValueError(f"input_mix is {mix!r}; expected weights of 0 or more, one above 0")
+        return [weight / total for weight in weights.values()]
+
+    def get_params(self) -> dict[str, Any]:
+        """All options by name, the objectives among them."""
+        return {"objectives": [*self.objectives], **self.options}
+
+    def __repr__(self) -> str:
+        changed = {key: value for key, value in self.options.items() if value != self._defaults[key]}
+        given = {"objectives": self.objectives, **changed}
+        return f"{self._kind}({', '.join([repr(self.encoder), *(f'{k}={v!r}' for k, v in given.items())])})"
+
+    # -- making the core's objects -----------------------------------------------------------------------------------
+
+    def _warmup(self) -> int:
+        steps = self.options["warmup_steps"]
+        return int(self.options["max_steps"]) // 10 if steps is None else int(steps)
+
+    def _layout(self) -> dict[str, tuple[int, int]]:
+        """The step's sources in order: the first sample and the number of samples of each."""
+        pairs = 2 * int(self.options["pairs_per_step"])
+        sentences = self.options.get("sentences_per_step")
+        kinds = [item.source for item in self.objectives if item.source is not None] or ["instances"]
+        layout, first = {}, 0
+        for kind in dict.fromkeys(kinds):
+            samples = sentences if kind == "instances" and sentences is not None else pairs
+            layout[kind] = (first, int(samples))
+            first += int(samples)
+        return layout
+
+    def _samples(self) -> int:
+        """Sentences of a step."""
+        return sum(samples for _, samples in self._layout().values())
+
+    def _core_objectives(self, relations: Sequence[str]) -> list[dict[str, Any]]:
+        layout = self._layout()
+        found = []
+        for item in self.objectives:
+            first, samples = (0, self._samples()) if item.source is None else layout[item.source]
+            common = {"name": item.name, "weight": item.weight, "first": first, "samples": samples}
+            found.append({**item._core(relations), **common})
+        return found
+
+    def _core_options(self, micro_batch_pairs: int, relations: Sequence[str] = ()) -> dict[str, Any]:
+        o, encoder = self.options, self.encoder
+        return {
+            "model": encoder._model,
+            "representation": self._loss_parts() or encoder._parts,
+            "objectives": self._core_objectives(relations),
+            "beta1": o["adam_betas"][0],
+            "beta2": o["adam_betas"][1],
+            "eps": o["adam_eps"],
+            "weight_decay": o["weight_decay"],
+            "max_grad_norm": o["max_grad_norm"],
+            "schedule": choice(o["schedule"], _SCHEDULES, "schedule"),
+            "learning_rate": o["learning_rate"],
+            "warmup_steps": self._warmup(),
+            "max_steps": o["max_steps"],
+            "seed": o["seed"],
+            "samples": self._samples(),
+            "max_length": o["max_length"],
+            "micro_samples": min(2 * micro_batch_pairs, self._samples()),
+            "num_threads": encoder.num_threads,
+            "hidden_dropout": encoder.config["hidden_dropout_prob"] if o["dropout"] is None else o["dropout"],
+            "attention_dropout": (
+                encoder.config["attention_probs_dropout_prob"] if o["dropout"] is None else o["dropout"]
+            ),
+            "dtype": choice(encoder.dtype, DTYPES, "dtype"),
+        }
+
+    def _micro_batch_pairs(self, relations: Sequence[str] = ()) -> int:
+        """The option, or the largest even part of the step that fits the memory limit."""
+        pairs = -(-self._samples() // 2)
+        if self.options["micro_batch_pairs"] is not None:
+            return min(int(self.options["micro_batch_pairs"]), pairs)
+        limit = self.options["memory_limit"] or free_memory() // 2
+        parts = 1
+        while True:
+            micro = -(-pairs // parts)
+            if micro == 1 or _core.trainer_bytes(**self._core_options(micro, relations)) <= limit:
+                return micro
+            parts += 1 if parts < 8 else parts // 4
+
+    def _core_sources(self) -> list[dict[str, Any]]:
+        natives: dict[str | None, Objective] = {"relations": CP(), "entities": MTB()}
+        natives |= {item.source: item for item in reversed(self.objectives) if item._source_options()}
+        sources = []
+        for kind, (_, samples) in self._layout().items():
+            count = samples if kind == "instances" else samples // 2
+            options = natives[kind]._source_options() if kind in natives else {}
+            sources.append({"kind": kind, "count": count, **options})
+        return sources
+
+    def _mlm_probability(self) -> float:
+        shares = [item.probability for item in self.objectives if isinstance(item, MLM) and item.weight > 0]
+        return shares[0] if shares else 0.0
+
+    def _sampler(self, corpus: Any) -> Any:
+        o = self.options
+        settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
+        return _core.Sampler(
+            corpus.core(),
+            self.encoder._input_tokens(corpus, settings),
+            sources=self._core_sources(),
+            seed=o["seed"],
+            max_length=o["max_length"],
+            p_blank=o["p_blank"],
+            mlm_probability=self._mlm_probability(),
+            input_weight=self._input_weights(),
+            prefetch=o["prefetch"],
+            role_blanks=o["blank_as"] == "role",
+        )
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        corpus: Any,
+        *,
+        callbacks: Iterable[Callable[[dict[str, Any]], Any]] = (),
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 500,
+        resume: bool | str | os.PathLike[str] | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> History:
+        """Runs the steps.
+
+        Ctrl-C ends the run between operations: the encoder keeps the state of the last whole step, a checkpoint is
+        written when there is a checkpoint_dir, and the history comes back with status "interrupted".
+
+        Args:
+            corpus: a ``Corpus`` or ``Dataset``, or what ``relpt.load`` takes; labelled, for CP and RC.
+            callbacks: called with each step's record; one that returns True stops the run.
+            checkpoint_dir: where checkpoints go, as step-NNNNNNNN, the last two kept.
+            checkpoint_every: steps between checkpoints; there is always one at the end.
+            resume: True goes on from the last checkpoint in checkpoint_dir (from the start when there is none), a path
+                from that checkpoint. The result equals that of an uninterrupted run byte for byte.
+            show_progress_bar: None shows it in a notebook or on a terminal.
+
+        Returns:
+            The History, the steps before a resume among them.
+
+        Raises:
+            ValueError: a source can draw nothing (no two sentences with a common relation, or pair of entities); a
+                resumed run has other options or data.
+            FloatingPointError: loss or gradients are not finite; the step is refused and the parameters unchanged.
+        """
+        corpus, _ = self.encoder._as_corpus(corpus, self.options["max_length"], show_progress_bar)
+        asking = [item.name for item in self.objectives if item.needs_relations]
+        if asking and not corpus.labelled:
+            raise ValueError(f"{corpus.name!r} names no relations; {' and '.join(asking)} cannot be trained without")
+        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        sampler = self._sampler(corpus)
+        self._tell_left_out(sampler, corpus)
+        start = self._resume_from(folder, resume)
+        card = self.run_card(corpus)
+        if start is not None:
+            card["options"]["micro_batch_pairs"] = compare_cards(card, start)
+        micro = card["options"]["micro_batch_pairs"]
+        trainer = _core.Trainer(**self._core_options(micro, corpus.relations))
+        history = load_checkpoint(start, self.encoder, trainer)[0] if start is not None else History()
+        self.encoder.card = card
+        if self.encoder.projection is not None:
+            self.encoder.projection = None
+            _log.info("%s: its projection is of the weights before this run and is dropped", self.encoder.name)
+        loop = Loop(self, sampler, trainer, history, folder, checkpoint_every, card)
+        self._running = trainer
+        try:
+            return loop.run(list(callbacks), show_progress_bar)
+        finally:
+            self._heads, self._running = self.heads, None
+
+    def _tell_left_out(self, sampler: Any, corpus: Any) -> None:
+        for kind, (drawable, left_out) in zip(self._layout(), sampler.counts(), strict=True):
+            if left_out and kind == "relations":
+                _log.warning(
+                    "%s: %d sentences are left out: each is the only one of its relation "
+                    "(%d of %d relations can be drawn)",
+                    corpus.name,
+                    left_out,
+                    drawable,
+                    len(corpus.relations),
+                )
+            elif left_out and kind == "entities":
+                _log.warning(
+                    "%s: %d of %d sentences serve as hard negatives at most: no other sentence has their pair of "
+                    "entities (%d pairs stand in two different ones)",
+                    corpus.name,
+                    left_out,
+                    len(corpus),
+                    drawable,
+                )
+
+    @staticmethod
+    def _resume_from(folder: Path | None, resume: bool | str | os.PathLike[str] | None) -> Path | None:
+        if resume is None or resume is False:
+            return None
+        if resume is not True:
+            return Path(resume)
+        if folder is None:
+            raise ValueError("resume=True needs a checkpoint_dir; or give resume the path of a checkpoint")
+        return latest_checkpoint(folder)
+
+    def _card_options(self) -> dict[str, Any]:
+        described = [{"type": type(item).__name__, **item.get_params()} for item in self.objectives]
+        return {"objectives": described, **self.options}
+
+    def run_card(self, corpus: Any) -> dict[str, Any]:
+        """What relpt.json says of the run: objective, options, data, encoder, versions."""
+        options = {
+            **self._card_options(),
+            "micro_batch_pairs": self._micro_batch_pairs(corpus.relations),
+            "warmup_steps": self._warmup(),
+        }
+        options["adam_betas"] = list(options["adam_betas"])
+        if options["input_mix"] is not None:
+            options["input_mix"] = dict(options["input_mix"])
+        options.pop("memory_limit")
+        from relpt import __version__
+
+        card = {
+            "objective": "+".join(item.name.upper() for item in self.objectives if item.weight > 0),
+            "options": options,
+            "seed": self.options["seed"],
+            "encoder": {"name": self.encoder.name, **self.encoder.get_params()},
+            "data": {
+                "name": corpus.name,
+                "hash": corpus.data_hash,
+                "sentences": len(corpus),
+                "relations": len(corpus.relations),
+            },
+            "versions": {"relpt": __version__, "python": platform.python_version(), "numpy": np.__version__},
+            "cpu": _core.cpu_info()["level"],
+        }
+        if any(isinstance(item, RC) for item in self.objectives):
+            card["relations"] = list(corpus.relations)  # the rows of the heads, in their order
+        return card
+
+
+class _ReadyMade(Trainer):
+    """A trainer whose objectives are made of its own options."""
+
+    def get_params(self) -> dict[str, Any]:
+        """All options by name, the preset's among them."""
+        return {"preset": self.preset, **self.options}
+
+    def __repr__(self) -> str:
+        changed = {key: value for key, value in self.options.items() if value != self._defaults[key]}
+        given = {"preset": self.preset, **changed} if self.preset else changed
+        return f"{self._kind}({', '.join([repr(self.encoder), *(f'{k}={v!r}' for k, v in given.items())])})"
+
+    def _card_options(self) -> dict[str, Any]:
+        return self.get_params()
+
+    def run_card(self, corpus: Any) -> dict[str, Any]:
+        """What relpt.json says of the run: objective, options, data, encoder, versions."""
+        return {**super().run_card(corpus), "objective": self._kind.removesuffix("Trainer")}
+
+
+class CPTrainer(_ReadyMade):
     """Pre-trains an encoder by contrast: sentences that state the same relation are drawn together, others apart.
 
     A step draws ``pairs_per_step`` pairs of sentences with the same relation (Peng et al. 2020, section 3.1), replaces
@@ -176,370 +579,54 @@ class CPTrainer:
         ValueError: an option is out of range; TypeError: there is no such option.
     """
 
+    _kind = "CPTrainer"
+    _defaults = DEFAULTS
+
     def __init__(self, encoder: Any, *, preset: str | None = None, **options: Unpack[CPOptions]) -> None:
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset is {preset!r}; expected None or one of {', '.join(PRESETS)}")
-        _check_names(options)
-        self.encoder, self.preset = encoder, preset
-        self.options: dict[str, Any] = {**DEFAULTS, **(PRESETS[preset] if preset else {}), **options}
-        self._check_values()
+        self._set(encoder, preset, PRESETS[preset] if preset else {}, options)
+        self._check_objectives()
 
-    def _check_values(self) -> None:
+    @property
+    def objectives(self) -> list[Objective]:
+        """CP and MLM, of these options."""
         o = self.options
-        choice(o["similarity"], SIMILARITIES[:2], "similarity")
-        choice(o["schedule"], _SCHEDULES, "schedule")
-        choice(o["positives"], ("pair", "relation"), "positives")
-        choice(o["blank_as"], ("blank", "role"), "blank_as")
-        self._exponent()
-        self._input_weights()
-        self._loss_parts()
-        for name in ("pairs_per_step", "pairs_per_relation", "max_steps", "max_length"):
-            if isinstance(o[name], bool) or not isinstance(o[name], int) or o[name] < 1:
-                raise ValueError(f"{name} is {o[name]!r}; expected a whole number from 1 on")
+        names = {field.name for field in dataclasses.fields(CP)} & o.keys()
+        contrast = CP(weight=o["cp_weight"], **{name: o[name] for name in names})
+        return [contrast, MLM(weight=o["mlm_weight"], probability=o["mlm_probability"])]
 
-    def _exponent(self) -> float:
-        value = self.options["relation_sampling"]
-        if isinstance(value, str):
-            return (1.0, 0.0)[choice(value, ("share", "uniform"), "relation_sampling")]
-        return float(value)
 
-    def _loss_parts(self) -> tuple[int, ...] | None:
-        named = self.options["loss_representation"]
-        return None if named is None else representation_parts(named, "loss_representation")
+class MTBTrainer(_ReadyMade):
+    """Pre-trains an encoder by matching the blanks: do two sentences have the same pair of entities?
 
-    def _input_weights(self) -> list[float]:
-        mix = self.options["input_mix"] or {"C+M": 1.0}
-        weights = dict.fromkeys(INPUTS, 0.0)
-        for name, weight in mix.items():
-            weights[input_name(name)] += float(weight)
-        total = sum(weights.values())
-        if not total > 0 or min(weights.values()) < 0:
-            raise ValueError(f"input_mix is {mix!r}; expected weights of 0 or more, one above 0")
-        return [weight / total for weight in weights.values()]
+    A step draws ``pairs_per_step`` pairs of sentences, half of them with the same pair of entities (Baldini Soares et
+    al. 2019, section 4; Peng et al. 2020, section 2.1), replaces mentions by [BLANK] with probability ``p_blank``, and
+    minimises ``mtb_weight * L_MTB + mlm_weight * L_MLM`` by AdamW. No relation is needed, but the same entities in
+    several sentences are.
 
-    def get_params(self) -> dict[str, Any]:
-        """All options by name, the preset's among them."""
-        return {"preset": self.preset, **self.options}
+    Args:
+        encoder: the ``Encoder``, changed in place.
+        similarity, temperature, positive_share, hard_share: as in ``relpt.objectives.MTB``.
+        mtb_weight, mlm_weight: weights of the two losses; 0 leaves one out.
+        mlm_probability: share of words that are masked.
+        pairs_per_step and all others: as in ``relpt.Trainer``; p_blank is 0.7, as published.
 
-    def __repr__(self) -> str:
-        changed = {key: value for key, value in self.options.items() if value != DEFAULTS[key]}
-        given = {"preset": self.preset, **changed} if self.preset else changed
-        return f"CPTrainer({', '.join([repr(self.encoder), *(f'{k}={v!r}' for k, v in given.items())])})"
+    Raises:
+        ValueError: an option is out of range; TypeError: there is no such option.
+    """
 
-    # -- making the core's objects -----------------------------------------------------------------------------------
+    _kind = "MTBTrainer"
+    _defaults = MTB_DEFAULTS
 
-    def _warmup(self) -> int:
-        steps = self.options["warmup_steps"]
-        return int(self.options["max_steps"]) // 10 if steps is None else int(steps)
+    def __init__(self, encoder: Any, **options: Unpack[MTBOptions]) -> None:
+        self._set(encoder, None, {}, options)
+        self._check_objectives()
 
-    def _core_objectives(self) -> list[dict[str, Any]]:
+    @property
+    def objectives(self) -> list[Objective]:
+        """MTB and MLM, of these options."""
         o = self.options
-        part = {"first": 0, "samples": 2 * o["pairs_per_step"]}
-        return [
-            {
-                "kind": "contrastive",
-                "name": "cp",
-                "weight": o["cp_weight"],
-                "similarity": choice(o["similarity"], SIMILARITIES, "similarity"),
-                "temperature": o["temperature"],
-                "symmetric": o["symmetric"],
-                "mask_same_relation": o["mask_same_relation"],
-                "supervised": o["positives"] == "relation",
-                **part,
-            },
-            {"kind": "mlm", "name": "mlm", "weight": o["mlm_weight"], **part},
-        ]
-
-    def _core_options(self, micro_batch_pairs: int) -> dict[str, Any]:
-        o, encoder = self.options, self.encoder
-        return {
-            "model": encoder._model,
-            "representation": self._loss_parts() or encoder._parts,
-            "objectives": self._core_objectives(),
-            "beta1": o["adam_betas"][0],
-            "beta2": o["adam_betas"][1],
-            "eps": o["adam_eps"],
-            "weight_decay": o["weight_decay"],
-            "max_grad_norm": o["max_grad_norm"],
-            "schedule": choice(o["schedule"], _SCHEDULES, "schedule"),
-            "learning_rate": o["learning_rate"],
-            "warmup_steps": self._warmup(),
-            "max_steps": o["max_steps"],
-            "seed": o["seed"],
-            "samples": 2 * o["pairs_per_step"],
-            "max_length": o["max_length"],
-            "micro_samples": 2 * micro_batch_pairs,
-            "num_threads": encoder.num_threads,
-            "hidden_dropout": encoder.config["hidden_dropout_prob"] if o["dropout"] is None else o["dropout"],
-            "attention_dropout": (
-                encoder.config["attention_probs_dropout_prob"] if o["dropout"] is None else o["dropout"]
-            ),
-            "dtype": choice(encoder.dtype, DTYPES, "dtype"),
-        }
-
-    def _micro_batch_pairs(self) -> int:
-        """The option, or the largest even part of the step that fits the memory limit."""
-        pairs = int(self.options["pairs_per_step"])
-        if self.options["micro_batch_pairs"] is not None:
-            if self.options["micro_batch_pairs"] < 1:
-                raise ValueError(f"micro_batch_pairs is {self.options['micro_batch_pairs']}; expected 1 or more")
-            return min(int(self.options["micro_batch_pairs"]), pairs)
-        limit = self.options["memory_limit"] or _free_memory() // 2
-        parts = 1
-        while True:
-            micro = -(-pairs // parts)
-            if micro == 1 or _core.trainer_bytes(**self._core_options(micro)) <= limit:
-                return micro
-            parts += 1 if parts < 8 else parts // 4
-
-    def _sampler(self, corpus: Any) -> Any:
-        o = self.options
-        settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
-        return _core.Sampler(
-            corpus.core(),
-            self.encoder._input_tokens(corpus, settings),
-            sources=[
-                {
-                    "kind": "relations",
-                    "count": o["pairs_per_step"],
-                    "relation_exponent": self._exponent(),
-                    "distinct_relations": o["distinct_relations"],
-                    "pairs_per_relation": o["pairs_per_relation"],
-                }
-            ],
-            seed=o["seed"],
-            max_length=o["max_length"],
-            p_blank=o["p_blank"],
-            mlm_probability=o["mlm_probability"] if o["mlm_weight"] > 0 else 0.0,
-            input_weight=self._input_weights(),
-            prefetch=o["prefetch"],
-            role_blanks=o["blank_as"] == "role",
-        )
-
-    # -- training ----------------------------------------------------------------------------------------------------
-
-    def fit(
-        self,
-        corpus: Any,
-        *,
-        callbacks: Iterable[Callable[[dict[str, Any]], Any]] = (),
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 500,
-        resume: bool | str | os.PathLike[str] | None = None,
-        show_progress_bar: bool | None = None,
-    ) -> History:
-        """Runs the steps.
-
-        Ctrl-C ends the run between operations: the encoder keeps the state of the last whole step, a checkpoint is
-        written when there is a checkpoint_dir, and the history comes back with status "interrupted".
-
-        Args:
-            corpus: a labelled ``Corpus`` or ``Dataset``, or what ``relpt.load`` takes.
-            callbacks: called with each step's record; one that returns True stops the run.
-            checkpoint_dir: where checkpoints go, as step-NNNNNNNN, the last two kept.
-            checkpoint_every: steps between checkpoints; there is always one at the end.
-            resume: True goes on from the last checkpoint in checkpoint_dir (from the start when there is none), a path
-                from that checkpoint. The result equals that of an uninterrupted run byte for byte.
-            show_progress_bar: None shows it in a notebook or on a terminal.
-
-        Returns:
-            The History, the steps before a resume among them.
-
-        Raises:
-            ValueError: no pair of sentences with a common relation; a resumed run has other options or data.
-            FloatingPointError: loss or gradients are not finite; the step is refused and the parameters unchanged.
-        """
-        corpus, _ = self.encoder._as_corpus(corpus, self.options["max_length"], show_progress_bar)
-        if not corpus.labelled:
-            raise ValueError(f"{corpus.name!r} names no relations; contrastive pre-training needs them")
-        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-        sampler = self._sampler(corpus)
-        self._tell_left_out(sampler, corpus)
-        start = self._resume_from(folder, resume)
-        card = self.run_card(corpus)
-        if start is not None:
-            card["options"]["micro_batch_pairs"] = _compare_cards(card, start)
-        trainer = _core.Trainer(**self._core_options(card["options"]["micro_batch_pairs"]))
-        history = load_checkpoint(start, self.encoder, trainer)[0] if start is not None else History()
-        self.encoder.card = card
-        if self.encoder.projection is not None:
-            self.encoder.projection = None
-            _log.info("%s: its projection is of the weights before this run and is dropped", self.encoder.name)
-        loop = _Loop(self, sampler, trainer, history, folder, checkpoint_every, card)
-        return loop.run(list(callbacks), show_progress_bar)
-
-    @staticmethod
-    def _tell_left_out(sampler: Any, corpus: Any) -> None:
-        ((relations, left_out),) = sampler.counts()
-        if left_out:
-            _log.warning(
-                "%s: %d sentences are left out: each is the only one of its relation (%d of %d relations can be drawn)",
-                corpus.name,
-                left_out,
-                relations,
-                len(corpus.relations),
-            )
-
-    @staticmethod
-    def _resume_from(folder: Path | None, resume: bool | str | os.PathLike[str] | None) -> Path | None:
-        if resume is None or resume is False:
-            return None
-        if resume is not True:
-            return Path(resume)
-        if folder is None:
-            raise ValueError("resume=True needs a checkpoint_dir; or give resume the path of a checkpoint")
-        return latest_checkpoint(folder)
-
-    def run_card(self, corpus: Any) -> dict[str, Any]:
-        """What relpt.json says of the run: options, data, encoder, versions."""
-        import numpy
-
-        options = {**self.get_params(), "micro_batch_pairs": self._micro_batch_pairs(), "warmup_steps": self._warmup()}
-        options["adam_betas"] = list(options["adam_betas"])
-        if options["input_mix"] is not None:
-            options["input_mix"] = dict(options["input_mix"])
-        options.pop("memory_limit")
-        from relpt import __version__
-
-        return {
-            "objective": "CP",
-            "options": options,
-            "seed": self.options["seed"],
-            "encoder": {"name": self.encoder.name, **self.encoder.get_params()},
-            "data": {
-                "name": corpus.name,
-                "hash": corpus.data_hash,
-                "sentences": len(corpus),
-                "relations": len(corpus.relations),
-            },
-            "versions": {"relpt": __version__, "python": platform.python_version(), "numpy": numpy.__version__},
-            "cpu": _core.cpu_info()["level"],
-        }
-
-
-class _Loop:
-    """The steps of one fit."""
-
-    def __init__(
-        self,
-        owner: CPTrainer,
-        sampler: Any,
-        trainer: Any,
-        history: History,
-        folder: Path | None,
-        every: int,
-        card: dict[str, Any],
-    ) -> None:
-        self.owner, self.sampler, self.trainer, self.history = owner, sampler, trainer, history
-        self.folder, self.every, self.card = folder, every, card
-        self.saved = len(history)
-        self.begin = 0.0  # of the step under way
-
-    def run(self, callbacks: list[Callable[[dict[str, Any]], Any]], show: bool | None) -> History:
-        """All steps that are left; always ends with a checkpoint of the last whole step."""
-        steps = int(self.owner.options["max_steps"])
-        self.history.status = "finished"
-        with progress(steps, show, desc="pre-train", unit="step", initial=len(self.history)) as bar:
-            try:
-                while len(self.history) < steps:
-                    record = self.step()
-                    shown = {"loss": f"{record['loss']:.3f}", "sent_s": f"{record['sentences_per_second']:.0f}"}
-                    bar.set_postfix(shown, refresh=False)
-                    bar.update(1)
-                    if any([callback(record) is True for callback in callbacks]):
-                        self.history.status = "stopped"
-                        break
-                    if len(self.history) % self.every == 0:
-                        self.save()
-            except KeyboardInterrupt:
-                self.complete()
-                self.history.status = "interrupted"
-                _log.warning("interrupted after step %d; the encoder keeps that step's state", len(self.history))
-        try:
-            self.save()
-        except KeyboardInterrupt:  # held until the checkpoint was whole
-            self.history.status = "interrupted"
-        return self.history
-
-    def step(self) -> dict[str, Any]:
-        """One step and its record."""
-        self.begin = time.perf_counter()
-        # One call of C code makes the step and keeps its figures, so that no Ctrl-C falls between the two.
-        self.history.records.extend(map(self.trainer.step, (self.sampler,), (len(self.history),)))
-        self.complete()
-        return self.history.records[-1]
-
-    def complete(self) -> None:
-        """Gives the last record its number and speed, where it has none yet."""
-        records = self.history.records
-        if records and "step" not in records[-1]:
-            speed = records[-1]["sentences"] / (time.perf_counter() - self.begin)
-            records[-1] = {"step": len(records), **records[-1], "sentences_per_second": speed}
-
-    def save(self) -> None:
-        """A checkpoint of the state after the last step, unless it has one."""
-        if self.folder is None or self.saved == len(self.history):
-            return
-        with _interrupts_held():
-            save_checkpoint(self.folder, self.owner.encoder, self.trainer, self.history, self.card)
-            self.saved = len(self.history)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Lets a Ctrl-C that comes inside the block take effect at its end. Python hears them in the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-    if caught:
-        raise KeyboardInterrupt
-
-
-def _check_names(options: Mapping[str, Any]) -> None:
-    for name in options:
-        if name not in DEFAULTS:
-            near = difflib.get_close_matches(name, DEFAULTS, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(DEFAULTS)}"
-            raise TypeError(f"CPTrainer has no option {name!r}{hint}")
-
-
-def _free_memory() -> int:
-    """Bytes of memory that can still be had: the system's, and what the cgroup leaves."""
-    free = 4 << 30
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        if limit != "max":
-            free = min(free, int(limit) - used)
-    except (OSError, KeyError, ValueError):
-        pass  # no such files on this system: what was found so far
-    return free
-
-
-def _compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
-    """Refuses to resume with other options or data; returns the checkpoint's micro_batch_pairs."""
-    from relpt.files import read_json
-
-    if not (checkpoint / "relpt.json").is_file():
-        raise FileNotFoundError(f"{checkpoint} is no checkpoint: there is no relpt.json")
-    old = read_json(checkpoint / "relpt.json")
-    compared = {name: (value, old["options"].get(name)) for name, value in card["options"].items()}
-    encoder = ("representation", "dtype", "prompt", "markers", "marker_order", "types")
-    compared |= {name: (card["encoder"][name], old["encoder"].get(name, _OLDER.get(name))) for name in encoder}
-    for name, (value, was) in compared.items():
-        if was != value and name not in ("micro_batch_pairs", "prefetch"):
-            raise ValueError(
-                f"resume: {name} is {value!r}, but the checkpoint {checkpoint} was made with {was!r}; "
-                "resume with the same options, or start a new run"
-            )
-    if old["data"]["hash"] != card["data"]["hash"]:
-        raise ValueError(f"resume: the data are others than those of the checkpoint {checkpoint}; start a new run")
-    return int(old["options"]["micro_batch_pairs"])
+        names = {field.name for field in dataclasses.fields(MTB)} & o.keys()
+        matching = MTB(weight=o["mtb_weight"], **{name: o[name] for name in names})
+        return [matching, MLM(weight=o["mlm_weight"], probability=o["mlm_probability"])]

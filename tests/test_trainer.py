@@ -880,7 +880,7 @@ def test_presets(folder: Path) -> None:
 def test_ctrl_c_while_the_last_checkpoint_is_written_waits_for_it(
     folder: Path, data: relpt.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from relpt import trainer as module
+    from relpt import loop as module
 
     def interrupted_save(*args: Any, **kwargs: Any) -> Path:
         signal.raise_signal(signal.SIGINT)

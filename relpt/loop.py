@@ -1,0 +1,141 @@
+"""The steps of a run, and what it needs to stop and go on."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from relpt.checkpoint import save_checkpoint
+from relpt.history import History
+from relpt.progress import progress
+
+__all__ = ["Loop", "compare_cards", "free_memory"]
+
+_log = logging.getLogger("relpt")
+_OLDER: Final = {"markers": "plain", "marker_order": "role"}  # of an encoder whose card does not say
+
+
+class Loop:
+    """The steps of one fit."""
+
+    def __init__(
+        self,
+        owner: Any,
+        sampler: Any,
+        trainer: Any,
+        history: History,
+        folder: Path | None,
+        every: int,
+        card: dict[str, Any],
+    ) -> None:
+        self.owner, self.sampler, self.trainer, self.history = owner, sampler, trainer, history
+        self.folder, self.every, self.card = folder, every, card
+        self.saved = len(history)
+        self.begin = 0.0  # of the step under way
+
+    def run(self, callbacks: list[Callable[[dict[str, Any]], Any]], show: bool | None) -> History:
+        """All steps that are left; always ends with a checkpoint of the last whole step."""
+        steps = int(self.owner.options["max_steps"])
+        self.history.status = "finished"
+        with progress(steps, show, desc="pre-train", unit="step", initial=len(self.history)) as bar:
+            try:
+                while len(self.history) < steps:
+                    record = self.step()
+                    shown = {"loss": f"{record['loss']:.3f}", "sent_s": f"{record['sentences_per_second']:.0f}"}
+                    bar.set_postfix(shown, refresh=False)
+                    bar.update(1)
+                    if any([callback(record) is True for callback in callbacks]):
+                        self.history.status = "stopped"
+                        break
+                    if len(self.history) % self.every == 0:
+                        self.save()
+            except KeyboardInterrupt:
+                self.complete()
+                self.history.status = "interrupted"
+                _log.warning("interrupted after step %d; the encoder keeps that step's state", len(self.history))
+        try:
+            self.save()
+        except KeyboardInterrupt:  # held until the checkpoint was whole
+            self.history.status = "interrupted"
+        return self.history
+
+    def step(self) -> dict[str, Any]:
+        """One step and its record."""
+        self.begin = time.perf_counter()
+        # One call of C code makes the step and keeps its figures, so that no Ctrl-C falls between the two.
+        self.history.records.extend(map(self.trainer.step, (self.sampler,), (len(self.history),)))
+        self.complete()
+        return self.history.records[-1]
+
+    def complete(self) -> None:
+        """Gives the last record its number and speed, where it has none yet."""
+        records = self.history.records
+        if records and "step" not in records[-1]:
+            speed = records[-1]["sentences"] / (time.perf_counter() - self.begin)
+            records[-1] = {"step": len(records), **records[-1], "sentences_per_second": speed}
+
+    def save(self) -> None:
+        """A checkpoint of the state after the last step, unless it has one."""
+        if self.folder is None or self.saved == len(self.history):
+            return
+        with _interrupts_held():
+            save_checkpoint(self.folder, self.owner.encoder, self.trainer, self.history, self.card)
+            self.saved = len(self.history)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Lets a Ctrl-C that comes inside the block take effect at its end. Python hears them in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if caught:
+        raise KeyboardInterrupt
+
+
+def free_memory() -> int:
+    """Bytes of memory that can still be had: the system's, and what the cgroup leaves."""
+    free = 4 << 30
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        if limit != "max":
+            free = min(free, int(limit) - used)
+    except (OSError, KeyError, ValueError):
+        pass  # no such files on this system: what was found so far
+    return free
+
+
+def compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
+    """Refuses to resume with other options or data; returns the checkpoint's micro_batch_pairs."""
+    from relpt.files import read_json
+
+    if not (checkpoint / "relpt.json").is_file():
+        raise FileNotFoundError(f"{checkpoint} is no checkpoint: there is no relpt.json")
+    old = read_json(checkpoint / "relpt.json")
+    compared = {name: (value, old["options"].get(name)) for name, value in card["options"].items()}
+    encoder = ("representation", "dtype", "prompt", "markers", "marker_order", "types")
+    compared |= {name: (card["encoder"][name], old["encoder"].get(name, _OLDER.get(name))) for name in encoder}
+    for name, (value, was) in compared.items():
+        if was != value and name not in ("micro_batch_pairs", "prefetch"):
+            raise ValueError(
+                f"resume: {name} is {value!r}, but the checkpoint {checkpoint} was made with {was!r}; "
+                "resume with the same options, or start a new run"
+            )
+    if old["data"]["hash"] != card["data"]["hash"]:
+        raise ValueError(f"resume: the data are others than those of the checkpoint {checkpoint}; start a new run")
+    return int(old["options"]["micro_batch_pairs"])

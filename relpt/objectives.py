@@ -1,0 +1,203 @@
+"""What a run of ``relpt.Trainer`` minimises: objectives, whose weighted losses are summed on one forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+from relpt.inputs import SIMILARITIES, choice
+
+__all__ = ["CP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Objective"]
+
+SOURCES: Final = ("relations", "entities", "instances")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What all objectives have in common; use CP, MLM, MTB or RC.
+
+    An objective runs on the samples of a source: "relations" (pairs of sentences with the same relation), "entities"
+    (pairs with the same pair of entities or not) or "instances" (single sentences, each once an epoch). Objectives
+    that name the same source see the same samples.
+    """
+
+    needs_relations: ClassVar[bool] = False
+    sources: ClassVar[tuple[str | None, ...]] = (None,)  # those it can run on; None: all samples
+    weight: float = 1.0
+    name: str = ""
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier() or len(self.name) > 20:
+            raise ValueError(f"name is {self.name!r}; expected letters, digits and _, at most 20")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight >= 0:
+            raise ValueError(f"{self.name}_weight is {self.weight!r}; expected a number of 0 or more")
+        if self.source not in self.sources:
+            expected = " or ".join(map(repr, self.sources))
+            raise ValueError(f"source of {self.name} is {self.source!r}; expected {expected}")
+        self._check()
+
+    def _check(self) -> None:
+        """Refuses options that are out of range; the core checks numbers."""
+
+    def get_params(self) -> dict[str, Any]:
+        """All options by name."""
+        return dataclasses.asdict(self)
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        """The core's options beside name, weight and samples."""
+        raise NotImplementedError
+
+    def _source_options(self) -> dict[str, Any]:
+        """Options of the objective's own source, where it says how that draws."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CP(Objective):
+    """Contrast of sentences that state the same relation (Peng et al. 2020, section 3.1, equation 2).
+
+    With x_a, x_b the vectors of a pair and x_i those of other pairs, s a similarity over the temperature:
+    ``-log(exp s(x_a, x_b) / (exp s(x_a, x_b) + sum_i exp s(x_a, x_i)))``, mean over the anchors.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        similarity, temperature, symmetric, mask_same_relation, positives: as in ``CPTrainer``.
+        relation_sampling, distinct_relations, pairs_per_relation: how the source "relations" draws, as in
+            ``CPTrainer``.
+        name, source: of its figures; what it runs on, which is fixed.
+    """
+
+    needs_relations: ClassVar[bool] = True
+    sources: ClassVar[tuple[str | None, ...]] = ("relations",)
+    name: str = "cp"
+    source: str | None = "relations"
+    similarity: str = "cosine"
+    temperature: float = 0.07
+    symmetric: bool = True
+    mask_same_relation: bool = True
+    positives: str = "pair"
+    relation_sampling: str | float = "share"
+    distinct_relations: bool = False
+    pairs_per_relation: int = 1
+
+    def _check(self) -> None:
+        choice(self.similarity, SIMILARITIES[:2], "similarity")
+        choice(self.positives, ("pair", "relation"), "positives")
+        count = self.pairs_per_relation
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"pairs_per_relation is {count!r}; expected a whole number from 1 on")
+        self._exponent()
+
+    def _exponent(self) -> float:
+        value = self.relation_sampling
+        if isinstance(value, str):
+            return (1.0, 0.0)[choice(value, ("share", "uniform"), "relation_sampling")]
+        return float(value)
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {
+            "kind": "contrastive",
+            "similarity": choice(self.similarity, SIMILARITIES, "similarity"),
+            "temperature": self.temperature,
+            "symmetric": self.symmetric,
+            "mask_same_relation": self.mask_same_relation,
+            "supervised": self.positives == "relation",
+        }
+
+    def _source_options(self) -> dict[str, Any]:
+        return {
+            "relation_exponent": self._exponent(),
+            "distinct_relations": self.distinct_relations,
+            "pairs_per_relation": self.pairs_per_relation,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLM(Objective):
+    """Masked words of all samples (Devlin et al. 2019, section 3.1): mean cross-entropy over them.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        probability: share of words that are masked: 80 % by [MASK], 10 % by a random word, 10 % by itself.
+        name: of its figures.
+    """
+
+    name: str = "mlm"
+    source: None = None
+    probability: float = 0.15
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {"kind": "mlm"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MTB(Objective):
+    """Matching the blanks: do two sentences have the same pair of entities? (Baldini Soares et al. 2019, section 4.1;
+    Peng et al. 2020, section 2.1.)
+
+    ``p = 1 / (1 + exp(-x_a · x_b))``, binary cross-entropy, mean over pairs of sentences. Entities are the same where
+    the data give them the same id; blank them (``p_blank``), or their names give the answer away.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        similarity: "dot", as published, or "cosine".
+        temperature: the similarity is divided by it; 1 as published. A cosine needs one below 1.
+        positive_share: share of pairs with the same entities; exact in each step, as far as a whole number goes.
+        hard_share: share of the others that have exactly one entity in common.
+        name, source: of its figures; what it runs on, which is fixed.
+    """
+
+    sources: ClassVar[tuple[str | None, ...]] = ("entities",)
+    name: str = "mtb"
+    source: str | None = "entities"
+    similarity: str = "dot"
+    temperature: float = 1.0
+    positive_share: float = 0.5
+    hard_share: float = 0.5
+
+    def _check(self) -> None:
+        choice(self.similarity, SIMILARITIES[:2], "similarity")
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        similarity = choice(self.similarity, SIMILARITIES, "similarity")
+        return {"kind": "match", "similarity": similarity, "temperature": self.temperature}
+
+    def _source_options(self) -> dict[str, Any]:
+        return {"positive_share": self.positive_share, "hard_share": self.hard_share}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RC(Objective):
+    """Relation classification: which of the data's relations does the sentence state? (Devlin et al. 2019, section 4.)
+
+    ``softmax(W dropout(x) + b)``, cross-entropy with the sentence's relation, mean over sentences. The head ``W`` (a
+    row for each of the corpus's ``relations``) and ``b`` belong to the run: ``Trainer.heads`` has them as
+    "<name>.weight" and "<name>.bias". A relation of the data that means "none of these" is a class like the others;
+    sentences that state nothing have to be in the data.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        label_smoothing: this share of the wanted distribution is spread over all relations (Szegedy et al. 2016).
+        dropout: of the vector, before the head.
+        name, source: of its figures and its head; what it runs on: "instances", or the pairs of another objective.
+    """
+
+    needs_relations: ClassVar[bool] = True
+    sources: ClassVar[tuple[str | None, ...]] = SOURCES
+    name: str = "rc"
+    source: str | None = "instances"
+    label_smoothing: float = 0.0
+    dropout: float = 0.1
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {
+            "kind": "classify",
+            "classes": len(relations),
+            "label_smoothing": self.label_smoothing,
+            "dropout": self.dropout,
+        }
+
+
+OBJECTIVES: Final[dict[str, type[Objective]]] = {"cp": CP, "mlm": MLM, "mtb": MTB, "rc": RC}
