@@ -172,8 +172,8 @@ typedef struct rp_adamw_step {
                                                                                                                        \
     /* Row r: z = x->scale * logits over its candidates; loss(R) = -log softmax(z)[target] (rp_xent for exclusions,    \
      * several positives and smoothing); correct(R) = 1 when the largest candidate is a positive (the first of equals  \
-     * wins), else 0. logits(R,C) become d loss / d logits * x->weight, 0 where excluded. Rows not counted: loss,                           \
-     * correct and gradient 0. Negatives without any positive cannot occur: the target is always one. */                                 \
+     * wins), else 0. logits(R,C) become d loss / d logits * x->weight, 0 where excluded. Rows not counted: loss,      \
+     * correct and gradient 0. Negatives without any positive cannot occur: the target is always one. */               \
     X(softmax_xent,                                                                                                    \
       (rp_dev * dev, float *logits, float *loss, int32_t *correct, const rp_xent *x, int64_t R, int64_t C))            \
                                                                                                                        \

@@ -137,3 +137,14 @@ rp_status rp_projection_apply(float *out, const float *vectors, const float *wei
     rp_dev_close(dev);
     return status;
 }
+
+rp_status rp_projection_logits(float *out, const float *vectors, const float *weight, const float *bias, int64_t n,
+                               int64_t dim, int64_t classes, int64_t num_threads) {
+    rp_dev *dev;
+    RP_TRY(rp_dev_open(&dev, "cpu", num_threads));
+    int64_t widest = classes > dim ? classes : dim;
+    rp_status status = dev->ops->reserve(dev, rp_ops_scratch(num_threads, 1, widest, 1));
+    if (status == RP_OK) status = dev->ops->linear_forward(dev, out, vectors, weight, bias, n, dim, classes);
+    rp_dev_close(dev);
+    return status;
+}

@@ -24,4 +24,9 @@ rp_status rp_projection_fit(float *weight, float *bias, const float *vectors, co
 rp_status rp_projection_apply(float *out, const float *vectors, const float *weight, const float *bias, int64_t n,
                               int64_t dim, int64_t num_threads);
 
+/* out(n,classes) = weight(classes,dim) x + bias(classes) of each vector x itself: the logits of a trained head, as the
+ * training computes them. */
+rp_status rp_projection_logits(float *out, const float *vectors, const float *weight, const float *bias, int64_t n,
+                               int64_t dim, int64_t classes, int64_t num_threads);
+
 #endif

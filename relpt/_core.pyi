@@ -153,6 +153,11 @@ def project(
 ) -> NDArray[np.float32]:
     """weight x + bias of each vector's direction x, (n, dim)."""
 
+def logits(
+    vectors: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32], num_threads: int, /
+) -> NDArray[np.float32]:
+    """weight x + bias of each vector x itself, (n, classes)."""
+
 def default_threads() -> int:
     """The number of threads used when none is given."""
 

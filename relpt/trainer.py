@@ -237,6 +237,25 @@ class Trainer:
             return dict(self._heads)
         return {name: self._running.get(3, name) for name, _ in self._running.heads()}
 
+    def logits(self, vectors: np.ndarray, *, name: str = "rc") -> np.ndarray:
+        """What the head of an RC objective makes of relation vectors: ``W x + b``, as in training without dropout.
+
+        Args:
+            vectors: float32 (n, dim), from ``encoder.encode``; of the parts in ``loss_representation`` where it is set.
+            name: of the objective.
+
+        Returns:
+            float32 (n, relations), in the order of the corpus's ``relations``.
+
+        Raises:
+            KeyError: there is no such head, or ``fit`` has not run.
+        """
+        heads = self.heads
+        if f"{name}.weight" not in heads:
+            raise KeyError(f"there is no head {name!r}; there are {', '.join(heads) or 'none: run fit first'}")
+        weight, bias = heads[f"{name}.weight"], heads[f"{name}.bias"]
+        return _core.logits(np.ascontiguousarray(vectors, np.float32), weight, bias, self.encoder.num_threads)
+
     def _check_values(self) -> None:
         o = self.options
         choice(o["schedule"], _SCHEDULES, "schedule")

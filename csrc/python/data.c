@@ -393,6 +393,31 @@ static PyObject *py_project(PyObject *module, PyObject *args) {
     return relpt_raise(state, status);
 }
 
+static PyObject *py_logits(PyObject *module, PyObject *args) {
+    PyObject *vectors, *weight, *bias;
+    long long num_threads;
+    if (!PyArg_ParseTuple(args, "OOOL:logits", &vectors, &weight, &bias, &num_threads)) return NULL;
+    int64_t shape[2] = {-1, -1};
+    const float *table = relpt_array_data(vectors, "vectors", RELPT_FLOAT32, 2, shape);
+    if (table == NULL) return NULL;
+    int64_t head[2] = {-1, shape[1]};
+    const float *matrix = relpt_array_data(weight, "weight", RELPT_FLOAT32, 2, head);
+    if (matrix == NULL) return NULL;
+    const float *offset = relpt_array_data(bias, "bias", RELPT_FLOAT32, 1, head);
+    if (offset == NULL) return NULL;
+    const int64_t out_shape[2] = {shape[0], head[0]};
+    void *out;
+    PyObject *result = relpt_array_new(RELPT_FLOAT32, 2, out_shape, &out);
+    if (result == NULL) return NULL;
+    const relpt_state *state = relpt_module_state(module);
+    rp_status status = num_threads > 1 ? rp_threads_check_pid(state->pid) : RP_OK;
+    Py_BEGIN_ALLOW_THREADS if (status == RP_OK) status =
+        rp_projection_logits(out, table, matrix, offset, shape[0], shape[1], head[0], num_threads);
+    Py_END_ALLOW_THREADS if (status == RP_OK) return result;
+    Py_DECREF(result);
+    return relpt_raise(state, status);
+}
+
 /* ---- the module
  * ---------------------------------------------------------------------------------------------------------- */
 
@@ -409,12 +434,15 @@ PyDoc_STRVAR(fit_projection_doc,
              "The affine map that evens out what varies inside relations: float32 weight (dim, dim), bias (dim).");
 PyDoc_STRVAR(project_doc, "project(vectors, weight, bias, num_threads, /)\n--\n\n"
                           "weight x + bias of each vector's direction x, float32 (n, dim).");
+PyDoc_STRVAR(logits_doc, "logits(vectors, weight, bias, num_threads, /)\n--\n\n"
+                         "weight x + bias of each vector x itself, float32 (n, classes).");
 PyDoc_STRVAR(default_threads_doc, "default_threads()\n--\n\nThe number of threads used when none is given.");
 
 static PyMethodDef data_functions[] = {
     {"build_batch", RELPT_KEYWORDS(py_build_batch), METH_VARARGS | METH_KEYWORDS, build_batch_doc},
     {"fit_projection", py_fit_projection, METH_VARARGS, fit_projection_doc},
     {"project", py_project, METH_VARARGS, project_doc},
+    {"logits", py_logits, METH_VARARGS, logits_doc},
     {"default_threads", py_default_threads, METH_NOARGS, default_threads_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,0 +1,111 @@
+"""Objectives of relpt.Trainer against PyTorch: losses, accuracies and every gradient by name, float64 autograd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from objective_data import records_with_entities
+from oracle import tiny_bert
+from test_oracle_trainer import compare_gradients, oracle  # noqa: F401 - a fixture
+
+import relpt
+from relpt import _core
+from relpt.objectives import CP, MLM, MTB, RC
+
+pytestmark = pytest.mark.oracle
+
+OPTIONS: dict[str, Any] = {
+    "p_blank": 0.5,
+    "input_mix": {"C+M": 3, "OnlyC": 1},
+    "blank_as": "blank",
+    "dropout": 0.0,
+    "pairs_per_step": 7,
+    "max_length": 32,
+    "max_steps": 50,
+    "prefetch": False,
+}
+CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "mtb as published": ([MTB(temperature=30.0)], {}),
+    "mtb, cosine": ([MTB(similarity="cosine", temperature=0.3, hard_share=1.0)], {"representation": "cls+mean"}),
+    "mtb, micro-batches": ([MTB(similarity="cosine", temperature=0.3, weight=0.7)], {"micro_batch_pairs": 2}),
+    "rc": ([RC(dropout=0.0)], {"sentences_per_step": 9}),
+    "rc, smoothed": ([RC(dropout=0.0, label_smoothing=0.2, weight=3.0)], {"representation": "mean+entity_start"}),
+    "cp and rc share their sentences": ([CP(temperature=0.2), RC(dropout=0.0, source="relations", weight=0.4)], {}),
+    "all": (
+        [
+            CP(symmetric=False, temperature=0.4, weight=0.5),
+            MLM(weight=0.3, probability=0.2),
+            MTB(similarity="cosine", temperature=0.2, weight=0.8),
+            RC(dropout=0.0, weight=1.3),
+            RC(dropout=0.0, name="again", source="entities", label_smoothing=0.1),
+        ],
+        {"sentences_per_step": 5, "micro_batch_pairs": 3},
+    ),
+}
+
+
+def torch_loss(
+    torch: Any, model: Any, item: Any, part: slice, batch: Any, vectors: Any, hidden: Any, heads: Any
+) -> Any:
+    """Loss and accuracy of one objective, as its docstring prints it."""
+    from oracle.torch_model import contrastive
+
+    x, relation = vectors[part], batch["relation"][part]
+    if isinstance(item, MLM):
+        return model.mlm(hidden, batch), 0.0
+    if isinstance(item, CP):
+        names = ("similarity", "temperature", "symmetric", "mask_same_relation", "positives")
+        loss, accuracy, _ = contrastive(x, relation, **{name: getattr(item, name) for name in names})
+        return loss, float(accuracy)
+    if isinstance(item, MTB):
+        x = torch.nn.functional.normalize(x, dim=1) if item.similarity == "cosine" else x
+        z = (x[0::2] * x[1::2]).sum(1) / item.temperature
+        same = torch.tensor(batch["pair"][part][0::2] == batch["pair"][part][1::2]).double()
+        loss = torch.nn.functional.binary_cross_entropy(torch.sigmoid(z), same)
+        return loss, float(((z >= 0) == (same == 1)).double().mean())
+    logits = x @ heads[f"{item.name}.weight"].T + heads[f"{item.name}.bias"]
+    target = torch.tensor(relation).long()
+    loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=item.label_smoothing)
+    return loss, float((logits.argmax(1) == target).double().mean())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_gradient(oracle: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+    torch = oracle.torch
+    objectives, changes = CASES[name]
+    options = {**OPTIONS, **changes}
+    encoder = tiny_bert.encoder(tmp_path, representation=options.pop("representation", "entity_start"))
+    trainer = relpt.Trainer(encoder, objectives=objectives, **options)
+    corpus = relpt.load(records_with_entities()).tokenize(encoder, max_length=32)
+    sampler = trainer._sampler(corpus)
+    core = _core.Trainer(**trainer._core_options(trainer._micro_batch_pairs(corpus.relations), corpus.relations))
+    rng = np.random.default_rng(0)
+    for head, shape in core.heads():
+        core.set(3, head, rng.normal(0, 0.3, shape).astype(np.float32))
+    model = oracle.TorchModel(encoder)
+    for step in (0, 3):
+        stats, batch = core.gradients(sampler, step), sampler.batch(step)
+        for parameter in model.parameters().values():
+            parameter.grad = None
+        heads = {k: torch.tensor(core.get(3, k)).double().requires_grad_() for k, _ in core.heads()}
+        hidden = model.hidden(batch)
+        vectors, total, accuracies = model.represent(hidden, batch), 0.0, {}
+        for item, laid in zip(objectives, trainer._core_objectives(corpus.relations), strict=True):
+            part = slice(laid["first"], laid["first"] + laid["samples"])
+            loss, accuracies[item.name] = torch_loss(torch, model, item, part, batch, vectors, hidden, heads)
+            total = total + item.weight * loss
+            assert stats[f"loss_{item.name}"] == pytest.approx(float(loss.detach()), rel=2e-6, abs=2e-6), item.name
+        total.backward()
+        assert stats["loss"] == pytest.approx(float(total.detach()), rel=2e-6)
+        judged = [item.name for item in objectives if not isinstance(item, MLM)]
+        got = [stats["accuracy"], *(stats[f"accuracy_{other}"] for other in judged[1:])]
+        assert got == pytest.approx([accuracies[other] for other in judged])
+        every = {**model.parameters(), **heads}
+        offenders = compare_gradients(core, SimpleNamespace(parameters=every.copy))
+        assert not offenders, "\n".join(offenders)
+        squares = sum(float((p.grad**2).sum()) for p in every.values() if p.grad is not None)
+        assert stats["grad_norm"] == pytest.approx(squares**0.5, rel=1e-5)
