@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from relpt.inputs import ENCODING_DTYPES, input_name
 from relpt.runlog import HistoryFile, StepLines, duration, tell
-from relpt.settings import UsageError, parse_settings
+from relpt.settings import UsageError, make_trainer, parse_objectives
 
 __all__ = ["main"]
 
@@ -159,8 +159,8 @@ def _open_encoder(args: argparse.Namespace, name: str, *data: Any) -> Any:
     return Encoder.from_pretrained(name, **options)
 
 
-def _fill_representation(args: argparse.Namespace, options: dict[str, Any]) -> None:
-    """Where nobody names a representation, the one that goes with the trainer's defaults and what the loss compares.
+def _fill_representation(args: argparse.Namespace, trainer: Any) -> None:
+    """Where nobody names a representation, the one that goes with CPTrainer's defaults and what the loss compares.
 
     An option, a preset or the card of an earlier run may name it.
     """
@@ -171,13 +171,15 @@ def _fill_representation(args: argparse.Namespace, options: dict[str, Any]) -> N
         return
     if not (find_folder(args.encoder) / "relpt.json").is_file():
         args.representation = REPRESENTATION
-        options.setdefault("loss_representation", LOSS_REPRESENTATION)
+        if not any(text.replace("-", "_").startswith("loss_representation=") for text in args.set):
+            trainer.options["loss_representation"] = LOSS_REPRESENTATION
 
 
 # -- pretrain ---------------------------------------------------------------------------------------------------------
 
 
-def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
+def _trainer(args: argparse.Namespace) -> Any:
+    """The trainer that the options ask for, without an encoder; also what the run starts from by default."""
     flags = {
         "max_steps": args.steps,
         "pairs_per_step": args.pairs,
@@ -185,11 +187,12 @@ def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
         "max_length": args.max_length,
         "seed": args.seed,
     }
+    objectives = parse_objectives(args.objective)
     given = {name: value for name, value in flags.items() if value is not None}
-    settings = parse_settings(args.set)
-    for name in given.keys() & settings.keys():
-        raise UsageError(f"{name} is given twice: by an option of its own and by --set")
-    return {**given, **settings}
+    trainer = make_trainer(objectives, args.preset, given, args.set)
+    if list(objectives) in (["cp"], ["cp", "mlm"]):
+        _fill_representation(args, trainer)
+    return trainer
 
 
 def _refuse_overwriting(run: Path) -> None:
@@ -207,6 +210,19 @@ def _resume_command(argv: Sequence[str]) -> str:
     return shlex.join(command)
 
 
+_LOSS_NAMES: Final = {
+    "loss_cp": "contrastive",
+    "loss_mlm": "masked words",
+    "loss_mtb": "same entities",
+    "loss_rc": "relations",
+}
+
+
+def _losses(history: Any) -> list[str]:
+    """The loss and its parts, as the history calls them."""
+    return [field for field in history[0] if field.partition("_")[0] == "loss"]
+
+
 def _run_metrics(history: Any, seconds: float) -> dict[str, Any]:
     records = list(history)
     sentences = sum(record["sentences"] for record in records)
@@ -214,8 +230,8 @@ def _run_metrics(history: Any, seconds: float) -> dict[str, Any]:
     return {
         "steps": len(records),
         "status": history.status,
-        **{f"{name}_first": records[0][name] for name in ("loss", "loss_cp", "loss_mlm")},
-        **{f"{name}_last": records[-1][name] for name in ("loss", "loss_cp", "loss_mlm")},
+        **{f"{name}_first": records[0][name] for name in _losses(history)},
+        **{f"{name}_last": records[-1][name] for name in _losses(history)},
         "accuracy_last": records[-1]["accuracy"],
         "sentences_per_second": round(sentences / max(busy, 1e-9), 1),
         "seconds": round(seconds, 1),
@@ -245,12 +261,8 @@ def _prepare_run(args: argparse.Namespace, run: Path) -> tuple[bool, list[dict[s
 
 def pretrain(args: argparse.Namespace) -> int:
     """Pre-trains an encoder on files."""
-    from relpt.trainer import CPTrainer
-
     begin = time.monotonic()
-    options = _trainer_options(args)
-    _fill_representation(args, options)
-    trainer = CPTrainer(None, preset=args.preset, **options)  # refuses bad options before anything is loaded
+    trainer = _trainer(args)  # refuses bad options before anything is loaded
     run = Path(args.output)
     new, kept = _prepare_run(args, run)
     log = HistoryFile(run / "history.jsonl", kept)
@@ -280,16 +292,23 @@ def pretrain(args: argparse.Namespace) -> int:
             run.rmdir()
     if not len(history):
         raise KeyboardInterrupt
-    return _end_run(args, run, encoder, history, time.monotonic() - begin)
+    return _end_run(args, run, trainer, history, time.monotonic() - begin)
 
 
-def _end_run(args: argparse.Namespace, run: Path, encoder: Any, history: Any, seconds: float) -> int:
+def _end_run(args: argparse.Namespace, run: Path, trainer: Any, history: Any, seconds: float) -> int:
     """Saves the encoder of a run that is complete, and says what came out."""
+    from relpt.checkpoint import save_heads
+
     metrics = _run_metrics(history, seconds)
+    fields = [field for field in _losses(history) if field == "loss" or metrics[f"{field}_first"] > 0]
+    parts = [(field, _LOSS_NAMES.get(field, field)) for field in fields]
+    losses = parts if len(parts) > 2 else parts[:1]  # one part alone is the total
     whole = history.status == "finished"
     checkpoint = run / "checkpoints" / f"step-{len(history):08d}"
     if whole:
-        encoder.save_pretrained(run, card={**encoder.card, "step": len(history), "metrics": metrics})
+        card = {**trainer.encoder.card, "step": len(history), "metrics": metrics}
+        trainer.encoder.save_pretrained(run, card=card)
+        save_heads(run, trainer.heads)
     if args.json:
         _print_json({"run": str(run), "checkpoint": str(checkpoint), **metrics})
     elif whole:
@@ -298,11 +317,7 @@ def _end_run(args: argparse.Namespace, run: Path, encoder: Any, history: Any, se
                 "steps",
                 f"{metrics['steps']:,} in {duration(seconds)}, {metrics['sentences_per_second']:.0f} sentences/s",
             ),
-            *(
-                (name, f"{metrics[field + '_first']:.3f} → {metrics[field + '_last']:.3f}")
-                for name, field in (("loss", "loss"), ("contrastive", "loss_cp"), ("masked words", "loss_mlm"))
-                if name == "loss" or metrics["loss_mlm_first"] > 0
-            ),
+            *((name, f"{metrics[field + '_first']:.3f} → {metrics[field + '_last']:.3f}") for field, name in losses),
             ("saved in", f"{run} (use it with --model {shlex.quote(str(run))})"),
         ]
         print("Pre-training is complete.")
@@ -494,12 +509,21 @@ def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -
 
 
 def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
-    text = "Pre-trains an encoder by contrast and writes it, its checkpoints and its history into the folder RUN."
+    text = (
+        "Pre-trains an encoder, by contrast if not told otherwise; writes it, checkpoints and history into folder RUN."
+    )
     p = commands.add_parser("pretrain", parents=[common], help="pre-train an encoder", description=text)
     p.add_argument("--data", nargs="+", required=True, metavar="DATA", help="files with labelled sentences")
     p.add_argument("--encoder", required=True, metavar="E", help='"minilm", a Hugging Face folder, a run, a hub name')
     p.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run")
-    p.add_argument("--preset", choices=PRESETS, help="options as published; those given besides win")
+    p.add_argument(
+        "--objective",
+        action="append",
+        default=[],
+        metavar="O[:W]",
+        help="cp (default), mlm, mtb or rc, with its weight; several by commas or repeated: cp:1,mlm:0.5",
+    )
+    p.add_argument("--preset", choices=PRESETS, help="options of cp as published; those given besides win")
     p.add_argument("--steps", type=_positive, metavar="N", help="steps of the run")
     p.add_argument("--pairs", type=_positive, metavar="N", help="pairs of sentences a step")
     p.add_argument("--lr", type=float, metavar="F", help="learning rate")
@@ -513,7 +537,12 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--checkpoint-every", type=_positive, metavar="N", help="steps between checkpoints (default: 500)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in RUN")
     p.add_argument(
-        "--set", action="append", default=[], metavar="OPTION=VALUE", help="any option of relpt.CPTrainer; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="any option of relpt.CPTrainer (with --objective mtb: MTBTrainer; with others: relpt.Trainer, and "
+        "rc.dropout=0 for an objective's own); repeatable",
     )
     _data_options(p)
     p.set_defaults(run=pretrain)

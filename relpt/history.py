@@ -20,7 +20,8 @@ class History:
     ``history["loss"]`` is a float64 array over the steps, ``history[-1]`` the last record.
 
     Attributes:
-        records: dicts with step (from 1), loss, loss_cp, loss_mlm, accuracy, lr, grad_norm, sentences_per_second,
+        records: dicts with step (from 1), loss, the losses of its objectives (loss_cp, loss_mlm, …), accuracy (of the
+            first objective that has one; accuracy_<name> of further ones), lr, grad_norm, sentences_per_second,
             sentences, tokens, masked, truncated, truncated_mentions.
         status: "finished", "interrupted" (Ctrl-C) or "stopped" (by a callback).
     """

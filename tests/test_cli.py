@@ -16,7 +16,7 @@ from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
 
 import relpt
 from relpt import cli
-from relpt.settings import UsageError, parse_settings
+from relpt.settings import UsageError, make_trainer, parse_objectives, parse_settings
 from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,6 +225,54 @@ def test_bad_settings_name_the_option(text, said):
     assert text in str(error.value)
 
 
+# -- objectives -------------------------------------------------------------------------------------------------------
+
+
+def trainer_of(*texts, settings=(), preset=None, **flags):
+    return make_trainer(parse_objectives(texts), preset, flags, settings)
+
+
+def test_objectives_of_ready_made_trainers():
+    plain = trainer_of()
+    assert type(plain) is relpt.CPTrainer
+    assert plain.options == relpt.CPTrainer(None).options
+    mixed = trainer_of("cp:2", "mlm:0.5", preset="paper", settings=["temperature=3"], max_steps=7)
+    assert type(mixed) is relpt.CPTrainer
+    names = ("cp_weight", "mlm_weight", "temperature", "max_steps", "similarity")
+    assert [mixed.options[name] for name in names] == [2.0, 0.5, 3, 7, "dot"]
+    blanks = trainer_of("mtb, mlm", settings=["hard_share=0.1"])
+    assert type(blanks) is relpt.MTBTrainer
+    assert [blanks.options[name] for name in ("mtb_weight", "mlm_weight", "hard_share")] == [1.0, 1.0, 0.1]
+
+
+def test_objectives_put_together():
+    trainer = trainer_of("cp:0.5,rc", settings=["rc.dropout=0", "rc.source=relations", "p_blank=0.2"], max_steps=9)
+    assert type(trainer) is relpt.Trainer
+    cp, rc = trainer.objectives
+    assert (cp.name, cp.weight, rc.name, rc.weight, rc.dropout, rc.source) == ("cp", 0.5, "rc", 1.0, 0, "relations")
+    assert (trainer.options["p_blank"], trainer.options["max_steps"]) == (0.2, 9)
+
+
+@pytest.mark.parametrize(
+    ("texts", "more", "said"),
+    [
+        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, rc"),
+        (["cp,cp"], {}, "cp is named twice"),
+        (["cp:much"], {}, "the weight is 'much', expected a number"),
+        (["mtb"], {"preset": "paper"}, "is of the objective cp, not of mtb"),
+        (["cp,rc"], {"preset": "paper"}, "is of cp and mlm alone"),
+        (["cp:1"], {"settings": ["cp_weight=2"]}, "cp_weight is given twice"),
+        (["rc:1"], {"settings": ["rc.weight=2"]}, r"rc\.weight is given twice"),
+        (["rc"], {"settings": ["rc.droput=0"]}, r"did you mean rc\.dropout"),
+        (["rc"], {"settings": ["mtb.hard_share=0"]}, r"there is no option 'mtb\.hard_share'"),
+        (["mtb"], {"settings": ["symmetric=true"]}, "there is no option 'symmetric'"),
+    ],
+)
+def test_objectives_that_do_not_go(texts, more, said):
+    with pytest.raises(UsageError, match=said):
+        trainer_of(*texts, **more)
+
+
 # -- info and check ---------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +375,23 @@ def test_json_is_all_of_stdout(relpt_command):
     assert Path(result["checkpoint"]).is_dir()
 
 
+def test_pretrain_by_other_objectives(relpt_command, place):
+    code, out, _ = relpt_command(*pretrain("joint"), "--objective", "cp:1,rc:0.5", "--set", "rc.source=relations")
+    assert code == 0
+    assert "relations" in out
+    assert {"heads.safetensors", "model.safetensors"} <= {path.name for path in (place / "joint").iterdir()}
+    card = json.loads((place / "joint" / "relpt.json").read_text())
+    assert (card["objective"], len(card["relations"])) == ("CP+RC", 6)
+    assert {"loss_cp", "loss_rc", "accuracy_rc"} < history(place / "joint")[0].keys()
+    assert card["metrics"]["loss_rc_last"] == history(place / "joint")[-1]["loss_rc"]
+    code, _, err = relpt_command(*pretrain("matched"), "--objective", "mtb")
+    assert code == 1
+    assert "1 pair of entities stands in two different sentences" in err
+    assert not (place / "matched").exists()
+    code, _, err = relpt_command(*pretrain("unknown"), "--objective", "cq")
+    assert code == 2
+
+
 def test_presets_and_options_reach_the_trainer(relpt_command, place):
     words = ("--preset", "paper", "--lr", "1e-4", "--set", "p_blank=0.25", "--max-length", 32, "--seed", 7)
     assert relpt_command(*pretrain("preset", *words, steps=1), "--representation", "cls")[0] == 0
@@ -364,9 +429,9 @@ def test_a_finished_run_is_not_overwritten(relpt_command, finished):
 
 def test_resume_goes_on_and_truncates_the_history(relpt_command, place, finished, monkeypatch):
     """Stopped after step 5 with a checkpoint at 4: the resumed run equals the uninterrupted one."""
-    from relpt.trainer import _Loop
+    from relpt.loop import Loop
 
-    save, step = _Loop.save, _Loop.step
+    save, step = Loop.save, Loop.step
 
     def killed(loop):
         if len(loop.history) == 5:
@@ -374,7 +439,7 @@ def test_resume_goes_on_and_truncates_the_history(relpt_command, place, finished
         return step(loop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Loop, "step", killed)
+        patch.setattr(Loop, "step", killed)
         code, _, err = relpt_command(*pretrain("resumed", "--checkpoint-every", 4))
         assert code == 1
         assert "SystemError: killed" in err
@@ -383,7 +448,7 @@ def test_resume_goes_on_and_truncates_the_history(relpt_command, place, finished
     code, _, err = relpt_command("encode", "--model", "resumed", "data.jsonl", "-o", "x.npy")
     assert code == 1
     assert "step-00000004" in err
-    assert _Loop.save is save
+    assert Loop.save is save
     code, _, err = relpt_command(*pretrain("resumed", "--checkpoint-every", 4, "--resume"))
     assert code == 0
     assert "step-00000004" in err

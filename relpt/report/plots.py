@@ -23,6 +23,8 @@ _LOSSES: Final = (
     ("loss", "total", "#333333"),
     ("loss_cp", "contrastive", "#0072B2"),
     ("loss_mlm", "masked words", "#D55E00"),
+    ("loss_mtb", "same entities", "#009E73"),
+    ("loss_rc", "relations", "#CC79A7"),
 )
 
 
