@@ -21,12 +21,14 @@ rp_status rp_loss_means(rp_dev *dev, double *loss, double *accuracy, const float
  *               the form of the published code)
  *   otherwise   the first of each pair is an anchor, its candidates are the second ones of all pairs (Peng et al. 2020,
  *               equation 2)
- * loss = mean over anchors of -log softmax s(anchor, .)[partner]. Candidates of the anchor's own relation, its partner
- * apart, are left out when mask_same_relation, or count as further positives when supervised (SupCon). */
+ * loss = mean over anchors of -log softmax s(anchor, .)[partner]. Candidates of the anchor's own group, its partner
+ * apart, are left out when mask_same_group, or count as further positives when supervised (SupCon). A sample's group is
+ * its relation, or its pair of entities (InfoNCE over entity pairs, arXiv 2312.11062). */
 typedef struct rp_contrastive_options {
     rp_similarity similarity; /* dot or cosine */
     double temperature;
-    bool symmetric, mask_same_relation, supervised;
+    bool symmetric, mask_same_group, supervised;
+    bool by_entities; /* groups are pairs of entities, not relations */
 } rp_contrastive_options;
 
 typedef struct rp_contrastive {
@@ -45,10 +47,10 @@ rp_status rp_contrastive_check(const rp_contrastive_options *options);
 void rp_contrastive_plan(rp_contrastive *memory, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim);
 
 /* dvectors(S,dim) += weight * gradient; *loss the mean, *accuracy the share of anchors whose most similar
- * candidate is a positive. relation (S) is host memory. */
+ * candidate is a positive. group_of (S) is host memory. */
 rp_status rp_contrastive_run(rp_contrastive *memory, rp_dev *dev, const rp_contrastive_options *options, double weight,
                              float *dvectors, double *loss, double *accuracy, const float *vectors,
-                             const int32_t *relation, int64_t S, int64_t dim);
+                             const int32_t *group_of, int64_t S, int64_t dim);
 
 /* -- masked words (loss_mlm.c) ---------------------------------------------------------------------------------------
  * BERT's head on the masked rows alone: logits = LN(gelu(W h + b)) word^T + bias; cross-entropy with the true ids. */

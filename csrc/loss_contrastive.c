@@ -38,22 +38,22 @@ typedef struct sides {
 
 static int32_t *indices(const rp_contrastive *m, int which) { return m->index + which * m->max_samples; }
 
-static void fill_indices(const rp_contrastive *m, bool symmetric, const int32_t *relation, int64_t S) {
+static void fill_indices(const rp_contrastive *m, bool symmetric, const int32_t *group_of, int64_t S) {
     int32_t *target = m->host_index, *skip = target + m->max_samples, *group = skip + m->max_samples,
             *rows = group + m->max_samples;
     for (int32_t i = 0; i < S; i++) {
         int32_t half = (int32_t)(S / 2);
         target[i] = symmetric ? i ^ 1 : i;
         skip[i] = symmetric ? i : -1;
-        group[i] = relation[symmetric ? i : 2 * (i % half)];
+        group[i] = group_of[symmetric ? i : 2 * (i % half)];
         rows[i] = i < half ? 2 * i : 2 * (i - half) + 1; /* the first ones of all pairs, then the second ones */
     }
 }
 
 static rp_status split_sides(rp_contrastive *m, rp_dev *dev, const rp_contrastive_options *o, sides *out,
-                             const float *vectors, const int32_t *relation, int64_t S, int64_t dim) {
+                             const float *vectors, const int32_t *group_of, int64_t S, int64_t dim) {
     const rp_ops *ops = dev->ops;
-    fill_indices(m, o->symmetric, relation, S);
+    fill_indices(m, o->symmetric, group_of, S);
     RP_TRY(ops->upload(dev, m->index, m->host_index, INDICES * m->max_samples * (int64_t)sizeof(int32_t)));
     if (o->symmetric) {
         *out = (sides){S, S, vectors, vectors};
@@ -68,7 +68,7 @@ static rp_status split_sides(rp_contrastive *m, rp_dev *dev, const rp_contrastiv
 static rp_status products(rp_contrastive *m, rp_dev *dev, const rp_contrastive_options *o, double weight,
                           const sides *s, int64_t dim) {
     const rp_ops *ops = dev->ops;
-    bool grouped = o->mask_same_relation || o->supervised;
+    bool grouped = o->mask_same_group || o->supervised;
     RP_TRY(ops->zero(dev, m->dcandidates, s->candidates * dim * (int64_t)sizeof(float)));
     for (int64_t first = 0; first < s->anchors; first += m->chunk) {
         int64_t rows = s->anchors - first < m->chunk ? s->anchors - first : m->chunk;
@@ -100,12 +100,12 @@ static rp_status join_sides(rp_contrastive *m, rp_dev *dev, const rp_contrastive
 
 rp_status rp_contrastive_run(rp_contrastive *m, rp_dev *dev, const rp_contrastive_options *o, double weight,
                              float *dvectors, double *loss, double *accuracy, const float *vectors,
-                             const int32_t *relation, int64_t S, int64_t dim) {
+                             const int32_t *group_of, int64_t S, int64_t dim) {
     const rp_ops *ops = dev->ops;
     bool cosine = o->similarity == RP_SIMILARITY_COSINE;
     sides s;
     if (cosine) RP_TRY(ops->normalize_forward(dev, m->unit, m->norm, vectors, S, dim));
-    RP_TRY(split_sides(m, dev, o, &s, cosine ? m->unit : vectors, relation, S, dim));
+    RP_TRY(split_sides(m, dev, o, &s, cosine ? m->unit : vectors, group_of, S, dim));
     RP_TRY(products(m, dev, o, weight, &s, dim));
     RP_TRY(rp_loss_means(dev, loss, accuracy, m->loss, m->correct, m->host_loss, m->host_correct, s.anchors));
     RP_TRY(join_sides(m, dev, o, m->dunit, S, dim));

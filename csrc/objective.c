@@ -30,9 +30,10 @@ static void plan_contrastive(rp_objective *o, const rp_objective_sizes *sizes, r
 
 static rp_status run_contrastive(rp_objective *o, const rp_view *v) {
     int64_t first = o->options.first * v->dim;
+    const int32_t *group_of = o->options.contrastive.by_entities ? v->batch->pair : v->batch->relation;
     return rp_contrastive_run(&o->memory.contrastive, v->dev, &o->options.contrastive, o->options.weight,
                               v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first,
-                              v->batch->relation + o->options.first, o->options.samples, v->dim);
+                              group_of + o->options.first, o->options.samples, v->dim);
 }
 
 static void plan_mlm(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {

@@ -144,7 +144,7 @@ rp_status rp_entities_fill(rp_entities *s, const rp_corpus *corpus, const rp_sou
         return rp_fail(RP_STATUS_VALUE,
                        "no pair of entities stands in two different sentences: of %" PRId64 " sentences %" PRId64
                        " know both entities, %" PRId64 " different pairs, the most frequent one in %" PRId64
-                       "; give data that say which entities are the same (an \"id\" of each), or another objective",
+                       "; give data in which the same entities come again (by \"id\" or by name), or another objective",
                        corpus->a.n, known, s->n_pairs, most);
     if (counts->drawable < 2 && o->positive_share < 1)
         return rp_fail(RP_STATUS_VALUE,

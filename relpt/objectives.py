@@ -8,18 +8,18 @@ from typing import Any, ClassVar, Final
 
 from relpt.inputs import SIMILARITIES, choice
 
-__all__ = ["CP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Objective"]
+__all__ = ["CP", "EP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Objective"]
 
-SOURCES: Final = ("relations", "entities", "instances")
+SOURCES: Final = ("relations", "entities", "same_entities", "instances")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What all objectives have in common; use CP, MLM, MTB or RC.
+    """What all objectives have in common; use CP, MLM, MTB, EP or RC.
 
     An objective runs on the samples of a source: "relations" (pairs of sentences with the same relation), "entities"
-    (pairs with the same pair of entities or not) or "instances" (single sentences, each once an epoch). Objectives
-    that name the same source see the same samples.
+    (pairs with the same pair of entities or not), "same_entities" (those that have it alone) or "instances" (single
+    sentences, each once an epoch). Objectives that name the same source see the same samples.
     """
 
     needs_relations: ClassVar[bool] = False
@@ -102,8 +102,9 @@ class CP(Objective):
             "similarity": choice(self.similarity, SIMILARITIES, "similarity"),
             "temperature": self.temperature,
             "symmetric": self.symmetric,
-            "mask_same_relation": self.mask_same_relation,
+            "mask_same_group": self.mask_same_relation,
             "supervised": self.positives == "relation",
+            "by_entities": False,
         }
 
     def _source_options(self) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class MTB(Objective):
     Peng et al. 2020, section 2.1.)
 
     ``p = 1 / (1 + exp(-x_a · x_b))``, binary cross-entropy, mean over pairs of sentences. Entities are the same where
-    the data give them the same id; blank them (``p_blank``), or their names give the answer away.
+    the data give them the same id, or without ids the same name; blank them (``p_blank``), or their names give the answer away.
 
     Args:
         weight: of the loss in the sum; 0 leaves it out.
@@ -166,6 +167,45 @@ class MTB(Objective):
 
     def _source_options(self) -> dict[str, Any]:
         return {"positive_share": self.positive_share, "hard_share": self.hard_share}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EP(Objective):
+    """Contrast of sentences with the same pair of entities (arXiv 2312.11062, section 3.1): InfoNCE.
+
+    ``-log(exp s(x_a, x_b) / (exp s(x_a, x_b) + sum_i exp s(x_a, x_i)))`` as in CP, with the sentences of a pair drawn
+    by their pair of entities and no relation needed; candidates with the anchor's pair are left out. Entities are those
+    of the data; where documents come with coreference chains, ``relpt.data.chain_pairs`` makes them of the chains.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        similarity, temperature, symmetric: as in ``CPTrainer``.
+        positives: "pair" (the partner) or "entities" (all sentences of the step with the same pair of entities).
+        name, source: of its figures; what it runs on, which is fixed.
+    """
+
+    sources: ClassVar[tuple[str | None, ...]] = ("same_entities",)
+    name: str = "ep"
+    source: str | None = "same_entities"
+    similarity: str = "cosine"
+    temperature: float = 0.05
+    symmetric: bool = True
+    positives: str = "pair"
+
+    def _check(self) -> None:
+        choice(self.similarity, SIMILARITIES[:2], "similarity")
+        choice(self.positives, ("pair", "entities"), "positives")
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {
+            "kind": "contrastive",
+            "similarity": choice(self.similarity, SIMILARITIES, "similarity"),
+            "temperature": self.temperature,
+            "symmetric": self.symmetric,
+            "mask_same_group": True,
+            "supervised": self.positives == "entities",
+            "by_entities": True,
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,4 +240,4 @@ class RC(Objective):
         }
 
 
-OBJECTIVES: Final[dict[str, type[Objective]]] = {"cp": CP, "mlm": MLM, "mtb": MTB, "rc": RC}
+OBJECTIVES: Final[dict[str, type[Objective]]] = {"cp": CP, "mlm": MLM, "mtb": MTB, "ep": EP, "rc": RC}

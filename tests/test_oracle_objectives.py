@@ -14,7 +14,7 @@ from test_oracle_trainer import compare_gradients, oracle  # noqa: F401 - a fixt
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, MLM, MTB, RC
+from relpt.objectives import CP, EP, MLM, MTB, RC
 
 pytestmark = pytest.mark.oracle
 
@@ -32,6 +32,8 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "mtb as published": ([MTB(temperature=30.0)], {}),
     "mtb, cosine": ([MTB(similarity="cosine", temperature=0.3, hard_share=1.0)], {"representation": "cls+mean"}),
     "mtb, micro-batches": ([MTB(similarity="cosine", temperature=0.3, weight=0.7)], {"micro_batch_pairs": 2}),
+    "ep": ([EP(temperature=0.3)], {}),
+    "ep, supervised, one side": ([EP(similarity="dot", temperature=20.0, positives="entities", symmetric=False)], {}),
     "rc": ([RC(dropout=0.0)], {"sentences_per_step": 9}),
     "rc, smoothed": ([RC(dropout=0.0, label_smoothing=0.2, weight=3.0)], {"representation": "mean+entity_start"}),
     "cp and rc share their sentences": ([CP(temperature=0.2), RC(dropout=0.0, source="relations", weight=0.4)], {}),
@@ -60,6 +62,12 @@ def torch_loss(
     if isinstance(item, CP):
         names = ("similarity", "temperature", "symmetric", "mask_same_relation", "positives")
         loss, accuracy, _ = contrastive(x, relation, **{name: getattr(item, name) for name in names})
+        return loss, float(accuracy)
+    if isinstance(item, EP):
+        assert (batch["pair"][part][0::2] == batch["pair"][part][1::2]).all()
+        form = {"similarity": item.similarity, "temperature": item.temperature, "symmetric": item.symmetric}
+        form |= {"mask_same_relation": True, "positives": "relation" if item.positives == "entities" else "pair"}
+        loss, accuracy, _ = contrastive(x, batch["pair"][part], **form)
         return loss, float(accuracy)
     if isinstance(item, MTB):
         x = torch.nn.functional.normalize(x, dim=1) if item.similarity == "cosine" else x

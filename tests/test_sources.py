@@ -128,7 +128,7 @@ def test_without_a_pair_in_two_sentences():
     with pytest.raises(
         ValueError,
         match="no pair of entities stands in two different sentences: of 5 sentences 4 know both entities, "
-        "4 different pairs, the most frequent one in 1; give data that say which entities are the same",
+        "4 different pairs, the most frequent one in 1; give data in which the same entities come again",
     ):
         sampler_of(arrays_with([[1, 2], [2, 3], [3, 4], [4, 5], [1, -1]]), entity_pairs(4))
     rng = np.random.default_rng(0)

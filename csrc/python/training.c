@@ -21,7 +21,8 @@ static int parse_contrastive(PyObject *dict, rp_contrastive_options *o) {
     o->similarity = (rp_similarity)similarity;
     if (relpt_field_number(dict, "temperature", &o->temperature) < 0) return -1;
     if (relpt_field_flag(dict, "symmetric", &o->symmetric) < 0) return -1;
-    if (relpt_field_flag(dict, "mask_same_relation", &o->mask_same_relation) < 0) return -1;
+    if (relpt_field_flag(dict, "mask_same_group", &o->mask_same_group) < 0) return -1;
+    if (relpt_field_flag(dict, "by_entities", &o->by_entities) < 0) return -1;
     return relpt_field_flag(dict, "supervised", &o->supervised);
 }
 

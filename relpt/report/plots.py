@@ -23,7 +23,8 @@ _LOSSES: Final = (
     ("loss", "total", "#333333"),
     ("loss_cp", "contrastive", "#0072B2"),
     ("loss_mlm", "masked words", "#D55E00"),
-    ("loss_mtb", "same entities", "#009E73"),
+    ("loss_mtb", "blanks", "#009E73"),
+    ("loss_ep", "same entities", "#E69F00"),
     ("loss_rc", "relations", "#CC79A7"),
 )
 
