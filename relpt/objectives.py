@@ -139,7 +139,7 @@ class MTB(Objective):
     Peng et al. 2020, section 2.1.)
 
     ``p = 1 / (1 + exp(-x_a · x_b))``, binary cross-entropy, mean over pairs of sentences. Entities are the same where
-    the data give them the same id, or without ids the same name; blank them (``p_blank``), or their names give the answer away.
+    the data give them the same id, or without ids the same name; blank them (``p_blank``), or their names tell.
 
     Args:
         weight: of the loss in the sum; 0 leaves it out.
@@ -175,7 +175,7 @@ class EP(Objective):
 
     ``-log(exp s(x_a, x_b) / (exp s(x_a, x_b) + sum_i exp s(x_a, x_i)))`` as in CP, with the sentences of a pair drawn
     by their pair of entities and no relation needed; candidates with the anchor's pair are left out. Entities are those
-    of the data; where documents come with coreference chains, ``relpt.data.chain_pairs`` makes them of the chains.
+    of the data; those of documents with coreference chains are the chains (``relpt.load``'s format "coref").
 
     Args:
         weight: of the loss in the sum; 0 leaves it out.

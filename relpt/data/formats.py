@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from relpt.data.coref import chain_pairs, is_coref
 from relpt.data.distant import NYT_LINE, edges_of, is_nyt, is_wiki, nyt_records, parse_nyt, parse_wiki
 from relpt.data.marked import (
     SEMEVAL_LINE,
@@ -82,6 +83,7 @@ FORMATS: Final[Mapping[str, Format]] = {
         | dict.fromkeys(("t.pos", "t", "right"), "edgeSet[#].right"),
         split=edges_of,
     ),
+    "coref": Format(is_coref, unit="token", fields={"h": "coref", "t": "coref"}, split=chain_pairs),
 }
 
 
