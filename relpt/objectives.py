@@ -215,7 +215,7 @@ class RC(Objective):
     ``softmax(W dropout(x) + b)``, cross-entropy with the sentence's relation, mean over sentences. The head ``W`` (a
     row for each of the corpus's ``relations``) and ``b`` belong to the run: ``Trainer.heads`` has them as
     "<name>.weight" and "<name>.bias". A relation of the data that means "none of these" is a class like the others;
-    sentences that state nothing have to be in the data.
+    ``Dataset.with_negatives`` adds one where sentences mention more entities than they relate.
 
     Args:
         weight: of the loss in the sum; 0 leaves it out.

@@ -155,6 +155,24 @@ class Dataset(Sequence[Instance]):
 
         return bags_of(self)
 
+    def with_negatives(self, label: str = "no_relation", *, per_sentence: int | None = None, seed: int = 42) -> Dataset:
+        """The instances, and behind them pairs of mentions without a relation, labelled so: negatives for RC.
+
+        Candidates are two mentions that different instances mark in the same sentence, of two entities that no instance
+        of the data relates, in any sentence and in either direction. Which of the two is the head is drawn.
+
+        Args:
+            label: their relation; one that the data has already gets more instances.
+            per_sentence: at most so many of each sentence, drawn; None: all.
+            seed: of the draws.
+
+        Raises:
+            ValueError: unlabelled data, or none of its sentences has such a pair.
+        """
+        from relpt.data.negatives import with_negatives
+
+        return with_negatives(self, label, per_sentence, seed)
+
     def check(self) -> Report:
         """Counts, lengths, relations, entities and what looks wrong; prints as text, shows as a table in a notebook."""
         from relpt.data.report import Report
