@@ -586,7 +586,8 @@ class CPTrainer(_ReadyMade):
         pairs_per_step: pairs whose sentences are each other's candidates.
         micro_batch_pairs: pairs whose activations are held at a time; None: as many as fit memory_limit.
         memory_limit: bytes for gradients, moments and activations; None: half of the memory that is free.
-        dropout: probability inside the network; None: what the encoder's config.json says (BERT: 0.1).
+        dropout: probability inside the network; None: what the encoder's config.json says (BERT: 0.1). The default, 0,
+            is for short runs; one of thousands of steps overfits without it.
         learning_rate, weight_decay, adam_betas, adam_eps: of AdamW; biases and LayerNorm do not decay.
         warmup_steps: steps over which the rate rises; None: a tenth of max_steps.
         schedule: "linear" (down to 0), "cosine" or "constant".
