@@ -7,6 +7,7 @@
 
 typedef struct kind {
     bool over_vectors, has_accuracy, mlm_head;
+    bool single; /* its samples stand for themselves, so that a step may have fewer */
     rp_status (*check)(const rp_objective_options *o);
     void (*add_heads)(rp_objective *o, rp_params *heads, int64_t dim);
     int64_t (*floats)(const rp_params *params, int64_t micro_tokens);
@@ -76,10 +77,10 @@ static void plan_classify(rp_objective *o, const rp_objective_sizes *sizes, rp_a
 }
 
 static rp_status run_classify(rp_objective *o, const rp_view *v) {
-    int64_t first = o->options.first * v->dim;
+    int64_t first = o->options.first * v->dim, left = v->batch->S - o->options.first;
     return rp_classify_run(&o->memory.classify, v->dev, &o->options.classify, o->options.weight, v->heads,
                            v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first, v->batch, o->options.first,
-                           o->options.samples, v->dim, v->pass);
+                           o->options.samples < left ? o->options.samples : left, v->dim, v->pass);
 }
 
 static const kind kinds[RP_OBJECTIVE_KINDS] = {
@@ -93,6 +94,7 @@ static const kind kinds[RP_OBJECTIVE_KINDS] = {
         {.over_vectors = true, .has_accuracy = true, .check = check_match, .plan = plan_match, .run = run_match},
     [RP_OBJECTIVE_CLASSIFY] = {.over_vectors = true,
                                .has_accuracy = true,
+                               .single = true,
                                .check = check_classify,
                                .add_heads = add_classify_heads,
                                .plan = plan_classify,
@@ -162,7 +164,13 @@ void rp_objective_begin(rp_objective *o) {
     o->rows = 0;
 }
 
-rp_status rp_objective_run(rp_objective *o, const rp_view *view) { return kind_of(o)->run(o, view); }
+rp_status rp_objective_run(rp_objective *o, const rp_view *view) {
+    int64_t left = view->batch->S - o->options.first; /* fewer than its samples at the end of an epoch */
+    if (kind_of(o)->over_vectors && left < (kind_of(o)->single ? 1 : o->options.samples))
+        return rp_fail(RP_STATUS_VALUE, "%s: the step has %lld of its %lld samples", o->options.name, (long long)left,
+                       (long long)o->options.samples);
+    return kind_of(o)->run(o, view);
+}
 
 void rp_objective_finish(rp_objective *o) {
     if (o->rows > 0) o->loss /= (double)o->rows;

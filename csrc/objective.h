@@ -23,7 +23,7 @@ typedef struct rp_objective_options {
     rp_objective_kind kind;
     char name[32];                      /* in messages, and of its parameters: "name.weight" */
     double weight;                      /* 0 leaves it out */
-    int64_t first, samples;             /* the samples of a step that it runs on (those over rows: all) */
+    int64_t first, samples;             /* the samples of a step that it runs on (those over rows: all); at most */
     rp_contrastive_options contrastive; /* its kind's alone is read */
     rp_match_options match;
     rp_classify_options classify;

@@ -62,6 +62,8 @@ static rp_status check_options(const rp_sampler_options *o) {
     RP_TRY(check_count(o->sources, 1, RP_SOURCES, "the number of sources"));
     for (int64_t i = 0; i < o->sources; i++) {
         RP_TRY(rp_source_check(&o->source[i]));
+        if (o->source[i].whole_epochs && i < o->sources - 1) /* the samples behind a short step would move */
+            return rp_fail(RP_STATUS_VALUE, "source %d keeps its epochs whole; expected it to be the last", (int)i);
         samples += rp_source_samples(&o->source[i]);
     }
     RP_TRY(check_count(samples, 1, INT32_MAX - 2, "the number of sentences of a step"));
@@ -142,19 +144,19 @@ static rp_status add_sample(const rp_sampler *s, rp_batch *batch, const rp_draw 
     return RP_OK;
 }
 
-/* All samples of a step to draws(samples), source by source. */
-static void draw_step(const rp_sampler *s, uint32_t step, rp_draw *draws, void *scratch) {
-    for (int64_t i = 0; i < s->options.sources; i++) {
-        rp_source_draw(&s->source[i], step, draws, scratch);
-        draws += rp_source_samples(&s->options.source[i]);
-    }
+/* All samples of a step to draws(samples), source by source; their number. */
+static int64_t draw_step(const rp_sampler *s, uint32_t step, rp_draw *draws, void *scratch) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < s->options.sources; i++)
+        count += rp_source_draw(&s->source[i], step, draws + count, scratch);
+    return count;
 }
 
 /* Runs in the caller or in the worker, never in both at once (s->draws is one). */
 static rp_status build(const rp_sampler *s, int64_t step, rp_batch *batch) {
     rp_batch_clear(batch);
-    draw_step(s, (uint32_t)step, s->draws, s->scratch);
-    for (int32_t i = 0; i < s->samples; i++) RP_TRY(add_sample(s, batch, &s->draws[i], (uint32_t)step, i));
+    int64_t count = draw_step(s, (uint32_t)step, s->draws, s->scratch);
+    for (int32_t i = 0; i < count; i++) RP_TRY(add_sample(s, batch, &s->draws[i], (uint32_t)step, i));
     return RP_OK;
 }
 
@@ -169,11 +171,11 @@ int64_t rp_sampler_sources(const rp_sampler *s) { return s->options.sources; }
 
 int64_t rp_sampler_samples(const rp_sampler *s) { return s->samples; }
 
-rp_status rp_sampler_draws(const rp_sampler *s, int64_t step, rp_draw *draws) {
+rp_status rp_sampler_draws(const rp_sampler *s, int64_t step, rp_draw *draws, int64_t *count) {
     RP_TRY(check_step(step));
     void *scratch = malloc(scratch_bytes(s)); /* the sampler's own may be in use by the worker */
     if (scratch == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory to draw a step");
-    draw_step(s, (uint32_t)step, draws, scratch);
+    *count = draw_step(s, (uint32_t)step, draws, scratch);
     free(scratch);
     return RP_OK;
 }

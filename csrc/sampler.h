@@ -34,10 +34,10 @@ int64_t rp_sampler_sources(const rp_sampler *sampler);
 /* What source number `source` can draw, and what it leaves out. */
 void rp_sampler_counts(const rp_sampler *sampler, int64_t source, rp_source_counts *counts);
 
-/* Samples of a step; and what step `step` draws, to draws(samples): a function of (seed, step) and the options alone.
- */
+/* Samples of a step, at most; and what step `step` draws, to draws(samples), *count of them: a function of (seed, step)
+ * and the options alone. */
 int64_t rp_sampler_samples(const rp_sampler *sampler);
-rp_status rp_sampler_draws(const rp_sampler *sampler, int64_t step, rp_draw *draws);
+rp_status rp_sampler_draws(const rp_sampler *sampler, int64_t step, rp_draw *draws, int64_t *count);
 
 /* The batch of step `step`. Valid until the second next call. With prefetch the worker goes on to build step + 1; any
  * other step asked for next is built at once. The same bytes with and without it. */

@@ -117,15 +117,16 @@ size_t rp_source_scratch(const rp_source *s) {
     return (size_t)s->of.relations.n_drawable * sizeof(rp_ticket);
 }
 
-void rp_source_draw(const rp_source *s, uint32_t step, rp_draw *out, void *scratch) {
+int64_t rp_source_draw(const rp_source *s, uint32_t step, rp_draw *out, void *scratch) {
     switch (s->options.kind) {
     case RP_SOURCE_RELATIONS:
         rp_relations_draw(&s->of.relations, s->corpus, &s->options, step, out, scratch);
-        return;
+        break;
     case RP_SOURCE_ENTITIES:
         rp_entities_draw(&s->of.entities, s->corpus, &s->options, step, out);
-        return;
+        break;
     default:
-        rp_instances_draw(s->of.instances, s->corpus, &s->options, step, out);
+        return rp_instances_draw(s->of.instances, s->corpus, &s->options, step, out);
     }
+    return rp_source_samples(&s->options);
 }

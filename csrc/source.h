@@ -30,6 +30,8 @@ typedef struct rp_source_options {
     /* entities */
     double positive_share; /* of the pairs: same entities; exact, and spread evenly over the step */
     double hard_share;     /* of the others: exactly one entity in common */
+    /* instances */
+    bool whole_epochs; /* a step ends with its epoch, with fewer sentences where they do not go round */
 } rp_source_options;
 
 typedef struct rp_draw {
@@ -107,8 +109,10 @@ void rp_entities_draw(const rp_entities *s, const rp_corpus *corpus, const rp_so
 
 /* -- instances (source_instances.c) ----------------------------------------------------------------------------------
  * Sentence number p of the run is step * count + its number in the step; epoch p / n draws row p % n of a permutation
- * that is a function of (seed, epoch). A step may end one epoch and begin the next. */
-void rp_instances_draw(uint64_t key, const rp_corpus *corpus, const rp_source_options *o, uint32_t step, rp_draw *out);
+ * that is a function of (seed, epoch). A step may end one epoch and begin the next, unless they are to stay whole: then
+ * the last step of each draws what is left of it. Returns the number of draws. */
+int64_t rp_instances_draw(uint64_t key, const rp_corpus *corpus, const rp_source_options *o, uint32_t step,
+                          rp_draw *out);
 
 /* -- any of them (source.c) ------------------------------------------------------------------------------------------
  */
@@ -124,7 +128,7 @@ typedef struct rp_source {
     void *memory;
 } rp_source;
 
-/* Samples that a source of these options gives a step. */
+/* Samples that a source of these options gives a step; at most, where epochs stay whole. */
 int64_t rp_source_samples(const rp_source_options *options);
 rp_status rp_source_check(const rp_source_options *options);
 
@@ -135,8 +139,8 @@ void rp_source_close(rp_source *source);
 
 bool rp_source_can_draw(const rp_source *source, int64_t row);
 
-/* The samples of a step to out(rp_source_samples). scratch: rp_source_scratch bytes. */
+/* The samples of a step to out(rp_source_samples), and their number. scratch: rp_source_scratch bytes. */
 size_t rp_source_scratch(const rp_source *source);
-void rp_source_draw(const rp_source *source, uint32_t step, rp_draw *out, void *scratch);
+int64_t rp_source_draw(const rp_source *source, uint32_t step, rp_draw *out, void *scratch);
 
 #endif

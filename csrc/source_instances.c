@@ -22,10 +22,17 @@ static uint64_t permuted(uint64_t key, uint32_t epoch, uint64_t index, uint64_t 
     return index;
 }
 
-void rp_instances_draw(uint64_t key, const rp_corpus *corpus, const rp_source_options *o, uint32_t step, rp_draw *out) {
-    uint64_t n = (uint64_t)corpus->a.n, first = (uint64_t)step * (uint64_t)o->count;
-    for (int64_t i = 0; i < o->count; i++) {
-        uint64_t number = first + (uint64_t)i;
+int64_t rp_instances_draw(uint64_t key, const rp_corpus *corpus, const rp_source_options *o, uint32_t step,
+                          rp_draw *out) {
+    uint64_t n = (uint64_t)corpus->a.n, count = (uint64_t)o->count, first = step * count;
+    if (o->whole_epochs) {
+        uint64_t steps = (n + count - 1) / count, place = step % steps * count; /* of an epoch; in it */
+        first = step / steps * n + place;
+        if (count > n - place) count = n - place;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t number = first + i;
         out[i] = (rp_draw){(int64_t)permuted(key, (uint32_t)(number / n), number % n, n), -1};
     }
+    return (int64_t)count;
 }

@@ -312,8 +312,8 @@ rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t ste
                              .truncated = batch->truncated,
                              .truncated_mentions = batch->truncated_mentions};
     RP_TRY(rp_threads_check_pid(t->owner));
-    if (batch->S != o->samples)
-        return rp_fail(RP_STATUS_VALUE, "the batch has %d samples, this trainer takes %lld", (int)batch->S,
+    if (batch->S < 1 || batch->S > o->samples)
+        return rp_fail(RP_STATUS_VALUE, "the batch has %d samples, this trainer takes 1 to %lld", (int)batch->S,
                        (long long)o->samples);
     for (int i = 0; i < TABLES; i++)
         RP_TRY(t->dev->ops->zero(t->dev, t->tensors[i].grads, t->tensors[i].params->total * (int64_t)sizeof(float)));

@@ -70,7 +70,8 @@ class Sampler:
     mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1).
     sources: dicts whose samples follow one another (csrc/source.h):
     {"kind": "relations", "count": pairs, "relation_exponent", "distinct_relations", "pairs_per_relation"},
-    {"kind": "entities", "count": pairs, "positive_share", "hard_share"}, {"kind": "instances", "count": sentences};
+    {"kind": "entities", "count": pairs, "positive_share", "hard_share"}, {"kind": "instances", "count": sentences,
+    "whole_epochs": a step ends with its epoch, which the last source alone may ask for};
     samples 2i and 2i + 1 of a source of pairs are its pair i. input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT.
     One call of batch at a time: a second thread gets RuntimeError "busy".
     """
@@ -92,7 +93,7 @@ class Sampler:
     def batch(self, step: int, /) -> _Batch:
         """The batch of a step, as a dict of fresh arrays."""
     def rows(self, step: int, /) -> _Int64Array:
-        """The corpus rows of a step's samples (S)."""
+        """The corpus rows of a step's samples (S); fewer than in other steps where a whole epoch ends."""
     def counts(self) -> list[tuple[int, int]]:
         """Of each source: relations, pairs of entities or sentences that can be drawn; and sentences left out because
         their relation or pair of entities has no two different ones."""

@@ -221,6 +221,7 @@ class RC(Objective):
         weight: of the loss in the sum; 0 leaves it out.
         label_smoothing: this share of the wanted distribution is spread over all relations (Szegedy et al. 2016).
         dropout: of the vector, before the head.
+        whole_epochs: a step ends with the epoch, with fewer sentences where the batches do not go round.
         name, source: of its figures and its head; what it runs on: "instances", or the pairs of another objective.
     """
 
@@ -230,6 +231,10 @@ class RC(Objective):
     source: str | None = "instances"
     label_smoothing: float = 0.0
     dropout: float = 0.1
+    whole_epochs: bool = False
+
+    def _source_options(self) -> dict[str, Any]:
+        return {"whole_epochs": self.whole_epochs} if self.source == "instances" else {}
 
     def _core(self, relations: Sequence[str]) -> dict[str, Any]:
         return {

@@ -372,7 +372,7 @@ class Trainer:
             parts += 1 if parts < 8 else parts // 4
 
     def _core_sources(self) -> list[dict[str, Any]]:
-        natives: dict[str | None, Objective] = {"relations": CP(), "entities": MTB()}
+        natives: dict[str | None, Objective] = {"relations": CP(), "entities": MTB(), "instances": RC()}
         natives |= {item.source: item for item in reversed(self.objectives) if item._source_options()}
         sources = []
         for kind, (_, samples) in self._layout().items():

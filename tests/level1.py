@@ -75,6 +75,7 @@ class SourceOptions(ctypes.Structure):
         ("pairs_per_relation", INT64),
         ("positive_share", DOUBLE),
         ("hard_share", DOUBLE),
+        ("whole_epochs", ctypes.c_bool),
     )
 
 

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from corpora import TOKENS, arrays_of, random_arrays, relation_pairs, sentence, sequences, words_of
+from tiny import tiny_dataset, tiny_encoder_folder
 
+import relpt
 from relpt import _core
+from relpt.objectives import RC
 
 pytestmark = pytest.mark.core
 
@@ -13,8 +16,8 @@ def entity_pairs(count, *, positive_share=0.5, hard_share=0.5):
     return {"kind": "entities", "count": count, "positive_share": positive_share, "hard_share": hard_share}
 
 
-def instances(count):
-    return {"kind": "instances", "count": count}
+def instances(count, *, whole_epochs=False):
+    return {"kind": "instances", "count": count, "whole_epochs": whole_epochs}
 
 
 def sampler_of(arrays, *sources, **options):
@@ -50,6 +53,28 @@ def test_the_order_of_sentences_depends_on_the_seed_and_not_on_their_number_in_a
         sampler = sampler_of(arrays, instances(count), seed=seed)
         orders.append(np.concatenate([sampler.rows(step) for step in range(100 // count)]).tolist())
     assert orders[0] == orders[1] != orders[2]
+
+
+@pytest.mark.parametrize(("n", "count"), [(1, 7), (7, 7), (8, 7), (13, 7), (14, 7), (20, 1), (5, 64)])
+def test_whole_epochs_end_with_a_short_step_and_are_in_the_same_order(n, count):
+    arrays = arrays_with(np.full((n, 2), -1))
+    whole, plain = (sampler_of(arrays, instances(count, whole_epochs=on)) for on in (True, False))
+    steps = -(-n // count)
+    orders = [[whole.rows(epoch * steps + step) for step in range(steps)] for epoch in range(4)]
+    for parts in orders:
+        assert [len(part) for part in parts[:-1]] == [count] * (steps - 1)
+        np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(n))
+    rows = np.concatenate([plain.rows(step) for step in range(4 * n // count + 1)])
+    np.testing.assert_array_equal(np.concatenate([part for parts in orders for part in parts]), rows[: 4 * n])
+    batch = whole.batch(steps - 1)
+    np.testing.assert_array_equal(batch["relation"], arrays["relation"][orders[0][-1]])
+    assert len(batch["cu_seqlens"]) == len(orders[0][-1]) + 1
+
+
+def test_only_the_last_source_may_keep_its_epochs_whole():
+    sampler_of(random_arrays(3), relation_pairs(4), instances(3, whole_epochs=True))
+    with pytest.raises(ValueError, match="source 0 keeps its epochs whole; expected it to be the last"):
+        sampler_of(random_arrays(3), instances(3, whole_epochs=True), relation_pairs(4))
 
 
 def test_shuffling_is_uniform():
@@ -181,3 +206,33 @@ def test_prefetch_and_steps_do_not_change_a_byte():
         for name, value in want.items():
             np.testing.assert_array_equal(got[name], value, err_msg=name)
         np.testing.assert_array_equal(fetching.rows(step), plain.rows(step))
+
+
+# ---- training on a step that is short
+
+
+def test_a_short_step_trains_as_a_step_of_its_size(tmp_path):
+    """The figures and gradients of a trainer made for that many samples; pairs refuse to be cut."""
+    encoder = relpt.Encoder.from_pretrained(tiny_encoder_folder(tmp_path), num_threads=1)
+    corpus = relpt.load(tiny_dataset(3, 5)).tokenize(encoder, max_length=32)
+
+    def trained(count, kind):
+        source = {"kind": "instances", "count": count, "whole_epochs": True}
+        options = {"seed": 1, "max_length": 32, "prefetch": False, "mlm_probability": 0.0, "p_blank": 0.0}
+        sampler = _core.Sampler(corpus.core(), encoder._tokens, sources=[source], **options)
+        run = relpt.Trainer(encoder, objectives=[RC(name="x")], sentences_per_step=count, max_length=32)
+        core = run._core_options(count, corpus.relations)
+        core["objectives"][0] |= kind
+        return _core.Trainer(**core), sampler
+
+    short, sampler = trained(13, {})  # 13 and 2 of 15
+    fitting, _ = trained(2, {})
+    want, got = fitting.gradients(sampler, 1), short.gradients(sampler, 1)
+    assert got == want
+    assert got["sentences"] == 2
+    for name in ("x.weight", "embeddings.word_embeddings.weight"):
+        np.testing.assert_array_equal(short.get(0, name), fitting.get(0, name))
+    pairs = {"kind": "match", "similarity": 0, "temperature": 1.0}
+    core, sampler = trained(12, pairs)
+    with pytest.raises(ValueError, match="x: the step has 3 of its 12 samples"):
+        core.gradients(sampler, 1)

@@ -25,7 +25,7 @@ static int parse_source(PyObject *dict, rp_source_options *o) {
         if (relpt_field_flag(dict, "distinct_relations", &o->distinct_relations) < 0) return -1;
         return relpt_field_integer(dict, "pairs_per_relation", &o->pairs_per_relation);
     }
-    if (o->kind != RP_SOURCE_ENTITIES) return 0;
+    if (o->kind == RP_SOURCE_INSTANCES) return relpt_field_flag(dict, "whole_epochs", &o->whole_epochs);
     if (relpt_field_number(dict, "positive_share", &o->positive_share) < 0) return -1;
     return relpt_field_number(dict, "hard_share", &o->hard_share);
 }
@@ -150,17 +150,17 @@ PyDoc_STRVAR(sampler_rows_doc, "rows($self, step, /)\n--\n\nThe corpus rows of a
 
 static PyObject *sampler_rows(PyObject *object, PyObject *args) {
     const rp_sampler *sampler = ((sampler_object *)object)->sampler; /* only read: no lock */
-    int64_t samples = rp_sampler_samples(sampler);
+    int64_t count = 0;
     long long step;
     void *data;
     rp_status status;
     if (!PyArg_ParseTuple(args, "L:rows", &step)) return NULL;
-    rp_draw *draws = PyMem_Calloc((size_t)samples, sizeof *draws);
+    rp_draw *draws = PyMem_Calloc((size_t)rp_sampler_samples(sampler), sizeof *draws);
     if (draws == NULL) return PyErr_NoMemory();
-    Py_BEGIN_ALLOW_THREADS status = rp_sampler_draws(sampler, step, draws);
-    Py_END_ALLOW_THREADS PyObject *rows = status == RP_OK ? relpt_array_new(RELPT_INT64, 1, &samples, &data)
-                                                          : relpt_raise(relpt_state_of(object), status);
-    for (int64_t i = 0; i < samples && rows != NULL; i++) ((int64_t *)data)[i] = draws[i].row;
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_draws(sampler, step, draws, &count);
+    Py_END_ALLOW_THREADS PyObject *rows =
+        status == RP_OK ? relpt_array_new(RELPT_INT64, 1, &count, &data) : relpt_raise(relpt_state_of(object), status);
+    for (int64_t i = 0; i < count && rows != NULL; i++) ((int64_t *)data)[i] = draws[i].row;
     PyMem_Free(draws);
     return rows;
 }
