@@ -22,6 +22,7 @@ __all__ = [
     "PRF",
     "BagCurve",
     "ConfusionMatrix",
+    "Measures",
     "RelationScore",
     "accuracy",
     "aligned_labels",
@@ -30,12 +31,14 @@ __all__ = [
     "filtered_ranks",
     "hits_at",
     "macro_f1",
+    "measures_of",
     "micro_f1",
     "micro_prf",
     "mrr",
     "relation_report",
     "score",
     "semeval_f1",
+    "undirected",
 ]
 
 Labels: TypeAlias = Iterable[str]
@@ -171,6 +174,48 @@ _METRICS: Final[dict[str, Callable[[Labels, Labels, str | None], float]]] = {
     "semeval": _semeval,
 }
 METRICS: Final = tuple(_METRICS)
+
+
+class Measures(NamedTuple):
+    """How data are scored.
+
+    Attributes:
+        metric: the name of the measure that papers report, one of ``METRICS``.
+        official: that of the measure which the data's authors prescribe; often the same.
+        negative: the class that means "none of these relations", or None.
+    """
+
+    metric: str
+    official: str
+    negative: str | None
+
+
+# TACRED and KBP37, SemEval, NYT-FB, Wiki-WD; Wiki80 and ChemProt as released have none.
+_NEGATIVES: Final = ("no_relation", "Other", "NA", "P0")
+_CHEMPROT: Final = {
+    *("ACTIVATOR", "AGONIST", "AGONIST-ACTIVATOR", "AGONIST-INHIBITOR", "ANTAGONIST", "DOWNREGULATOR", "INHIBITOR"),
+    *("INDIRECT-DOWNREGULATOR", "INDIRECT-UPREGULATOR", "PRODUCT-OF", "SUBSTRATE", "SUBSTRATE_PRODUCT-OF"),
+    "UPREGULATOR",
+}
+
+
+def measures_of(labels: Labels) -> Measures:
+    """The measures of a data set, told by the names of its relations (Peng et al. 2020, appendix B).
+
+    Micro-F1 without the negative class where there is one ("no_relation", "Other", "NA" or "P0"): TACRED, SemEval,
+    KBP37; beside it ``semeval_f1`` where the other labels have a direction. Micro-F1 for ChemProt, which has no
+    negative class. Accuracy for all others, Wiki80 among them.
+    """
+    labels = set(labels)
+    negative = next((name for name in _NEGATIVES if name in labels), None)
+    metric = "micro_f1" if negative is not None or (labels and labels <= _CHEMPROT) else "accuracy"
+    directed = negative is not None and len(labels) > 1 and not undirected(labels - {negative})
+    return Measures(metric, "semeval" if directed else metric, negative)
+
+
+def undirected(labels: Labels) -> list[str]:
+    """The labels that "semeval" cannot count, since they do not end in a direction."""
+    return sorted(label for label in labels if _DIRECTED.fullmatch(label) is None)
 
 
 def aligned_labels(lists: Mapping[str, Labels]) -> list[list[str]]:

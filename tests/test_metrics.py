@@ -218,6 +218,27 @@ def test_labels_may_be_numpy_text() -> None:
     )
 
 
+SEMEVAL_LABELS = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "measures"),
+    [
+        (SEMEVAL_LABELS, ("micro_f1", "semeval", "Other")),
+        (["no_relation", "per:age", "org:founded"], ("micro_f1", "micro_f1", "no_relation")),
+        (["no_relation", *SEMEVAL_LABELS[:2]], ("micro_f1", "semeval", "no_relation")),  # KBP37
+        (["INHIBITOR", "SUBSTRATE", "PRODUCT-OF"], ("micro_f1", "micro_f1", None)),
+        (["spouse", "capital"], ("accuracy", "accuracy", None)),
+        (["NA", "/people/person/place_lived"], ("micro_f1", "micro_f1", "NA")),
+        (["P0", "P31"], ("micro_f1", "micro_f1", "P0")),
+        (["Other", "spouse"], ("micro_f1", "micro_f1", "Other")),
+        ([], ("accuracy", "accuracy", None)),
+    ],
+)
+def test_the_measures_of_data_sets(labels: list[str], measures: tuple[str, str, str | None]) -> None:
+    assert tuple(metrics.measures_of(labels)) == measures
+
+
 # -- bags --------------------------------------------------------------------------------------------------------------
 
 
