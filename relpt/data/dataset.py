@@ -112,6 +112,21 @@ class Dataset(Sequence[Instance]):
         """The instances for which ``keep`` is true."""
         return Dataset([i for i in self._instances if keep(i)], name=self.name)
 
+    def fraction(self, share: float, *, seed: int = 42) -> Dataset:
+        """A share of each relation's instances, drawn by the seed, in the data's order.
+
+        Of n instances of a relation ceil(share * n) are kept, so at least one: the numbers of table 9 of Peng et al.
+        2020 ("we randomly sample 1% and 10% training data for each relation", appendix B). A smaller share of the same
+        seed is part of a larger one. Which instances of a relation are drawn depends on its name, the seed and their
+        order alone, and not on the other relations.
+
+        Raises:
+            ValueError: the share is not above 0 and at most 1; an instance has no relation.
+        """
+        from relpt.data.fractions import fraction_rows
+
+        return self if share == 1 else self[fraction_rows(self, share, seed)]
+
     def relabel(self, patch: Any, *, drop_missing: bool | None = None) -> Dataset:
         """The instances with the relations that a patch gives them by their ids.
 
