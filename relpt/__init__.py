@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from relpt.classifier import Classifier
     from relpt.corpus import Corpus
     from relpt.data import BadRecord, Dataset, Instance, Report, load, load_sample, sample_relations
     from relpt.encoder import Encoder
@@ -31,6 +32,7 @@ _HOMES = {
     "CPTrainer": "trainer",
     "Trainer": "trainer",
     "MTBTrainer": "trainer",
+    "Classifier": "classifier",
     "Corpus": "corpus",
     "CudaError": "errors",
     "Dataset": "data",
@@ -58,6 +60,7 @@ __all__ = [
     "BadRecord",
     "BadRecordWarning",
     "CPTrainer",
+    "Classifier",
     "Corpus",
     "CudaError",
     "Dataset",

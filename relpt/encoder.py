@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import os
 import warnings
@@ -31,7 +32,7 @@ from relpt.progress import progress
 from relpt.projection import Projection, load_projection, save_projection, sentences_to_fit
 from relpt.prompts import PROMPT_DEFAULT, prompt_pieces, prompt_text
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "warn_truncated"]
 
 _CHUNK: Final = 256  # sentences a call of the core, between which Ctrl-C is heard
 _CAPACITY: Final = 4096  # tokens a batch
@@ -225,6 +226,15 @@ class Encoder:
         }
         write_json(folder / "relpt.json", {**card, **own})
 
+    def copy(self) -> Encoder:
+        """An encoder with weights of its own, equal to these; takes as much memory again."""
+        twin = copy.copy(self)
+        twin.config, twin.card = copy.deepcopy(self.config), copy.deepcopy(self.card)
+        twin._model, twin._runs = _core.Model(**weights.core_config(self.config)), {}
+        for name, _ in self._model.parameters():
+            twin._model.set(name, self._model.get(name))
+        return twin
+
     # -- encoding ----------------------------------------------------------------------------------------------------
 
     def encode(
@@ -283,7 +293,7 @@ class Encoder:
                 vectors[first : first + len(part)] = found
                 cut += counts
                 bar.update(len(part))
-        _warn_truncated(int(cut[1]), int(cut[2]), max_length)
+        warn_truncated(int(cut[1]), int(cut[2]), max_length)
         return vectors
 
     def fit_projection(
@@ -521,7 +531,8 @@ def _choose_markers(
     return {"markers": markers, "marker_style": style, "typed_markers": typed}
 
 
-def _warn_truncated(cut: int, mentions: int, max_length: int) -> None:
+def warn_truncated(cut: int, mentions: int, max_length: int) -> None:
+    """One TruncationWarning with the counts, where a sentence was cut."""
     if not cut:
         return
     also = f", {mentions} of them inside a mention" if mentions else ""

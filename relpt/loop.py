@@ -43,7 +43,7 @@ class Loop:
         """All steps that are left; always ends with a checkpoint of the last whole step."""
         steps = int(self.owner.options["max_steps"])
         self.history.status = "finished"
-        with progress(steps, show, desc="pre-train", unit="step", initial=len(self.history)) as bar:
+        with progress(steps, show, desc=self.owner._task, unit="step", initial=len(self.history)) as bar:
             try:
                 while len(self.history) < steps:
                     record = self.step()

@@ -201,6 +201,7 @@ class Trainer:
     """
 
     _kind: ClassVar[str] = "Trainer"
+    _task: ClassVar[str] = "pre-train"  # beside the progress bar
     _defaults: ClassVar[dict[str, Any]] = _COMMON
 
     def __init__(self, encoder: Any, *, objectives: Sequence[Objective], **options: Unpack[TrainerOptions]) -> None:

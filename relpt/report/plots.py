@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["new_figure", "pair_rows", "pca", "plot_fewshot", "plot_history", "plot_map"]
+__all__ = ["new_figure", "pair_rows", "pca", "plot_confusion", "plot_fewshot", "plot_history", "plot_map"]
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; a violet in place of their yellow, too pale here.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#5D3A9B")
@@ -206,6 +206,37 @@ def plot_fewshot(before: Iterable[Any], after: Iterable[Any], ax: Axes | None = 
     ax.set_ylim(0, 1.08)
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.45, 1.14), fontsize=9)
+    return ax
+
+
+# -- classes ----------------------------------------------------------------------------------------------------------
+
+
+def plot_confusion(matrix: Any, ax: Axes | None = None) -> Axes:
+    """A confusion matrix: a row for each gold relation, shaded by the share of it that each prediction has.
+
+    Args:
+        matrix: a ``relpt.metrics.ConfusionMatrix``.
+        ax: where to draw; None makes a figure. Counts are written into the cells of up to 25 relations.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    labels, counts = list(matrix.labels), np.asarray(matrix.counts)
+    n = len(labels)
+    if ax is None:
+        side = min(2.6 + 0.34 * n, 16.0)
+        ax = _axes(side + 1.0, side)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    for row, column in zip(*np.nonzero(counts), strict=True) if n <= 25 else ():
+        ink = "white" if shares[row, column] > 0.6 else _INK
+        ax.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=7, color=ink)
+    size = 9 if n <= 25 else 6
+    ax.set_xticks(range(n), labels, rotation=90, fontsize=size)
+    ax.set_yticks(range(n), labels, fontsize=size)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("gold")
     return ax
 
 

@@ -1,0 +1,532 @@
+"""Supervised fine-tuning: an encoder with a linear head that names the relation a sentence states."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
+
+import numpy as np
+
+from relpt import _core
+from relpt.corpus import Corpus
+from relpt.encoder import Encoder, warn_truncated
+from relpt.errors import FormatError, TruncationWarning
+from relpt.files import read_table, write_into
+from relpt.history import History
+from relpt.inputs import choice, input_name
+from relpt.objectives import RC
+from relpt.scores import ClassReport, Score, choose_measures, score_labels, unknown_text
+from relpt.trainer import Trainer
+
+__all__ = ["Classifier", "Judged", "trainable_labels"]
+
+_log = logging.getLogger("relpt")
+_FILE: Final = "head.safetensors"
+_UNKNOWN: Final = ("raise", "wrong")
+
+Head = tuple[np.ndarray, np.ndarray]  # weight (classes, dim), bias (classes)
+
+
+class Judged(NamedTuple):
+    """Labelled sentences as predicted: their relations, the predicted ones with their probabilities, the score."""
+
+    gold: list[str]
+    predicted: list[str]
+    probability: list[float]
+    score: Score
+
+
+class _FineTuning(Trainer):
+    _task: ClassVar[str] = "fine-tune"
+
+
+class Classifier:
+    """Names the relation of a sentence: ``softmax(W x + b)`` of its relation vector x, trained with the encoder.
+
+    Source: Peng et al. 2020, section 4.1 and appendix B, table 10: learning rate 3e-5, batches of 64, 6 epochs, 100
+    word pieces. Every sentence is used once an epoch, in an order that is a function of (seed, epoch); an epoch's last
+    batch has what is left. The result is the same to the byte for any number of threads.
+
+    Args:
+        encoder: the ``Encoder`` to start from. It stays as it is, unless ``copy`` is False; each ``fit`` starts from
+            its weights. A projection of it is not used: the head sees the plain relation vector.
+        learning_rate, weight_decay, adam_betas, adam_eps: of AdamW; biases and LayerNorm do not decay.
+        batch_size: sentences a step.
+        epochs: how often each sentence is used.
+        max_length: word pieces a sentence; a window keeps both entities.
+        dropout: probability inside the encoder; None: what its config.json says (BERT: 0.1).
+        head_dropout: of the relation vector before the head; None: as ``dropout``, as BERT's classifiers do.
+        label_smoothing: this share of the wanted distribution is spread over all relations (Szegedy et al. 2016).
+        warmup_steps: steps over which the rate rises before it falls; None: a tenth of all (the paper names none).
+        schedule: "linear" (down to 0), "cosine" or "constant".
+        max_grad_norm: gradients are scaled down to this norm; 0: never.
+        early_stopping: None uses all epochs. A number stops after that many epochs without a better score on dev, and
+            keeps the weights of the best epoch.
+        micro_batch_size: sentences whose activations are held at a time, rounded up to an even number; None: a whole
+            batch. Dropout is replayed, so the gradients are those of the whole batch.
+        copy: train a copy of the encoder, at the cost of one more set of weights. False changes the one given.
+        unknown_labels: what ``score`` and ``report`` do with sentences of a relation that was not trained: "raise", or
+            count them as "wrong".
+        seed: of the head's initial values, the order of sentences, and dropout.
+
+    Attributes:
+        labels: the relations' names, in the order of the columns of ``predict_proba``.
+        inputs: the input setting that was trained, and is predicted in.
+        tuned: the fine-tuned ``Encoder``.
+        head: weight float32 (relations, dim) and bias float32 (relations).
+        history: the ``History`` of the steps; its status is "interrupted" after Ctrl-C, "stopped" after an early stop.
+        dev_scores: a ``Score`` for each epoch, where there was a dev set.
+        best_epoch: the epoch, from 1, whose weights were kept; None: the last step's.
+
+    Raises:
+        ValueError: an option is out of range (the core checks those of the optimiser when ``fit`` begins).
+        TypeError: the encoder is none that can be fine-tuned.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        learning_rate: float = 3e-5,
+        batch_size: int = 64,
+        epochs: int = 6,
+        max_length: int = 100,
+        dropout: float | None = None,
+        head_dropout: float | None = None,
+        label_smoothing: float = 0.0,
+        weight_decay: float = 0.01,
+        adam_betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-8,
+        warmup_steps: int | None = None,
+        schedule: str = "linear",
+        max_grad_norm: float = 1.0,
+        early_stopping: int | None = None,
+        micro_batch_size: int | None = None,
+        copy: bool = True,
+        unknown_labels: str = "raise",
+        seed: int = 42,
+    ) -> None:
+        options = dict(locals())
+        self.options: dict[str, Any] = {name: options[name] for name in options if name not in ("self", "encoder")}
+        if not isinstance(encoder, Encoder):
+            raise TypeError(
+                f"cannot fine-tune a {type(encoder).__name__}; give a relpt.Encoder (of a HybridEncoder, each of its "
+                "encoders by itself)"
+            )
+        self.encoder = encoder
+        for name in ("batch_size", "epochs", "max_length", "early_stopping", "micro_batch_size"):
+            _check_count(name, self.options[name], name in ("early_stopping", "micro_batch_size"))
+        choice(unknown_labels, _UNKNOWN, "unknown_labels")
+        self.labels: list[str] = []
+        self.inputs = "C+M"
+        self.tuned: Encoder | None = None
+        self.head: Head | None = None
+        self.history = History()
+        self.dev_scores: list[Score] = []
+        self.best_epoch: int | None = None
+
+    def get_params(self) -> dict[str, Any]:
+        """The options by name."""
+        return dict(self.options)
+
+    def __repr__(self) -> str:
+        defaults = _defaults()
+        changed = {key: value for key, value in self.options.items() if value != defaults[key]}
+        options = "".join(f", {key}={value!r}" for key, value in changed.items())
+        state = f"{len(self.labels)} relations, {self.inputs}" if self.labels else "not fitted"
+        return f"<relpt.Classifier({self.encoder!r}{options}): {state}>"
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Any,
+        *,
+        dev: Any = None,
+        inputs: str = "C+M",
+        labels: Iterable[str] | None = None,
+        metric: str | None = None,
+        negative: str | None = None,
+        callbacks: Iterable[Callable[[dict[str, Any]], Any]] = (),
+        show_progress_bar: bool | None = None,
+    ) -> Classifier:
+        """Fine-tunes on labelled sentences.
+
+        Ctrl-C ends it between operations: the classifier is that of the last whole step (with early stopping, of the
+        best epoch so far), and ``history.status`` is "interrupted".
+
+        Args:
+            train: labelled ``Dataset`` or ``Corpus``, or what ``relpt.load`` takes.
+            dev: likewise; scored after each epoch (``dev_scores``), which early stopping needs.
+            inputs: the input setting, "C+M", "C+T", "OnlyC", "OnlyM" or "OnlyT" (section 2.2).
+            labels: the relations to tell apart; None: those of ``train``. Others than these may have no sentence in it.
+            metric, negative: of the scores on dev, as in ``score``.
+            callbacks: called with each step's record; one that returns True stops the run.
+            show_progress_bar: None shows it in a notebook or on a terminal.
+
+        Returns:
+            The classifier itself.
+
+        Raises:
+            ValueError: no sentence, no labels or one relation alone in ``train``; ``dev`` has no labels, or some that
+                are not trained; entity types are missing where the setting needs them.
+            FloatingPointError: loss or gradients are not finite; the step is refused.
+        """
+        inputs = input_name(inputs)
+        if self.options["early_stopping"] is not None and dev is None:
+            raise ValueError("early_stopping needs a dev set to judge epochs by; give fit(…, dev=…), or leave it out")
+        encoder = self.encoder.copy() if self.options["copy"] else self.encoder
+        encoder.projection = None
+        corpus, _ = self._corpus(encoder, train, inputs, show_progress_bar)
+        names = trainable_labels(corpus, labels)
+        corpus = _numbered(corpus, names)
+        steps = -(-len(corpus) // self.options["batch_size"])  # an epoch
+        run = _FineTuning(
+            encoder, objectives=[self._objective(encoder)], **self._trainer_options(inputs, corpus, steps)
+        )
+        watch = _Epochs(self, run, names, steps)
+        if dev is not None:
+            judged, _ = self._corpus(encoder, dev, inputs, show_progress_bar)
+            watch.dev = judged, *self._gold(judged, names), choose_measures(names, metric, negative)
+        history = run.fit(corpus, callbacks=[watch, *callbacks], show_progress_bar=show_progress_bar)
+        watch.restore_best()
+        self.labels, self.inputs, self.tuned, self.head = names, inputs, encoder, watch.head
+        self.history, self.dev_scores, self.best_epoch = history, watch.scores, watch.best_epoch
+        cut, mentions = (
+            sum(record[key] for record in history.records[:steps]) for key in ("truncated", "truncated_mentions")
+        )
+        warn_truncated(cut, mentions, self._cut)
+        return self
+
+    @property
+    def _cut(self) -> int:
+        return int(self.options["max_length"])
+
+    def _objective(self, encoder: Encoder) -> RC:
+        o = self.options
+        inside = encoder.config["hidden_dropout_prob"] if o["dropout"] is None else o["dropout"]
+        dropout = inside if o["head_dropout"] is None else o["head_dropout"]
+        return RC(label_smoothing=o["label_smoothing"], dropout=dropout, whole_epochs=True)
+
+    def _trainer_options(self, inputs: str, corpus: Any, steps: int) -> dict[str, Any]:
+        o = self.options
+        same = ("learning_rate", "weight_decay", "adam_betas", "adam_eps", "schedule", "max_grad_norm", "dropout")
+        batch = min(o["batch_size"], len(corpus))
+        return {
+            **{name: o[name] for name in (*same, "warmup_steps", "max_length", "seed")},
+            "sentences_per_step": batch,
+            "micro_batch_pairs": -(-(o["micro_batch_size"] or batch) // 2),
+            "input_mix": {inputs: 1.0},
+            "p_blank": 0.0,
+            "max_steps": steps * o["epochs"],
+        }
+
+    # -- prediction --------------------------------------------------------------------------------------------------
+
+    def predict(self, data: Any, *, show_progress_bar: bool | None = None) -> list[str] | str:
+        """The likeliest relation of each sentence.
+
+        Args:
+            data: what ``Encoder.encode`` takes; labels are not needed.
+
+        Returns:
+            A name for each sentence in order; the name alone for one ``Instance`` or dict.
+        """
+        logits, single = self._logits(data, show_progress_bar)
+        names = [self.labels[i] for i in logits.argmax(axis=1)]
+        return names[0] if single else names
+
+    def predict_proba(self, data: Any, *, show_progress_bar: bool | None = None) -> np.ndarray:
+        """Probabilities of all relations, float64 (n, relations) in the order of ``labels``; (relations,) for one
+        ``Instance`` or dict. Each row sums to 1."""
+        logits, single = self._logits(data, show_progress_bar)
+        return _softmax(logits)[0] if single else _softmax(logits)
+
+    def predict_top(self, data: Any, k: int = 3, *, show_progress_bar: bool | None = None) -> list[Any]:
+        """The ``k`` likeliest relations of each sentence with their probabilities, best first.
+
+        Returns:
+            A list of pairs (relation, probability) for each sentence; that list alone for one ``Instance`` or dict.
+
+        Raises:
+            ValueError: k is not from 1 on.
+        """
+        _check_count("k", k)
+        logits, single = self._logits(data, show_progress_bar)
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+        chances = _softmax(logits)
+        top = [[(self.labels[j], float(row[j])) for j in order] for row, order in zip(chances, best, strict=True)]
+        return top[0] if single else top
+
+    def score(
+        self,
+        data: Any,
+        *,
+        metric: str | None = None,
+        negative: str | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Score:
+        """How well the relations of labelled sentences are predicted.
+
+        Args:
+            data: labelled; see ``Encoder.encode``.
+            metric: "accuracy", "micro_f1", "macro_f1" or "semeval"; None: that of the data set, told by its relations
+                (``relpt.metrics.measures_of``): micro-F1 where there is a negative class, and on ChemProt, else
+                accuracy.
+            negative: the class that micro-F1, macro-F1 and SemEval's measure leave out; None: "no_relation", "Other",
+                "NA" or "P0", where the relations have one of these.
+
+        Returns:
+            A ``Score``: a float that says which measure it is, with the official one beside it.
+
+        Raises:
+            ValueError: no labels; labels that are not trained (see ``unknown_labels``); a measure that does not fit.
+        """
+        return self._judge(data, metric, negative, show_progress_bar).score
+
+    def report(
+        self,
+        data: Any,
+        *,
+        metric: str | None = None,
+        negative: str | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> ClassReport:
+        """Precision, recall and F1 of each relation, and the confusion matrix; arguments as in ``score``."""
+        judged = self._judge(data, metric, negative, show_progress_bar)
+        return ClassReport.of(judged.gold, judged.predicted, judged.score)
+
+    def _judge(self, data: Any, metric: str | None, negative: str | None, show: bool | None) -> Judged:
+        encoder, head = self._fitted()
+        measures = choose_measures(self.labels, metric, negative)
+        corpus, _ = self._corpus(encoder, data, self.inputs, show)
+        gold, unknown = self._gold(corpus, self.labels)
+        logits = self._logits_of(encoder, head, corpus, self.inputs, show)
+        predicted = [self.labels[i] for i in logits.argmax(axis=1)]
+        score = score_labels(gold, predicted, measures, unknown)
+        return Judged(gold, predicted, _softmax(logits).max(axis=1).tolist(), score)
+
+    def _fitted(self) -> tuple[Encoder, Head]:
+        if self.tuned is None or self.head is None:
+            raise RuntimeError(
+                "the classifier is not fitted; call fit(train), or open one by Classifier.from_pretrained"
+            )
+        return self.tuned, self.head
+
+    def _logits(self, data: Any, show: bool | None) -> tuple[np.ndarray, bool]:
+        encoder, head = self._fitted()
+        corpus, single = self._corpus(encoder, data, self.inputs, show)
+        return self._logits_of(encoder, head, corpus, self.inputs, show), single
+
+    def _logits_of(self, encoder: Encoder, head: Head, corpus: Any, inputs: str, show: bool | None) -> np.ndarray:
+        rows = np.arange(len(corpus))
+        vectors = encoder._states(corpus, rows, inputs, self._cut, encoder.dtype, show)
+        if not len(vectors):
+            return np.empty((0, len(head[1])), np.float32)
+        return _core.logits(vectors, *head, encoder.num_threads)
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def _corpus(self, encoder: Encoder, data: Any, inputs: str, show: bool | None) -> tuple[Any, bool]:
+        """The tokenized data, with the types that setting and markers say; whether it is one sentence alone."""
+        corpus, single = encoder._as_corpus(data, self._cut, show)
+        encoder._input_tokens(corpus, [inputs])
+        return corpus, single
+
+    def _gold(self, corpus: Any, labels: Sequence[str]) -> tuple[list[str], int]:
+        """The sentences' relations, and how many of them are none of the labels."""
+        if not len(corpus):
+            raise ValueError(f"{corpus.name!r} has no sentences to score")
+        if not corpus.labelled:
+            raise ValueError(f"{corpus.name!r} names no relations; give labelled data, or call predict")
+        gold = [corpus.relations[number] for number in corpus.relation]
+        known = set(labels)
+        unknown = sum(name not in known for name in gold)
+        if unknown and self.options["unknown_labels"] == "raise":
+            raise ValueError(
+                f"{unknown:,} of {len(gold):,} sentences of {corpus.name!r} have a relation that is not among the "
+                f"{len(labels)} trained ones: {unknown_text(gold, labels)}; train on sentences of it, name it in "
+                "fit(labels=…), or count these sentences as wrong by unknown_labels='wrong'"
+            )
+        return gold, unknown
+
+    # -- saving and loading ------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> Path:
+        """Writes the fine-tuned encoder in Hugging Face's layout, head.safetensors, and the relations in relpt.json.
+
+        ``transformers.AutoModel`` and ``Encoder.from_pretrained`` open the folder as an encoder. All files are complete
+        and synced before the first one takes its place.
+
+        Args:
+            folder: made when it is not there.
+            card: further fields of the classifier's part of relpt.json.
+        """
+        from relpt.weights import save_tensors
+
+        encoder, (weight, bias) = self._fitted()
+        own = {
+            "labels": self.labels,
+            "inputs": self.inputs,
+            "options": {**self.options, "adam_betas": list(self.options["adam_betas"])},
+            "status": self.history.status,
+            "steps": len(self.history),
+            "best_epoch": self.best_epoch,
+            "dev_scores": [float(score) for score in self.dev_scores],
+        }
+        with write_into(Path(folder)) as new:
+            encoder._write(new, {**encoder.card, "classifier": {**(card or {}), **own}})
+            entries = [("weight", weight.shape, lambda: weight), ("bias", bias.shape, lambda: bias)]
+            save_tensors(new / _FILE, entries)
+        return Path(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+    ) -> Classifier:
+        """Opens what ``save_pretrained`` wrote. Fitting it again starts from the fine-tuned encoder, with a new head.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            FormatError: the folder holds no classifier, or a damaged one; names file and field.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path}: there is no such folder; give one written by Classifier.save_pretrained")
+        card = read_table(path / "relpt.json") if (path / "relpt.json").is_file() else {}
+        own = card.get("classifier")
+        if not isinstance(own, dict) or not (path / _FILE).is_file():
+            raise FormatError(
+                f"{path} holds no classifier; make one by relpt finetune, or by Classifier.save_pretrained"
+            )
+        labels, options = own.get("labels"), own.get("options")
+        if not isinstance(labels, list) or not isinstance(options, dict):
+            raise FormatError(f"{path / 'relpt.json'}: classifier.labels or .options are missing; the file is damaged")
+        encoder = Encoder.from_pretrained(path, device=device, dtype=dtype, num_threads=num_threads)
+        known = {name: value for name, value in options.items() if name in _defaults()}
+        made = cls(encoder, **{**known, "adam_betas": tuple(known.get("adam_betas", (0.9, 0.999)))})
+        made.labels, made.inputs, made.tuned = labels, input_name(own.get("inputs")), encoder
+        made.head, made.best_epoch = _load_head(path, len(labels), encoder.dim), own.get("best_epoch")
+        return made
+
+
+def _defaults() -> dict[str, Any]:
+    """The options' default values."""
+    return dict(Classifier.__init__.__kwdefaults__ or {})
+
+
+def _load_head(path: Path, classes: int, dim: int) -> Head:
+    from relpt.weights import load_tensors
+
+    tensors = load_tensors(path, _FILE)
+    for name, shape in (("weight", (classes, dim)), ("bias", (classes,))):
+        if name not in tensors or tensors[name].shape != shape:
+            found = f"has shape {tensors[name].shape}" if name in tensors else "is missing"
+            raise FormatError(f"{path / _FILE}: tensor {name} {found}, expected {shape}")
+    return tensors["weight"], tensors["bias"]
+
+
+class _Epochs:
+    """A callback that scores dev after each epoch, and keeps the weights of the best where the run may stop early."""
+
+    def __init__(self, owner: Classifier, run: Trainer, labels: list[str], steps: int) -> None:
+        self.owner, self.run, self.labels, self.steps = owner, run, labels, steps
+        self.patience = owner.options["early_stopping"]
+        self.dev: tuple[Any, list[str], int, Any] | None = None  # corpus, gold, unknown, measures
+        self.scores: list[Score] = []
+        self.best_epoch: int | None = None
+        self._best: tuple[dict[str, np.ndarray], Head] | None = None
+
+    @property
+    def head(self) -> Head:
+        """The one to keep: the best epoch's, else the last step's."""
+        return self._best[1] if self._best is not None else self._heads()
+
+    def _heads(self) -> Head:
+        heads = self.run.heads
+        return heads["rc.weight"], heads["rc.bias"]
+
+    def __call__(self, record: dict[str, Any]) -> bool:
+        """True where it is time to stop."""
+        if self.dev is None or record["step"] % self.steps:
+            return False
+        self.scores.append(self._score(self.dev))
+        score = self.scores[-1]
+        _log.info("epoch %d: loss %.4f, dev %r", len(self.scores), record["loss"], score)
+        if self.patience is None:
+            return False
+        if self.best_epoch is None or score > self.scores[self.best_epoch - 1]:
+            model = self.run.encoder._model
+            self._best = {name: model.get(name) for name, _ in model.parameters()}, self._heads()
+            self.best_epoch = len(self.scores)
+        return len(self.scores) - self.best_epoch >= self.patience
+
+    def _score(self, dev: tuple[Any, list[str], int, Any]) -> Score:
+        corpus, gold, unknown, measures = dev
+        (inputs,) = self.run.options["input_mix"]
+        with warnings.catch_warnings():
+            if self.scores:  # said after the first epoch
+                warnings.simplefilter("ignore", TruncationWarning)
+            logits = self.owner._logits_of(self.run.encoder, self._heads(), corpus, inputs, False)
+        return score_labels(gold, [self.labels[i] for i in logits.argmax(axis=1)], measures, unknown)
+
+    def restore_best(self) -> None:
+        """Puts the best epoch's weights back."""
+        if self._best is not None:
+            for name, value in self._best[0].items():
+                self.run.encoder._model.set(name, value)
+
+
+def trainable_labels(corpus: Any, labels: Iterable[str] | None) -> list[str]:
+    """The relations to tell apart, sorted; refuses data on which nothing can be learned."""
+    if not len(corpus):
+        raise ValueError(f"{corpus.name!r} has no sentences to train on")
+    if not corpus.labelled:
+        raise ValueError(f"{corpus.name!r} names no relations; a classifier is trained on labelled sentences")
+    counts = {name: count for name, count in corpus.label_counts().items() if count}
+    if len(counts) < 2:
+        raise ValueError(
+            f"{corpus.name!r} has one relation alone, {next(iter(counts))!r} ({len(corpus):,} sentences); a classifier "
+            "needs sentences of two at least"
+        )
+    if labels is None:
+        return sorted(counts)
+    names = sorted(set(labels))
+    outside = [name for name in counts for _ in range(counts[name]) if name not in set(names)]
+    if outside:
+        raise ValueError(
+            f"{len(outside):,} of {len(corpus):,} sentences of {corpus.name!r} have a relation that is not among the "
+            f"{len(names)} labels given: {unknown_text(outside, names)}; name it too, or filter them out"
+        )
+    return names
+
+
+def _numbered(corpus: Any, labels: list[str]) -> Any:
+    """The corpus with relations numbered as in ``labels``."""
+    if corpus.relations == labels:
+        return corpus
+    places = {name: number for number, name in enumerate(labels)}
+    of = np.array([places.get(name, -1) for name in corpus.relations], np.int32)
+    arrays = {**corpus.arrays(), "relation": of[corpus.relation]}
+    return Corpus(arrays=arrays, tables={**corpus.tables(), "relations": labels}, name=corpus.name)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _check_count(name: str, value: Any, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number from 1 on{', or None' if optional else ''}")
