@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relpt.episodes import Episodes, load_episodes, score_predictions
     from relpt.errors import BadRecordWarning, CudaError, FormatError, TruncationWarning
     from relpt.fewshot import FewShot, FewShotResult
+    from relpt.finetuning import FineTuning, finetune
     from relpt.graph import GraphEmbeddings, LinkPrediction
     from relpt.history import History
     from relpt.hybrid import EntityTable, HybridEncoder
@@ -41,6 +42,7 @@ _HOMES = {
     "Episodes": "episodes",
     "FewShot": "fewshot",
     "FewShotResult": "fewshot",
+    "FineTuning": "finetuning",
     "FormatError": "errors",
     "GraphEmbeddings": "graph",
     "History": "history",
@@ -49,6 +51,7 @@ _HOMES = {
     "LinkPrediction": "graph",
     "Report": "data",
     "TruncationWarning": "errors",
+    "finetune": "finetuning",
     "load": "data",
     "load_episodes": "episodes",
     "load_sample": "data",
@@ -69,6 +72,7 @@ __all__ = [
     "Episodes",
     "FewShot",
     "FewShotResult",
+    "FineTuning",
     "FormatError",
     "GraphEmbeddings",
     "History",
@@ -80,6 +84,7 @@ __all__ = [
     "Trainer",
     "TruncationWarning",
     "__version__",
+    "finetune",
     "load",
     "load_episodes",
     "load_sample",

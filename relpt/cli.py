@@ -597,6 +597,7 @@ def _version() -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     from relpt.cli_fewshot import add_fewshot
+    from relpt.cli_finetune import add_finetune, add_predict
 
     parser = argparse.ArgumentParser(
         prog="relpt",
@@ -610,6 +611,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_pretrain(commands, common)
     _add_encode(commands, common)
     add_fewshot(commands, common)
+    add_finetune(commands, common)
+    add_predict(commands, common)
     return parser
 
 

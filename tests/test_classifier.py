@@ -351,7 +351,7 @@ BAD_TRAIN: dict[str, tuple[Any, dict[str, Any], str]] = {
     "types": (
         lambda data: without_types(data, 3),
         {"inputs": "C+T"},
-        r"data: 3 of 104 mentions have no type \(the first in row 1\), which the settings C\+T and OnlyT say; give 'type'",
+        r"data: 3 of 104 mentions have no type \(the first in row 1\), which the settings C\+T and OnlyT say; give",
     ),
     "labels": (
         lambda data: data,

@@ -1,0 +1,216 @@
+"""The commands ``relpt finetune`` and ``relpt predict``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from relpt.cli import (
+    _data_options,
+    _encoder_options,
+    _given,
+    _inputs,
+    _load,
+    _natural,
+    _new_file,
+    _open_encoder,
+    _positive,
+    _print_json,
+)
+from relpt.runlog import duration, tell
+
+__all__ = ["add_finetune", "add_predict"]
+
+_METRICS = ("accuracy", "micro_f1", "macro_f1", "semeval")  # relpt.metrics', named here so that --help loads nothing
+
+
+# -- option values ----------------------------------------------------------------------------------------------------
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = [0.0]
+    if not all(0 < share <= 1 for share in shares):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers above 0, at most 1, such as 0.01,0.1")
+    return list(dict.fromkeys(shares))
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected numbers or ranges such as 42-46 or 1,2,5")
+        seeds += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+# -- finetune ---------------------------------------------------------------------------------------------------------
+
+
+def _tell_row(row: dict[str, Any], seconds: float | None) -> None:
+    figures = ", ".join(f"{name} {row[name]:.4f}" for name in ("dev", "test") if row[name] is not None)
+    took = "done before" if seconds is None else duration(seconds)
+    tell(f"relpt: {row['inputs']}, fraction {row['fraction']:g}, seed {row['seed']}: {figures} ({took})")
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """Fine-tunes a classifier for every setting, fraction and seed."""
+    from relpt.finetuning import finetune as run
+
+    begin = time.monotonic()
+    data = {name: _load(args, [getattr(args, name)]) for name in ("train", "dev", "test") if getattr(args, name)}
+    encoder = _open_encoder(args, args.model, *data.values())
+    names = (
+        "epochs",
+        "batch_size",
+        "max_length",
+        "label_smoothing",
+        "early_stopping",
+        "warmup_steps",
+        "unknown_labels",
+    )
+    options = _given(args, *names, "dropout", "micro_batch_size")
+    if args.lr is not None:
+        options["learning_rate"] = args.lr
+    result = run(
+        encoder,
+        data.pop("train"),
+        **data,
+        inputs=args.inputs,
+        fractions=args.fraction,
+        seeds=args.seeds,
+        metric=args.metric,
+        negative=args.negative,
+        output=args.output,
+        on_row=None if args.quiet else _tell_row,
+        show_progress_bar=False if args.quiet else None,
+        **options,
+    )
+    if args.json:
+        _print_json({"results": result.rows, "summary": result.summary()})
+        return 0
+    row = result.rows[0]
+    left_out = f" without {row['negative']!r}" if row["negative"] is not None and row["metric"] != "accuracy" else ""
+    print(f"{encoder.name}: {row['metric']}{left_out}; median (lowest – highest) over seeds\n\n{result}")
+    if row["unknown"]:
+        print(f"\n{row['unknown']:,} sentences of dev and test have relations that were not trained: counted as wrong")
+    if args.output is not None:
+        tell(f"relpt: {len(result.rows)} runs, {result.computed} of them new, in {duration(time.monotonic() - begin)}")
+        tell(f"relpt: rows, predictions and the model that is best on dev are in {args.output}")
+    return 0
+
+
+def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Adds the command finetune to the parser's."""
+    text = (
+        "Fine-tunes a classifier on labelled sentences for every input setting, fraction and seed; reports medians. "
+        "With -o, runs that the folder holds for the same encoder, options and data are not computed again."
+    )
+    p = commands.add_parser("finetune", parents=[common], help="train and score a classifier", description=text)
+    p.add_argument("--model", required=True, metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    for name, what in (("train", "to train on"), ("dev", "to choose by"), ("test", "to score")):
+        p.add_argument(f"--{name}", required=name == "train", metavar="F", help=f"file with labelled sentences {what}")
+    p.add_argument("--inputs", type=_inputs, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
+    p.add_argument(
+        "--fraction",
+        type=_shares,
+        default=[1.0],
+        metavar="F",
+        help="of each relation's training sentences, a list such as 0.01,0.1 (default: 1)",
+    )
+    p.add_argument("--seeds", type=_seeds, default=list(range(42, 47)), metavar="S", help="default: 42-46")
+    p.add_argument("--metric", choices=_METRICS, help="default: the data set's, told by its relations")
+    p.add_argument("--negative", metavar="R", help="the class that F1 leaves out (default: no_relation, Other, NA, P0)")
+    p.add_argument("-o", "--output", metavar="DIR", help="folder for rows, predictions and the best model")
+    p.add_argument("--lr", type=float, metavar="F", help="learning rate (default: 3e-5)")
+    p.add_argument("--epochs", type=_positive, metavar="N", help="default: 6")
+    p.add_argument("--batch-size", type=_positive, metavar="N", help="sentences a step (default: 64)")
+    p.add_argument("--micro-batch-size", type=_positive, metavar="N", help="sentences held in memory at a time")
+    p.add_argument("--warmup-steps", type=_natural, metavar="N", help="default: a tenth of the steps")
+    p.add_argument("--dropout", type=float, metavar="F", help="default: the model's")
+    p.add_argument("--label-smoothing", type=float, metavar="F", help="default: 0")
+    p.add_argument("--early-stopping", type=_positive, metavar="N", help="stop after N epochs without gain on dev")
+    p.add_argument(
+        "--unknown-labels",
+        choices=("raise", "wrong"),
+        help="relations that --train lacks: an error (default), or wrong",
+    )
+    _encoder_options(p, device=True)
+    _data_options(p)
+    p.set_defaults(run=finetune)
+
+
+# -- predict ----------------------------------------------------------------------------------------------------------
+
+
+def _records(args: argparse.Namespace) -> Any:
+    """The sentences of a file, or of lines of JSON on stdin."""
+    from relpt.data import load
+    from relpt.errors import FormatError
+
+    if args.data != "-":
+        return _load(args, [args.data])
+    records = []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        if line.strip():
+            try:
+                records.append(json.loads(line.decode()))
+            except ValueError as error:
+                raise FormatError(f"stdin, line {number}: is no valid JSON ({error}); give one record a line") from None
+    return load(records, name="stdin", **_given(args, "format", "spans", "on_bad"))
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Names the relation of each sentence, a line of JSON each."""
+    from relpt.classifier import Classifier
+
+    begin = time.monotonic()
+    options = {"num_threads": args.threads} if args.threads is not None else {}
+    target = None if args.output is None else _new_file(args.output, "the file of JSON lines")
+    classifier = Classifier.from_pretrained(args.model, **options, **_given(args, "dtype"))
+    data = _records(args)
+    found = classifier.predict_top(data, k=args.top_k, show_progress_bar=False if args.quiet else None)
+    rows = []
+    for instance, top in zip(data, found, strict=True):
+        ranked = [{"label": label, "probability": round(chance, 6)} for label, chance in top]
+        rows.append({**instance.to_dict(), **ranked[0], "top": ranked})
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if target is not None:
+        new = target.with_name(f".{target.name}.new-{os.getpid()}")
+        try:
+            new.write_text(lines, encoding="utf-8")
+            os.replace(new, target)
+        finally:
+            new.unlink(missing_ok=True)
+    if args.json:
+        _print_json({"n": len(rows), "labels": len(classifier.labels), "inputs": classifier.inputs, "results": rows})
+    elif target is None:
+        sys.stdout.write(lines)
+    if not args.quiet:
+        where = "" if target is None else f" in {target}"
+        tell(f"relpt: {len(rows):,} sentences, {classifier.inputs}, {duration(time.monotonic() - begin)}{where}")
+    return 0
+
+
+def add_predict(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Adds the command predict to the parser's."""
+    text = (
+        "Names the relation of each sentence by a classifier of relpt finetune (DIR/model). Writes a line of JSON for "
+        "each in the order of the data: the record with label, probability, and the likeliest relations in top."
+    )
+    p = commands.add_parser("predict", parents=[common], help="name the relation of sentences", description=text)
+    p.add_argument("data", metavar="DATA", help='file with sentences and their two spans, or "-": JSON lines on stdin')
+    p.add_argument("--model", required=True, metavar="DIR", help="folder of the classifier")
+    p.add_argument("--top-k", type=_positive, default=3, metavar="K", help="relations a sentence (default: 3)")
+    p.add_argument("-o", "--output", metavar="OUT", help="file to write (default: stdout)")
+    p.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
+    p.add_argument("--dtype", help="float32 (default) or bfloat16")
+    _data_options(p)
+    p.set_defaults(run=predict)

@@ -1,0 +1,327 @@
+"""The protocol of supervised relation extraction: fractions of the training data, seeds, median and spread."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from relpt.classifier import Classifier, Judged, trainable_labels
+from relpt.data.reading import as_dataset
+from relpt.files import read_json, write_file
+from relpt.inputs import input_name
+from relpt.scores import choose_measures
+
+__all__ = ["FineTuning", "finetune"]
+
+_log = logging.getLogger("relpt")
+_ROWS: Final = "rows.jsonl"
+_FIGURES: Final = ("dev", "test", "official_dev", "official_test")
+_IDLE: Final = ("num_threads", "device", "seed")  # what the result does not depend on, beside the weights
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, repr=False)
+class FineTuning:
+    """The runs of ``finetune``; a table of medians as text and in a notebook.
+
+    Attributes:
+        rows: a dict for each run: inputs, fraction, seed, metric, dev, test; negative (the class that the metric leaves
+            out), official (the measure that the data's authors prescribe), official_dev, official_test; unknown
+            (sentences of dev and test whose relation was not trained, counted as wrong), sentences (trained on),
+            best_epoch, and with a folder key (of encoder, options and data). A set that was not given has None.
+        computed: the runs that were computed, not found done.
+    """
+
+    rows: list[Row]
+    computed: int
+
+    def summary(self) -> list[Row]:
+        """A dict for each input setting and fraction: the number of seeds, and of each figure the median, lowest and
+        highest over them, as dev, dev_low, dev_high and so on."""
+        groups: dict[tuple[str, float], list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault((row["inputs"], row["fraction"]), []).append(row)
+        summary = []
+        for (inputs, fraction), rows in groups.items():
+            same = {name: rows[0][name] for name in ("metric", "negative", "official", "sentences")}
+            found = {"inputs": inputs, "fraction": fraction, "seeds": len(rows), **same}
+            for name in _FIGURES:
+                values = [row[name] for row in rows if row[name] is not None]
+                low, high, middle = (f(values) if values else None for f in (min, max, _median))
+                found |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+            summary.append(found)
+        return summary
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame(self.rows)
+
+    def table(self) -> list[list[str]]:
+        """The summary as text, a header first; the official measure has a column where it is another one."""
+        summary = self.summary()
+        other = any(item["official"] != item["metric"] for item in summary)
+        head = ["inputs", "fraction", "sentences", "seeds", "metric", "dev", "test"]
+        lines = [head + [f"{summary[0]['official']} test"] * other] if summary else [head]
+        for item in summary:
+            cells = [_spread(item, name) for name in ("dev", "test", *(["official_test"] * other))]
+            facts = (item["inputs"], f"{item['fraction']:g}", f"{item['sentences']:,}", str(item["seeds"]))
+            lines.append([*facts, item["metric"], *cells])
+        return lines
+
+    def __str__(self) -> str:
+        lines = self.table()
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, *lines = self.table()
+        rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines]
+        names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+        return f"<table><tr>{names}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
+
+
+def _spread(item: Row, name: str) -> str:
+    if item[name] is None:
+        return "–"
+    spread = f" ({item[f'{name}_low']:.4f} – {item[f'{name}_high']:.4f})" if item["seeds"] > 1 else ""
+    return f"{item[name]:.4f}{spread}"
+
+
+def finetune(
+    encoder: Any,
+    train: Any,
+    *,
+    dev: Any = None,
+    test: Any = None,
+    inputs: str | Iterable[str] = "C+M",
+    fractions: float | Iterable[float] = 1.0,
+    seeds: int | Iterable[int] = range(42, 47),
+    metric: str | None = None,
+    negative: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    on_row: Callable[[Row, float | None], Any] | None = None,
+    show_progress_bar: bool | None = None,
+    **options: Any,
+) -> FineTuning:
+    """Fine-tunes a classifier for every input setting, fraction of the training data and seed.
+
+    Source: Peng et al. 2020, table 5 and appendix B: 1 %, 10 % and 100 % of each relation's sentences, the median of
+    the seeds 42 to 46. Here every seed draws a fraction of its own (``Dataset.fraction``), so that the spread holds the
+    luck of the draw; the published files of a fraction are given as ``train`` with fraction 1. The classes are those of
+    all of ``train``.
+
+    Args:
+        encoder: the ``Encoder`` that every run starts from; it stays as it is.
+        train, dev, test: labelled, ``Dataset`` or what ``relpt.load`` takes; dev or test may be left out.
+        inputs, fractions, seeds: one or several.
+        metric, negative: as in ``Classifier.score``.
+        output: a folder. It gets rows.jsonl, the predictions on test (without one, on dev) of each run, and in "model"
+            the classifier with the best score on dev. Runs that the folder holds for the same encoder, options and data
+            are not computed again.
+        on_row: called with each row and the seconds it took, None for one that the folder held.
+        show_progress_bar: None shows it in a notebook or on a terminal.
+        options: of ``Classifier``, but for the seed.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the rows up to it are in ``output``.
+        ValueError: neither dev nor test; an option, the data or a measure that does not fit, told before any run.
+    """
+    settings = [input_name(name) for name in ([inputs] if isinstance(inputs, str) else inputs)]
+    shares = [fractions] if isinstance(fractions, (int, float)) else list(fractions)
+    numbers = [seeds] if isinstance(seeds, int) else list(seeds)
+    protocol = _Protocol(encoder, train, dev, test, metric, negative, options, show_progress_bar)
+    protocol.check(settings, shares)
+    folder = None if output is None else _Folder(Path(output), protocol)
+    rows, computed = [], 0
+    for name in settings:
+        for share in shares:
+            for seed in numbers:
+                begin = time.monotonic()
+                row = None if folder is None else folder.row(name, share, seed)
+                done = row is not None
+                if row is None:
+                    row, classifier, judged = protocol.run(name, share, seed)
+                    if folder is not None:
+                        row = folder.add(row, classifier, judged)
+                    computed += 1
+                rows.append(row)
+                if on_row is not None:
+                    on_row(row, None if done else time.monotonic() - begin)
+    return FineTuning(rows, computed)
+
+
+class _Protocol:
+    """What all runs share, and one run."""
+
+    def __init__(
+        self,
+        encoder: Any,
+        train: Any,
+        dev: Any,
+        test: Any,
+        metric: str | None,
+        negative: str | None,
+        options: dict[str, Any],
+        show: bool | None,
+    ) -> None:
+        for name in ("seed", "copy"):
+            if name in options:
+                raise TypeError(f"finetune takes no option {name!r}: it sets that itself (seeds=…)")
+        if dev is None and test is None:
+            raise ValueError("finetune has nothing to score; give dev=…, test=…, or both")
+        self.encoder, self.options, self.show = encoder, options, show
+        self.sample = Classifier(encoder, **options)  # refuses bad options before anything is read
+        self.train, _ = as_dataset(train)
+        self.corpus, _ = encoder._as_corpus(self.train, self.sample._cut, show)
+        self.labels = trainable_labels(self.corpus, None)
+        self.judged = {
+            name: encoder._as_corpus(data, self.sample._cut, show)[0]
+            for name, data in (("dev", dev), ("test", test))
+            if data is not None
+        }
+        if options.get("early_stopping") is not None and dev is None:
+            raise ValueError("early_stopping needs a dev set to judge epochs by; give dev=…, or leave it out")
+        self.asked = metric, negative
+
+    def check(self, settings: Sequence[str], shares: Sequence[float]) -> None:
+        """Refuses what would fail in the midst of the runs."""
+        for share in shares:
+            self.train.fraction(share)
+        choose_measures(self.labels, *self.asked)
+        for data in self.judged.values():
+            self.sample._gold(data, self.labels)
+        for name in settings:
+            for data in (self.corpus, *self.judged.values()):
+                self.sample._corpus(self.encoder, data, name, False)
+
+    def run(self, inputs: str, share: float, seed: int) -> tuple[Row, Classifier, Judged]:
+        """One run: its row, the classifier, and what it says of the last set."""
+        classifier = Classifier(self.encoder, seed=seed, **self.options)
+        data = self.corpus if share == 1 else self.train.fraction(share, seed=seed)
+        metric, negative = self.asked
+        early = {"dev": self.judged["dev"]} if self.options.get("early_stopping") is not None else {}
+        classifier.fit(
+            data,
+            inputs=inputs,
+            labels=self.labels,
+            metric=metric,
+            negative=negative,
+            show_progress_bar=self.show,
+            **early,
+        )
+        if classifier.history.status == "interrupted":
+            raise KeyboardInterrupt
+        found = {name: classifier._judge(data, metric, negative, self.show) for name, data in self.judged.items()}
+        scores = {name: judged.score for name, judged in found.items()}
+        any_score = next(iter(scores.values()))
+        row = {"inputs": inputs, "fraction": share, "seed": seed, "metric": any_score.metric}
+        row |= {name: float(scores[name]) if name in scores else None for name in ("dev", "test")}
+        row |= {"negative": any_score.negative, "official": any_score.official_metric}
+        row |= {f"official_{name}": scores[name].official if name in scores else None for name in ("dev", "test")}
+        row |= {
+            "unknown": sum(score.unknown for score in scores.values()),
+            "sentences": len(data),
+            "best_epoch": classifier.best_epoch,
+        }
+        return row, classifier, found["test" if "test" in found else "dev"]
+
+
+class _Folder:
+    """The folder of the runs: rows.jsonl, predictions/, model/."""
+
+    def __init__(self, path: Path, protocol: _Protocol) -> None:
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"{path} is a file; give the folder of the runs")
+        self.path, self.protocol = path, protocol
+        self.rows = _read_rows(path / _ROWS)
+        (path / "predictions").mkdir(parents=True, exist_ok=True)
+        sample, encoder = protocol.sample, protocol.encoder
+        params = [*encoder.get_params().items(), ("tokens", [encoder.markers, encoder.typed_markers])]
+        self.common = {
+            "encoder": [_weights_hash(encoder), {name: value for name, value in params if name not in _IDLE}],
+            "options": {name: value for name, value in sample.get_params().items() if name not in ("seed", "copy")},
+            "data": [protocol.corpus.data_hash, {name: data.data_hash for name, data in protocol.judged.items()}],
+            "metric": protocol.asked,
+        }
+
+    def _key(self, inputs: str, share: float, seed: int) -> str:
+        text = json.dumps([self.common, inputs, float(share), seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def row(self, inputs: str, share: float, seed: int) -> Row | None:
+        """The row of a run that is done."""
+        key = self._key(inputs, share, seed)
+        return next((row for row in self.rows if row["key"] == key), None)
+
+    def add(self, row: Row, classifier: Classifier, judged: Judged) -> Row:
+        """Keeps a run: its predictions, the classifier if it is the best so far, and last the row."""
+        row = {**row, "key": self._key(row["inputs"], row["fraction"], row["seed"])}
+        name = f"{row['inputs']}-{row['fraction']:g}-{row['seed']}-{row['key'][:8]}.jsonl"
+        columns = ("gold", "predicted", "probability")
+        cells = zip(*(getattr(judged, column) for column in columns), strict=True)
+        lines = [{"row": i, **dict(zip(columns, values, strict=True))} for i, values in enumerate(cells)]
+        _write_lines(self.path / "predictions" / name, lines)
+        if row["dev"] is not None and self._is_best(row):
+            classifier.save_pretrained(self.path / "model", card={"row": row})
+        self.rows.append(row)
+        _write_lines(self.path / _ROWS, self.rows)
+        return row
+
+    def _is_best(self, row: Row) -> bool:
+        card = self.path / "model" / "relpt.json"
+        best = read_json(card).get("classifier", {}).get("row") if card.is_file() else None
+        return best is None or best["metric"] != row["metric"] or row["dev"] > best["dev"]
+
+
+def _weights_hash(encoder: Any) -> str:
+    digest = hashlib.sha256()
+    for name, _ in encoder._model.parameters():
+        digest.update(encoder._model.get(name))
+    return digest.hexdigest()
+
+
+def _write_lines(path: Path, rows: Sequence[Row]) -> None:
+    """JSON lines, whole or not at all."""
+    new = path.with_name(f".{path.name}.new-{os.getpid()}")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        write_file(new, lambda file: file.write(text.encode()))
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _read_rows(path: Path) -> list[Row]:
+    from relpt.errors import FormatError
+
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not re.fullmatch("[0-9a-f]{16}", str(row.get("key"))):
+            raise FormatError(f"{path}, line {number}: is no row of relpt finetune; give another folder")
+        rows.append(row)
+    return rows
