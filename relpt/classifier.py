@@ -179,8 +179,10 @@ class Classifier:
         inputs = input_name(inputs)
         if self.options["early_stopping"] is not None and dev is None:
             raise ValueError("early_stopping needs a dev set to judge epochs by; give fit(…, dev=…), or leave it out")
-        encoder = self.encoder.copy() if self.options["copy"] else self.encoder
-        encoder.projection = None
+        encoder = self.encoder
+        if self.options["copy"]:
+            encoder = encoder.copy()
+            encoder.projection = None  # the run would drop it with a word, and the one given keeps it
         corpus, _ = self._corpus(encoder, train, inputs, show_progress_bar)
         names = trainable_labels(corpus, labels)
         corpus = _numbered(corpus, names)

@@ -67,44 +67,45 @@ def finetune(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     data = {name: _load(args, [getattr(args, name)]) for name in ("train", "dev", "test") if getattr(args, name)}
     encoder = _open_encoder(args, args.model, *data.values())
-    names = (
-        "epochs",
-        "batch_size",
-        "max_length",
-        "label_smoothing",
-        "early_stopping",
-        "warmup_steps",
-        "unknown_labels",
-    )
-    options = _given(args, *names, "dropout", "micro_batch_size")
+    sizes = ("epochs", "batch_size", "micro_batch_size", "max_length", "early_stopping", "warmup_steps")
+    options = _given(args, *sizes, "dropout", "label_smoothing", "unknown_labels")
     if args.lr is not None:
         options["learning_rate"] = args.lr
-    result = run(
-        encoder,
-        data.pop("train"),
-        **data,
-        inputs=args.inputs,
-        fractions=args.fraction,
-        seeds=args.seeds,
-        metric=args.metric,
-        negative=args.negative,
-        output=args.output,
-        on_row=None if args.quiet else _tell_row,
-        show_progress_bar=False if args.quiet else None,
-        **options,
-    )
+    try:
+        result = run(
+            encoder,
+            data.pop("train"),
+            **data,
+            inputs=args.inputs,
+            fractions=args.fraction,
+            seeds=args.seeds,
+            metric=args.metric,
+            negative=args.negative,
+            output=args.output,
+            on_row=None if args.quiet else _tell_row,
+            show_progress_bar=False if args.quiet else None,
+            **options,
+        )
+    except KeyboardInterrupt:
+        if args.output is not None:
+            tell(f"relpt: the runs so far are kept in {args.output}; the same command goes on")
+        raise
     if args.json:
         _print_json({"results": result.rows, "summary": result.summary()})
         return 0
-    row = result.rows[0]
-    left_out = f" without {row['negative']!r}" if row["negative"] is not None and row["metric"] != "accuracy" else ""
-    print(f"{encoder.name}: {row['metric']}{left_out}; median (lowest – highest) over seeds\n\n{result}")
-    if row["unknown"]:
-        print(f"\n{row['unknown']:,} sentences of dev and test have relations that were not trained: counted as wrong")
+    _print_result(result, encoder.name)
     if args.output is not None:
         tell(f"relpt: {len(result.rows)} runs, {result.computed} of them new, in {duration(time.monotonic() - begin)}")
         tell(f"relpt: rows, predictions and the model that is best on dev are in {args.output}")
     return 0
+
+
+def _print_result(result: Any, name: str) -> None:
+    row = result.rows[0]
+    left_out = f" without {row['negative']!r}" if row["negative"] is not None and row["metric"] != "accuracy" else ""
+    print(f"{name}: {row['metric']}{left_out}; median (lowest – highest) over seeds\n\n{result}")
+    if row["unknown"]:
+        print(f"\n{row['unknown']:,} sentences of dev and test have relations that were not trained: counted as wrong")
 
 
 def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:

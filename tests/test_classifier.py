@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from oracle import tiny_bert
+from test_families import opened as open_family
 from tiny import tiny_dataset, tiny_encoder_folder
 
 import relpt
@@ -299,6 +301,40 @@ def test_the_setting_and_the_representation_are_saved(
     opened = relpt.Classifier.from_pretrained(classifier.save_pretrained(tmp_path))
     assert (opened.inputs, opened.encoder.representation, opened.encoder.projection) == ("OnlyM", "cls+mean", None)
     assert opened.predict_proba(test).tobytes() == classifier.predict_proba(test).tobytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"representation": "entity_start+mask", "prompt": "between"},
+        {"markers": "typed", "types": ["person", "place"], "marker_order": "text"},
+    ],
+)
+def test_prompts_and_typed_markers(
+    folder: Path, train: relpt.Dataset, test: relpt.Dataset, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """They are part of what is trained, and come back with the classifier."""
+    encoder = relpt.Encoder.from_pretrained(folder, num_threads=1, **options)
+    classifier = fit(encoder, train, epochs=1, max_length=64)
+    vectors = classifier.tuned.encode(test, max_length=64)  # type: ignore[union-attr]
+    logits = vectors @ classifier.head[0].T + classifier.head[1]  # type: ignore[index]
+    assert classifier.predict(test) == [classifier.labels[i] for i in logits.argmax(axis=1)]
+    opened = relpt.Classifier.from_pretrained(classifier.save_pretrained(tmp_path))
+    assert opened.predict_proba(test).tobytes() == classifier.predict_proba(test).tobytes()
+    if "types" in options:
+        with pytest.raises(ValueError, match=r"1 of 2 mentions have no type .*'s markers say"):
+            opened.predict(without_types(test, 1)[1])
+
+
+@pytest.mark.parametrize("model_type", ["albert", "distilbert", "electra", "roberta"])
+def test_other_families_are_copied_and_trained(tmp_path: Path, model_type: str) -> None:
+    encoder = open_family(tmp_path, model_type)
+    data = tiny_bert.dataset(20)
+    before = weights(encoder)
+    classifier = fit(encoder, data, max_length=32, epochs=2)
+    assert weights(encoder) == before != weights(classifier.tuned)
+    opened = relpt.Classifier.from_pretrained(classifier.save_pretrained(tmp_path / "model"))
+    assert opened.predict_proba(data).tobytes() == classifier.predict_proba(data).tobytes()
 
 
 @pytest.mark.parametrize("damage", ["no head", "cut head", "no labels", "other head"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import relpt
 from relpt import metrics
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -237,6 +238,22 @@ SEMEVAL_LABELS = ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Other"]
 )
 def test_the_measures_of_data_sets(labels: list[str], measures: tuple[str, str, str | None]) -> None:
     assert tuple(metrics.measures_of(labels)) == measures
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("file", "measures"),
+    [
+        ("semeval/train_0.01.txt", ("micro_f1", "semeval", "Other")),
+        ("chemprot/test.jsonl", ("micro_f1", "micro_f1", None)),
+        ("wiki80/train_0.01.txt", ("accuracy", "accuracy", None)),
+    ],
+)
+def test_the_measures_of_published_files(file: str, measures: tuple[str, str, str | None]) -> None:
+    """Peng et al. 2020, table 5: micro-F1 on SemEval and ChemProt, accuracy on Wiki80."""
+    if not (REAL / file).is_file():
+        pytest.skip(f"needs the datasets: {REAL / file} is absent")
+    assert tuple(metrics.measures_of(relpt.load(REAL / file).labels)) == measures
 
 
 # -- bags --------------------------------------------------------------------------------------------------------------
