@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +214,31 @@ def test_finetune_with_bad_options(command: Any, more: tuple[str, ...], message:
     code, out, err = command(*tune("--test", "test.jsonl", *more))
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_ctrl_c_exits_130_and_the_same_command_goes_on(command: Any, place: Path) -> None:
+    words = [str(word) for word in tune("--seeds", "1-100000", "-o", "stopped")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relpt", *words],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(Path(relpt.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
+    )
+    rows, deadline = place / "stopped" / "rows.jsonl", time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and not rows.exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert "the runs so far are kept in stopped; the same command goes on" in err
+    before = rows.read_text()
+    code, _, _ = command(*tune("--seeds", "1", "-o", "stopped"))
+    assert code == 0
+    assert rows.read_text() == before
 
 
 @pytest.fixture(scope="module")
