@@ -1,0 +1,164 @@
+"""What each objective teaches: few-shot accuracy on unseen relations, after the same budget of steps.
+
+    python benchmarks/objectives.py --train FILE --test FILE… [--recipes NAME …] [--seeds 42,43,44] [--steps 300]
+                                    [--sentences 64] [--inputs C+M,OnlyC,OnlyM] [--dtype D] [--results FOLDER]
+
+Every recipe of RECIPES trains the same encoder on the same file, with the same sentences a step, steps, blanking and
+input settings; "MTB | CP" puts the vectors of two of them side by side. Tested are 5 and 10 ways, 1 and 5 shots,
+10,000 episodes, cosine. Each row is kept in FOLDER/objectives.jsonl as soon as it is there, and is not computed again;
+FOLDER/objectives.md has the medians over the seeds with their range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from machine import describe
+from report import machine_line
+
+import relpt
+from relpt.objectives import CP, EP, MLM, MTB, RC, Objective
+from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
+
+HERE = Path(__file__).parent
+SETTINGS = ((5, 1), (5, 5), (10, 1), (10, 5))  # ways, shots
+# MTB as published, sigmoid of the dot product, begins with logits of hundreds behind LayerNorm: here by the cosine.
+MATCH = MTB(similarity="cosine", temperature=0.1)
+RECIPES: dict[str, list[Objective]] = {
+    "before": [],
+    "CP": [CP()],
+    "MTB": [MATCH],
+    "MTB, dot": [MTB()],
+    "EP": [EP()],
+    "RC": [RC()],
+    "MLM": [MLM()],
+    "CP + MLM": [CP(), MLM(weight=0.5)],
+    "CP + RC": [CP(), RC(weight=0.5, source="relations")],
+}
+JOINED = {"MTB | CP": ("MTB", "CP")}
+
+
+def settings_of(options: argparse.Namespace, recipe: str, seed: int) -> dict:
+    """What a row is a function of."""
+    files = [Path(path).name for path in (options.train, *options.test)]
+    budget = {name: getattr(options, name) for name in ("steps", "sentences", "dtype", "encoder")}
+    return {"recipe": recipe, "seed": seed, **budget, "files": files, "inputs": options.inputs}
+
+
+def trained(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Dataset) -> relpt.Encoder:
+    """The encoder after the recipe's training; without objectives as it was."""
+    encoder = relpt.Encoder.from_pretrained(options.encoder, representation=REPRESENTATION, dtype=options.dtype)
+    if RECIPES[recipe]:
+        trainer = relpt.Trainer(
+            encoder,
+            objectives=RECIPES[recipe],
+            loss_representation=LOSS_REPRESENTATION,
+            pairs_per_step=options.sentences // 2,
+            max_steps=options.steps,
+            seed=seed,
+        )
+        trainer.fit(train.tokenize(encoder, show_progress_bar=False), show_progress_bar=False)
+    return encoder
+
+
+def scores(encoder: object, tests: list[relpt.Dataset], inputs: list[str]) -> list[dict]:
+    """A dict for each file, input setting, way and shot."""
+    found = []
+    for data in tests:
+        relations = [instance.relation for instance in data]
+        for name in inputs:
+            vectors = encoder.encode(data, inputs=name, show_progress_bar=False)
+            for way, shot in SETTINGS:
+                result = relpt.FewShot(n_way=way, k_shot=shot, seed=42).score(vectors, relations, inputs=name)
+                found.append({"data": data.name, **result.to_dict()})
+    return found
+
+
+def compute(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Dataset, tests: list) -> list[dict]:
+    """The scores of one recipe and seed."""
+    encoders = [trained(options, part, seed, train) for part in JOINED.get(recipe, (recipe,))]
+    encoder = relpt.HybridEncoder(*encoders) if len(encoders) > 1 else encoders[0]
+    return scores(encoder, tests, options.inputs)
+
+
+def page(rows: list[dict], options: argparse.Namespace) -> str:
+    """The medians over seeds, a table for each test file, in Markdown."""
+    parts = [
+        "# What each objective teaches",
+        f"{options.encoder}, trained on {Path(options.train).name}: {options.steps} steps of {options.sentences} "
+        f"sentences, {options.dtype}; 10,000 episodes, cosine; medians over the seeds "
+        f"{', '.join(map(str, options.seeds))} (lowest – highest).",
+        f"{machine_line(describe(relpt._core.default_threads()))}.",
+    ]
+    for data in dict.fromkeys(score["data"] for row in rows for score in row["scores"]):
+        head = ["objective", "inputs", *(f"{way}-way {shot}-shot" for way, shot in SETTINGS)]
+        lines = [head, ["---", "---", *["---:"] * len(SETTINGS)]]
+        for recipe in dict.fromkeys(row["recipe"] for row in rows):
+            for inputs in options.inputs:
+                lines.append([recipe, inputs, *(cell(rows, recipe, data, inputs, *setting) for setting in SETTINGS)])
+        parts += [f"## {data}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def cell(rows: list[dict], recipe: str, data: str, inputs: str, way: int, shot: int) -> str:
+    """Median and range over the seeds."""
+    wanted = {"data": data, "inputs": inputs, "way": way, "shot": shot}
+    found = [
+        score["accuracy"]
+        for row in rows
+        if row["recipe"] == recipe
+        for score in row["scores"]
+        if wanted.items() <= score.items()
+    ]
+    spread = f" ({min(found):.3f} – {max(found):.3f})" if len(found) > 1 else ""
+    return f"{statistics.median(found):.3f}{spread}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", required=True)
+    parser.add_argument("--test", nargs="+", required=True)
+    parser.add_argument(
+        "--recipes", nargs="+", default=[*RECIPES, *JOINED], choices=[*RECIPES, *JOINED], metavar="NAME"
+    )
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[42, 43, 44])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--sentences", type=int, default=64)
+    parser.add_argument("--inputs", type=lambda text: text.split(","), default=["C+M", "OnlyC", "OnlyM"])
+    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", relpt.TruncationWarning)
+    options.results.mkdir(parents=True, exist_ok=True)
+    kept = options.results / "objectives.jsonl"
+    done = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
+    train, tests = relpt.load(options.train), [relpt.load(path) for path in options.test]
+    rows = []
+    for seed in options.seeds:
+        for recipe in options.recipes:
+            settings = settings_of(options, recipe, 42 if recipe == "before" else seed)
+            row = next((row for row in done if settings.items() <= row.items()), None)
+            if row is None:
+                begin = time.monotonic()
+                row = {**settings, "scores": compute(options, recipe, seed, train, tests)}
+                done.append(row)
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(f"{recipe}, seed {seed}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+            if row not in rows:
+                rows.append(row)
+    text = page(rows, options)
+    (options.results / "objectives.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
