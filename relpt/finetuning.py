@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
-import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,17 +15,15 @@ import numpy as np
 
 from relpt.classifier import Classifier, Judged, trainable_labels
 from relpt.data.reading import as_dataset
-from relpt.files import read_json, write_file
+from relpt.files import read_json
 from relpt.inputs import input_name
+from relpt.runs import Row, RunFolder, encoder_identity, json_lines, run_key
 from relpt.scores import choose_measures
 
-__all__ = ["FineTuning", "finetune"]
+__all__ = ["FineTuning", "Protocol", "finetune", "grid", "prediction_file"]
 
 _log = logging.getLogger("relpt")
-_ROWS: Final = "rows.jsonl"
 _FIGURES: Final = ("dev", "test", "official_dev", "official_test")
-_IDLE: Final = ("num_threads", "device", "seed")  # what the result does not depend on, beside the weights
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,23 +142,24 @@ def finetune(
         KeyboardInterrupt: Ctrl-C; the rows up to it are in ``output``.
         ValueError: neither dev nor test; an option, the data or a measure that does not fit, told before any run.
     """
-    settings = [input_name(name) for name in ([inputs] if isinstance(inputs, str) else inputs)]
-    shares = [fractions] if isinstance(fractions, (int, float)) else list(fractions)
-    numbers = [seeds] if isinstance(seeds, int) else list(seeds)
-    protocol = _Protocol(encoder, train, dev, test, metric, negative, options, show_progress_bar)
+    settings, shares, numbers = grid(inputs, fractions, seeds)
+    protocol = Protocol(encoder, train, dev, test, metric, negative, options, show_progress_bar)
     protocol.check(settings, shares)
-    folder = None if output is None else _Folder(Path(output), protocol)
+    folder = None if output is None else RunFolder(Path(output))
     rows, computed = [], 0
     for name in settings:
         for share in shares:
             for seed in numbers:
                 begin = time.monotonic()
-                row = None if folder is None else folder.row(name, share, seed)
+                key = "" if folder is None else protocol.key(name, share, seed)
+                row = None if folder is None else folder.find(key)
                 done = row is not None
                 if row is None:
                     row, classifier, judged = protocol.run(name, share, seed)
                     if folder is not None:
-                        row = folder.add(row, classifier, judged)
+                        row |= {"key": key}
+                        _keep_best(folder.path / "model", row, classifier)
+                        folder.add(row, *prediction_file(row, judged))
                     computed += 1
                 rows.append(row)
                 if on_row is not None:
@@ -171,8 +167,15 @@ def finetune(
     return FineTuning(rows, computed)
 
 
-class _Protocol:
-    """What all runs share, and one run."""
+def grid(inputs: Any, fractions: Any, seeds: Any) -> tuple[list[str], list[float], list[int]]:
+    """The axes of an experiment as lists, from one or several values of each."""
+    settings = [input_name(name) for name in ([inputs] if isinstance(inputs, str) else inputs)]
+    shares = [fractions] if isinstance(fractions, (int, float)) else list(fractions)
+    return settings, shares, [seeds] if isinstance(seeds, int) else list(seeds)
+
+
+class Protocol:
+    """What all runs of one encoder on one data set share, and one run."""
 
     def __init__(
         self,
@@ -203,6 +206,18 @@ class _Protocol:
         if options.get("early_stopping") is not None and dev is None:
             raise ValueError("early_stopping needs a dev set to judge epochs by; give dev=…, or leave it out")
         self.asked = metric, negative
+        self._common: Row | None = None
+
+    def key(self, inputs: str, share: float, seed: int) -> str:
+        """Of the run, for a folder: the same for the same encoder, options and data."""
+        if self._common is None:  # reads all weights
+            self._common = {
+                "encoder": encoder_identity(self.encoder),
+                "options": {n: value for n, value in self.sample.get_params().items() if n not in ("seed", "copy")},
+                "data": [self.corpus.data_hash, {name: data.data_hash for name, data in self.judged.items()}],
+                "metric": self.asked,
+            }
+        return run_key([self._common, inputs, float(share), seed])
 
     def check(self, settings: Sequence[str], shares: Sequence[float]) -> None:
         """Refuses what would fail in the midst of the runs."""
@@ -247,81 +262,19 @@ class _Protocol:
         return row, classifier, found["test" if "test" in found else "dev"]
 
 
-class _Folder:
-    """The folder of the runs: rows.jsonl, predictions/, model/."""
-
-    def __init__(self, path: Path, protocol: _Protocol) -> None:
-        if path.exists() and not path.is_dir():
-            raise FileExistsError(f"{path} is a file; give the folder of the runs")
-        self.path, self.protocol = path, protocol
-        self.rows = _read_rows(path / _ROWS)
-        (path / "predictions").mkdir(parents=True, exist_ok=True)
-        sample, encoder = protocol.sample, protocol.encoder
-        params = [*encoder.get_params().items(), ("tokens", [encoder.markers, encoder.typed_markers])]
-        self.common = {
-            "encoder": [_weights_hash(encoder), {name: value for name, value in params if name not in _IDLE}],
-            "options": {name: value for name, value in sample.get_params().items() if name not in ("seed", "copy")},
-            "data": [protocol.corpus.data_hash, {name: data.data_hash for name, data in protocol.judged.items()}],
-            "metric": protocol.asked,
-        }
-
-    def _key(self, inputs: str, share: float, seed: int) -> str:
-        text = json.dumps([self.common, inputs, float(share), seed], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def row(self, inputs: str, share: float, seed: int) -> Row | None:
-        """The row of a run that is done."""
-        key = self._key(inputs, share, seed)
-        return next((row for row in self.rows if row["key"] == key), None)
-
-    def add(self, row: Row, classifier: Classifier, judged: Judged) -> Row:
-        """Keeps a run: its predictions, the classifier if it is the best so far, and last the row."""
-        row = {**row, "key": self._key(row["inputs"], row["fraction"], row["seed"])}
-        name = f"{row['inputs']}-{row['fraction']:g}-{row['seed']}-{row['key'][:8]}.jsonl"
-        columns = ("gold", "predicted", "probability")
-        cells = zip(*(getattr(judged, column) for column in columns), strict=True)
-        lines = [{"row": i, **dict(zip(columns, values, strict=True))} for i, values in enumerate(cells)]
-        _write_lines(self.path / "predictions" / name, lines)
-        if row["dev"] is not None and self._is_best(row):
-            classifier.save_pretrained(self.path / "model", card={"row": row})
-        self.rows.append(row)
-        _write_lines(self.path / _ROWS, self.rows)
-        return row
-
-    def _is_best(self, row: Row) -> bool:
-        card = self.path / "model" / "relpt.json"
-        best = read_json(card).get("classifier", {}).get("row") if card.is_file() else None
-        return best is None or best["metric"] != row["metric"] or row["dev"] > best["dev"]
+def prediction_file(row: Row, judged: Judged) -> tuple[str, str]:
+    """Name and text of a run's predictions: a line of JSON for each sentence."""
+    columns = ("gold", "predicted", "probability")
+    cells = zip(*(getattr(judged, column) for column in columns), strict=True)
+    lines = [{"row": i, **dict(zip(columns, values, strict=True))} for i, values in enumerate(cells)]
+    return f"{row['inputs']}-{row['fraction']:g}-{row['seed']}", json_lines(lines)
 
 
-def _weights_hash(encoder: Any) -> str:
-    digest = hashlib.sha256()
-    for name, _ in encoder._model.parameters():
-        digest.update(encoder._model.get(name))
-    return digest.hexdigest()
-
-
-def _write_lines(path: Path, rows: Sequence[Row]) -> None:
-    """JSON lines, whole or not at all."""
-    new = path.with_name(f".{path.name}.new-{os.getpid()}")
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    try:
-        write_file(new, lambda file: file.write(text.encode()))
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _read_rows(path: Path) -> list[Row]:
-    from relpt.errors import FormatError
-
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not re.fullmatch("[0-9a-f]{16}", str(row.get("key"))):
-            raise FormatError(f"{path}, line {number}: is no row of relpt finetune; give another folder")
-        rows.append(row)
-    return rows
+def _keep_best(folder: Path, row: Row, classifier: Classifier) -> None:
+    """Saves the classifier if none in the folder has a better score on dev."""
+    if row["dev"] is None:
+        return
+    card = folder / "relpt.json"
+    best = read_json(card).get("classifier", {}).get("row") if card.is_file() else None
+    if best is None or best["metric"] != row["metric"] or row["dev"] > best["dev"]:
+        classifier.save_pretrained(folder, card={"row": row})
