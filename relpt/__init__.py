@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from relpt.ablation import Ablation, ablate
     from relpt.classifier import Classifier
     from relpt.corpus import Corpus
     from relpt.data import BadRecord, Dataset, Instance, Report, load, load_sample, sample_relations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from relpt.trainer import CPTrainer, MTBTrainer, Trainer
 
 _HOMES = {
+    "Ablation": "ablation",
     "BadRecord": "data",
     "BadRecordWarning": "errors",
     "CPTrainer": "trainer",
@@ -51,6 +53,7 @@ _HOMES = {
     "LinkPrediction": "graph",
     "Report": "data",
     "TruncationWarning": "errors",
+    "ablate": "ablation",
     "finetune": "finetuning",
     "load": "data",
     "load_episodes": "episodes",
@@ -60,6 +63,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Ablation",
     "BadRecord",
     "BadRecordWarning",
     "CPTrainer",
@@ -84,6 +88,7 @@ __all__ = [
     "Trainer",
     "TruncationWarning",
     "__version__",
+    "ablate",
     "finetune",
     "load",
     "load_episodes",

@@ -596,6 +596,7 @@ def _version() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
+    from relpt.cli_ablate import add_ablate
     from relpt.cli_fewshot import add_fewshot
     from relpt.cli_finetune import add_finetune, add_predict
 
@@ -612,6 +613,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_encode(commands, common)
     add_fewshot(commands, common)
     add_finetune(commands, common)
+    add_ablate(commands, common)
     add_predict(commands, common)
     return parser
 

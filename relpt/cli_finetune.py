@@ -23,7 +23,7 @@ from relpt.cli import (
 )
 from relpt.runlog import duration, tell
 
-__all__ = ["add_finetune", "add_predict"]
+__all__ = ["add_finetune", "add_predict", "add_training_options", "training_options"]
 
 _METRICS = ("accuracy", "micro_f1", "macro_f1", "semeval")  # relpt.metrics', named here so that --help loads nothing
 
@@ -51,6 +51,34 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def training_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of ``Classifier`` that the user gave."""
+    sizes = ("epochs", "batch_size", "micro_batch_size", "max_length", "early_stopping", "warmup_steps")
+    options = _given(args, *sizes, "dropout", "label_smoothing", "unknown_labels")
+    if args.lr is not None:
+        options["learning_rate"] = args.lr
+    return options
+
+
+def add_training_options(p: Any) -> None:
+    """The options of fine-tuning, for a parser or a group of its options."""
+    p.add_argument("--metric", choices=_METRICS, help="default: the data set's, told by its relations")
+    p.add_argument("--negative", metavar="R", help="the class that F1 leaves out (default: no_relation, Other, NA, P0)")
+    p.add_argument("--lr", type=float, metavar="F", help="learning rate (default: 3e-5)")
+    p.add_argument("--epochs", type=_positive, metavar="N", help="default: 6")
+    p.add_argument("--batch-size", type=_positive, metavar="N", help="sentences a step (default: 64)")
+    p.add_argument("--micro-batch-size", type=_positive, metavar="N", help="sentences held in memory at a time")
+    p.add_argument("--warmup-steps", type=_natural, metavar="N", help="default: a tenth of the steps")
+    p.add_argument("--dropout", type=float, metavar="F", help="default: the model's")
+    p.add_argument("--label-smoothing", type=float, metavar="F", help="default: 0")
+    p.add_argument("--early-stopping", type=_positive, metavar="N", help="stop after N epochs without gain on dev")
+    p.add_argument(
+        "--unknown-labels",
+        choices=("raise", "wrong"),
+        help="relations that --train lacks: an error (default), or wrong",
+    )
+
+
 # -- finetune ---------------------------------------------------------------------------------------------------------
 
 
@@ -67,10 +95,6 @@ def finetune(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     data = {name: _load(args, [getattr(args, name)]) for name in ("train", "dev", "test") if getattr(args, name)}
     encoder = _open_encoder(args, args.model, *data.values())
-    sizes = ("epochs", "batch_size", "micro_batch_size", "max_length", "early_stopping", "warmup_steps")
-    options = _given(args, *sizes, "dropout", "label_smoothing", "unknown_labels")
-    if args.lr is not None:
-        options["learning_rate"] = args.lr
     try:
         result = run(
             encoder,
@@ -84,7 +108,7 @@ def finetune(args: argparse.Namespace) -> int:
             output=args.output,
             on_row=None if args.quiet else _tell_row,
             show_progress_bar=False if args.quiet else None,
-            **options,
+            **training_options(args),
         )
     except KeyboardInterrupt:
         if args.output is not None:
@@ -127,22 +151,8 @@ def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:
         help="of each relation's training sentences, a list such as 0.01,0.1 (default: 1)",
     )
     p.add_argument("--seeds", type=_seeds, default=list(range(42, 47)), metavar="S", help="default: 42-46")
-    p.add_argument("--metric", choices=_METRICS, help="default: the data set's, told by its relations")
-    p.add_argument("--negative", metavar="R", help="the class that F1 leaves out (default: no_relation, Other, NA, P0)")
     p.add_argument("-o", "--output", metavar="DIR", help="folder for rows, predictions and the best model")
-    p.add_argument("--lr", type=float, metavar="F", help="learning rate (default: 3e-5)")
-    p.add_argument("--epochs", type=_positive, metavar="N", help="default: 6")
-    p.add_argument("--batch-size", type=_positive, metavar="N", help="sentences a step (default: 64)")
-    p.add_argument("--micro-batch-size", type=_positive, metavar="N", help="sentences held in memory at a time")
-    p.add_argument("--warmup-steps", type=_natural, metavar="N", help="default: a tenth of the steps")
-    p.add_argument("--dropout", type=float, metavar="F", help="default: the model's")
-    p.add_argument("--label-smoothing", type=float, metavar="F", help="default: 0")
-    p.add_argument("--early-stopping", type=_positive, metavar="N", help="stop after N epochs without gain on dev")
-    p.add_argument(
-        "--unknown-labels",
-        choices=("raise", "wrong"),
-        help="relations that --train lacks: an error (default), or wrong",
-    )
+    add_training_options(p)
     _encoder_options(p, device=True)
     _data_options(p)
     p.set_defaults(run=finetune)

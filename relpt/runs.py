@@ -1,4 +1,4 @@
-"""Runs that are kept: a folder with a row for each, and what it predicted; found again by what its result depends on."""
+"""A folder of runs: a row and the predictions of each, found again by what the result depends on."""
 
 from __future__ import annotations
 
@@ -131,5 +131,5 @@ def data_identity(data: Any) -> str:
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for array in arrays.values():
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -12,7 +12,16 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["new_figure", "pair_rows", "pca", "plot_confusion", "plot_fewshot", "plot_history", "plot_map"]
+__all__ = [
+    "new_figure",
+    "pair_rows",
+    "pca",
+    "plot_ablation",
+    "plot_confusion",
+    "plot_fewshot",
+    "plot_history",
+    "plot_map",
+]
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; a violet in place of their yellow, too pale here.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#5D3A9B")
@@ -207,6 +216,83 @@ def plot_fewshot(before: Iterable[Any], after: Iterable[Any], ax: Axes | None = 
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.45, 1.14), fontsize=9)
     return ax
+
+
+# -- ablations --------------------------------------------------------------------------------------------------------
+
+
+def plot_ablation(summary: Sequence[dict[str, Any]], ax: Any = None) -> Any:
+    """Bars of means with 95 % intervals, grouped by input setting, a colour a model; a panel a data set and setting.
+
+    Args:
+        summary: of an ``Ablation``.
+        ax: Axes, one for each panel; None makes a figure.
+
+    Returns:
+        The Axes, an array of them where there are several panels: a row a data set, a column a setting.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: nothing to plot, or ``ax`` is not as many Axes as panels.
+    """
+    if not summary:
+        raise ValueError("there are no runs to plot")
+    places = list(dict.fromkeys((item["data"], item["setting"]) for item in summary))
+    models = list(dict.fromkeys(item["model"] for item in summary))
+    if ax is None:
+        axes = _ablation_axes(places, summary, len(models))
+    else:
+        axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(axes) != len(places):
+        raise ValueError(f"ax holds {len(axes)} Axes; expected {len(places)}, one for each data set and setting")
+    for panel, place in zip(axes, places, strict=True):
+        _ablation_panel(panel, [item for item in summary if (item["data"], item["setting"]) == place], models)
+    if ax is None:
+        _legend_below(axes[0].figure, axes[0], models)
+    elif len(models) > 1:
+        axes[0].legend(frameon=False, fontsize=9)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def _ablation_axes(places: list[tuple[str, str]], summary: Sequence[dict[str, Any]], models: int) -> Any:
+    """A figure's Axes for the panels, in their order; a row for each data set."""
+    rows = list(dict.fromkeys(data for data, _ in places))
+    columns = max(sum(data == row for data, _ in places) for row in rows)
+    groups = len({item["inputs"] for item in summary})
+    size = max(3.2, 0.36 * groups * (models + 1) + 1.0) * columns, 3.0 * len(rows) + 0.5
+    figure = _pyplot().figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    chosen = []
+    for i, row in enumerate(rows):
+        filled = sum(data == row for data, _ in places)
+        chosen += list(grid[i, :filled])
+        for empty in grid[i, filled:]:
+            empty.remove()
+    return np.array(chosen, dtype=object)
+
+
+def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> None:
+    inputs = list(dict.fromkeys(item["inputs"] for item in items))
+    width = 0.84 / len(models)
+    for number, model in enumerate(models):
+        own = [item for item in items if item["model"] == model]
+        places = [inputs.index(item["inputs"]) + (number - (len(models) - 1) / 2) * width for item in own]
+        means = [item["mean"] for item in own]
+        spreads = [item["ci95"] if item["ci95"] is not None else 0.0 for item in own]
+        colour = COLOURS[number % len(COLOURS)]
+        ax.bar(places, means, width * 0.92, color=colour, label=model)
+        if any(spreads):
+            ax.errorbar(places, means, spreads, fmt="none", ecolor=_INK, capsize=3, linewidth=1)
+        for x, mean, spread in zip(places, means, spreads, strict=True):
+            place = (x, mean + spread)
+            ax.annotate(f"{mean:.2f}", place, (0, 3), textcoords="offset points", ha="center", fontsize=7, color=_INK)
+    _sober(ax)
+    ax.set_xticks(range(len(inputs)), inputs)
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylim(0, 1.08)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set_ylabel(items[0]["metric"].replace("_", " "))
+    ax.set_title(f"{items[0]['data']}, {items[0]['setting']}", fontsize=10, loc="left", color=_INK)
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
