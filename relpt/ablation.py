@@ -338,7 +338,7 @@ def ablate(
 
     Args:
         models: one or several of: a name or folder as ``Encoder.from_pretrained`` takes it, the folder of a
-            ``HybridEncoder``, or such an object. A mapping gives labels; else a model's label is its name. A hybrid or
+            ``HybridEncoder``, or such an object. A mapping gives labels; else the end of its name is one. A hybrid or
             an ``EntityTable`` cannot be fine-tuned, and is for few-shot tests.
         data: a data set, or a mapping of names to them: {"train": …, "dev": …, "test": …} with dev or test or both,
             each what ``relpt.load`` takes; a folder with files of these names; or what ``relpt.load`` takes, labelled,
@@ -546,11 +546,19 @@ def _models(models: Any) -> dict[str, Any]:
         encoder = open_model(model) if isinstance(model, (str, os.PathLike)) else model
         if not hasattr(encoder, "encode") and not hasattr(encoder, "_as_corpus"):
             raise TypeError(f"a model is a {type(encoder).__name__}; give a name, a folder, or an encoder")
-        label = given if given is not None else getattr(encoder, "name", type(encoder).__name__)
+        label = given if given is not None else _label(encoder)
         if label in found:
             raise ValueError(f"two models are called {label!r}; give a mapping of labels to models")
         found[label] = encoder
     return found
+
+
+def _label(encoder: Any) -> str:
+    """The last part of its name, which may be a path; those of a hybrid's parts."""
+    parts = getattr(encoder, "encoders", None)
+    if parts is not None:
+        return " + ".join(map(_label, parts))
+    return Path(getattr(encoder, "name", "")).name or type(encoder).__name__
 
 
 def splits_of(folder: str | os.PathLike[str]) -> dict[str, str]:

@@ -77,31 +77,38 @@ def ablate(args: argparse.Namespace) -> int:
     tasks = [FewShot(n_way=way, k_shot=shot, **fixed) for way in args.way for shot in args.shot]
     tested = any(not isinstance(given, dict) for given in sets.values())
     threads = {} if args.threads is None else {"num_threads": args.threads}
-    result = run(
-        {
-            label: open_model(name, **threads)
-            if (Path(name) / "hybrid.json").is_file()
-            else _open_encoder(args, name, *loaded)
-            for label, name in models.items()
-        },
-        sets,
-        args.inputs,
-        args.fraction,
-        args.seeds,
-        few_shot=tasks if tested else None,
-        metric=args.metric,
-        negative=args.negative,
-        output=args.output,
-        on_row=None if args.quiet else _tell_row,
-        show_progress_bar=False if args.quiet else None,
-        **training_options(args),
-    )
+    try:
+        result = run(
+            {
+                label: open_model(name, **threads)
+                if (Path(name) / "hybrid.json").is_file()
+                else _open_encoder(args, name, *loaded)
+                for label, name in models.items()
+            },
+            sets,
+            args.inputs,
+            args.fraction,
+            args.seeds,
+            few_shot=tasks if tested else None,
+            metric=args.metric,
+            negative=args.negative,
+            output=args.output,
+            on_row=None if args.quiet else _tell_row,
+            show_progress_bar=False if args.quiet else None,
+            **training_options(args),
+        )
+    except KeyboardInterrupt:
+        tell(f"relpt: the runs so far are kept in {args.output}; the same command goes on")
+        raise
     _write(Path(args.output), result, args.statistic)
     if args.json:
         _print_json({"results": result.rows, "summary": result.summary()})
         return 0
     spread = "mean ± 95 % interval" if args.statistic == "mean" else "median (lowest – highest)"
     print(f"{spread} over {len(args.seeds)} seeds\n\n{result.to_markdown(args.statistic)}")
+    unknown = sum(row.get("unknown", 0) for row in result.rows)
+    if unknown:
+        print(f"\n{unknown:,} answers, over all runs, are for relations that were not trained: counted as wrong")
     if not args.quiet:
         tell(f"relpt: {len(result.rows)} runs, {result.computed} of them new, in {duration(time.monotonic() - begin)}")
         tell(f"relpt: rows, predictions, table.md and the figure are in {args.output}")
