@@ -8,6 +8,7 @@
  *   T tokens in the batch     S sequences      H hidden size     A attention heads    D = H/A head size
  *   F feed-forward size       V vocabulary     L layers          R rows picked        C columns (classes)
  *   I, O inputs and outputs of a linear map    N plain elements
+ *   W rows of a window        G segments, runs of neighbouring rows
  * Batches are packed: the tokens of all sequences stand one after another, sequence s at rows
  * cu_seqlens[s] .. cu_seqlens[s+1] (int32[S+1]); there is no padding.
  *
@@ -85,6 +86,15 @@ typedef struct rp_xent {
 typedef struct rp_adamw_step {
     float lr, beta1, beta2, eps, weight_decay, correction1, correction2, grad_scale;
 } rp_adamw_step;
+
+/* SGD with momentum, the velocity without the learning rate (Sutskever et al. 2013, as PyTorch has it):
+ *   g = grad_scale * grad + weight_decay * p;  m = momentum m + g;  p = p - lr * m */
+typedef struct rp_sgd_step {
+    float lr, momentum, weight_decay, grad_scale;
+} rp_sgd_step;
+
+/* Functions of one number whose derivative follows from their value: tanh, and max(x, 0). Both are 0 at 0. */
+typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
 
 /* X(name, arguments). Basic operations: every back end has them. */
 #define RP_OPS_BASIC(X)                                                                                                \
@@ -170,6 +180,29 @@ typedef struct rp_adamw_step {
     X(rows_dot_backward, (rp_dev * dev, float *da, float *db, const float *dout, int64_t stride, const float *a,       \
                           const float *b, int64_t inp_stride, int64_t R, int64_t H))                                   \
                                                                                                                        \
+    /* out(N) = f(inp), f = `kind`, an rp_activation. out may alias inp. */                                            \
+    X(activation_forward, (rp_dev * dev, float *out, const float *inp, int64_t N, int64_t kind))                       \
+    /* dinp(N) = dout * f'(inp), from out = f(inp): 1 - out^2 of tanh; 1 where out > 0, else 0, of max(x, 0). dinp may \
+     * alias dout. */                                                                                                  \
+    X(activation_backward, (rp_dev * dev, float *dinp, const float *dout, const float *out, int64_t N, int64_t kind))  \
+                                                                                                                       \
+    /* out(T,W,H): row t's window, rows t - (W - 1) / 2 .. t + W / 2 of inp(T,H); those beyond the ends of t's         \
+     * sequence are 0. A convolution is linear_forward of it. */                                                       \
+    X(window_forward,                                                                                                  \
+      (rp_dev * dev, float *out, const float *inp, const int32_t *cu_seqlens, int64_t S, int64_t W, int64_t H))        \
+    /* dinp(T,H): of each row, the sum over its places in windows of dout(T,W,H), from the window's first place on. */ \
+    X(window_backward,                                                                                                 \
+      (rp_dev * dev, float *dinp, const float *dout, const int32_t *cu_seqlens, int64_t S, int64_t W, int64_t H))      \
+                                                                                                                       \
+    /* out(G,H) = the largest of each column over the rows cu_segments[g] .. cu_segments[g+1] of inp(T,H), and         \
+     * row(G,H) where it stands: the first of equals; a NaN is larger than all. A segment without rows: 0 and row -1.  \
+     * Segments begin at row 0, end at T, and follow on each other. */                                                 \
+    X(segment_max_forward,                                                                                             \
+      (rp_dev * dev, float *out, int32_t *row, const float *inp, const int32_t *cu_segments, int64_t G, int64_t H))    \
+    /* dinp(T,H) = dout(G,H) where the maxima stand, 0 elsewhere. */                                                   \
+    X(segment_max_backward, (rp_dev * dev, float *dinp, const float *dout, const int32_t *row,                         \
+                             const int32_t *cu_segments, int64_t G, int64_t H))                                        \
+                                                                                                                       \
     /* Row r: z = x->scale * logits over its candidates; loss(R) = -log softmax(z)[target] (rp_xent for exclusions,    \
      * several positives and smoothing); correct(R) = 1 when the largest candidate is a positive (the first of equals  \
      * wins), else 0. logits(R,C) become d loss / d logits * x->weight, 0 where excluded. Rows not counted: loss,      \
@@ -180,7 +213,9 @@ typedef struct rp_adamw_step {
     /* *out (host) = sum of squares of inp(N), in double. */                                                           \
     X(sum_squares, (rp_dev * dev, double *out, const float *inp, int64_t N))                                           \
     X(adamw_update,                                                                                                    \
-      (rp_dev * dev, float *param, float *m, float *v, const float *grad, const rp_adamw_step *h, int64_t N))
+      (rp_dev * dev, float *param, float *m, float *v, const float *grad, const rp_adamw_step *h, int64_t N))          \
+    /* m may be NULL where momentum is 0. */                                                                           \
+    X(sgd_update, (rp_dev * dev, float *param, float *m, const float *grad, const rp_sgd_step *h, int64_t N))
 
 /* Coarse operations: optional in a back end; rp_ops_complete fills a missing one with the composition of basic ones. */
 #define RP_OPS_COARSE(X)                                                                                               \

@@ -30,9 +30,16 @@ static const rp_ops table = {
     .normalize_backward = rp_ref_normalize_backward,
     .rows_dot_forward = rp_ref_rows_dot_forward,
     .rows_dot_backward = rp_ref_rows_dot_backward,
+    .activation_forward = rp_ref_activation_forward,
+    .activation_backward = rp_ref_activation_backward,
+    .window_forward = rp_ref_window_forward,
+    .window_backward = rp_ref_window_backward,
+    .segment_max_forward = rp_ref_segment_max_forward,
+    .segment_max_backward = rp_ref_segment_max_backward,
     .softmax_xent = rp_ref_softmax_xent,
     .sum_squares = rp_ref_sum_squares,
     .adamw_update = rp_ref_adamw_update,
+    .sgd_update = rp_ref_sgd_update,
 };
 
 const rp_ops *rp_ref_table(void) { return &table; }

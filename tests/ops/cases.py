@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 
 from . import formulas
-from .harness import AdamWStep, Dropout, Same, Xent
+from .harness import RELU, TANH, AdamWStep, Dropout, Same, SGDStep, Xent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -320,6 +320,53 @@ def normalize():
         yield Case("normalize_backward", f"{name}-alias", dict(dinp=Same("dout"), **rest))
 
 
+def activation():
+    inputs = {f"N{n}": Draw(f"activation{n}").normal(n, scale=2.0) for n in (0, 1, 31, 40_001)}
+    inputs["special"] = np.float32([0.0, -0.0, 1e-30, -1e-30, 9.5, -9.5, 100.0, -100.0])
+    for (name, inp), (function, kind) in itertools.product(inputs.items(), {"tanh": TANH, "relu": RELU}.items()):
+        N, name = len(inp), f"{function}-{name}"
+        dout, rest = Draw(f"d{name}").normal(N), dict(N=N, kind=kind)
+        yield Case("activation_forward", name, dict(out=empty(N), inp=inp, **rest), 1e-6, 1e-7)
+        yield Case("activation_forward", f"{name}-alias", dict(out=Same("inp"), inp=inp, **rest), 1e-6, 1e-7)
+        out = np.tanh(inp) if kind == TANH else np.maximum(inp, 0)
+        # 1 - out^2 loses what out has lost where tanh is nearly 1
+        yield Case("activation_backward", name, dict(dinp=empty(N), dout=dout, out=out, **rest), 1e-5, 5e-7)
+        yield Case(
+            "activation_backward", f"{name}-alias", dict(dinp=Same("dout"), dout=dout, out=out, **rest), 1e-5, 5e-7
+        )
+
+
+def window():
+    for lengths, W, H in [
+        (ONE, 1, 1),
+        (ONE, 3, 5),
+        (SHORT, 3, 7),
+        (SHORT, 4, 2),
+        (MIXED, 5, 33),
+        (MANY, 2, 65),
+        ((), 3, 8),
+    ]:
+        S, T = len(lengths), sum(lengths)
+        d, name = Draw(f"window{T},{W},{H}"), f"S{S}-T{T}-W{W}-H{H}"
+        rest = dict(cu_seqlens=offsets(lengths), S=S, W=W, H=H)
+        yield Case("window_forward", name, dict(out=empty(T, W, H), inp=d.normal(T, H), **rest), rtol=0)
+        yield Case("window_backward", name, dict(dinp=empty(T, H), dout=d.normal(T, W, H), **rest))
+
+
+def segment_max():
+    pieces = (2, 0, 1, 0, 0, 5, 7, 0)  # some of them without a row
+    for lengths, H in [(ONE, 1), (SHORT, 5), (pieces, 7), (MIXED, 33), (MANY, 230), ((0, 0), 4), ((), 8)]:
+        G, T = len(lengths), sum(lengths)
+        d, name = Draw(f"segment max{G},{T},{H}"), f"G{G}-T{T}-H{H}"
+        inp = np.round(d.normal(T, H), 1)  # so that some are equal
+        inp[1::4] -= 100.0  # and some segments have numbers below 0 alone
+        rest = dict(cu_segments=offsets(lengths), G=G, H=H)
+        row = np.full((G, H), -7, np.int32)
+        yield Case("segment_max_forward", name, dict(out=empty(G, H), row=row, inp=inp, **rest), rtol=0)
+        row = formulas.segment_max_forward(inp=inp, **rest)["row"]
+        yield Case("segment_max_backward", name, dict(dinp=empty(T, H), dout=d.normal(G, H), row=row, **rest), rtol=0)
+
+
 def _xent(name, logits, x, rtol=2e-5, error=1e-6):
     """`error`: of z = scale * logits where it is largest, in float32; it is the error of -log p, and of p - 1."""
     R, C = logits.shape
@@ -392,10 +439,26 @@ def adamw():
     yield Case("adamw_update", "zero-gradient", dict(param=param, **zeros, h=AdamWStep(), N=20))
 
 
+def sgd():
+    for N, (name, h) in itertools.product(
+        [0, 1, 31, 100_003],
+        {
+            "plain": SGDStep(momentum=0.0, weight_decay=0.0),
+            "momentum": SGDStep(grad_scale=0.125),
+            "decay": SGDStep(momentum=0.5, weight_decay=0.2, lr=0.05),
+        }.items(),
+    ):
+        d = Draw(f"sgd{N}{name}")
+        rest = dict(param=d.normal(N), grad=d.normal(N), h=h, N=N)
+        yield Case("sgd_update", f"N{N}-{name}", dict(rest, m=d.normal(N, scale=0.1)))
+        yield Case("sgd_update", f"N{N}-{name}-no-momentum", dict(rest, m=None))
+
+
 @functools.cache
 def all_cases():
     families = (linear, embed, dropout_and_add, layernorm, residual_layernorm, gelu, attention, rows, rows_dot, mean)
-    return tuple(case for family in (*families, normalize, softmax_xent, adamw) for case in family())
+    families += (normalize, activation, window, segment_max, softmax_xent, adamw, sgd)
+    return tuple(case for family in families for case in family())
 
 
 def cases_of(*ops):

@@ -3,11 +3,13 @@
 Each takes the arguments of a call (and ignores what it does not need) and returns {output: array}.
 """
 
+import itertools
 import math
 
 import numpy as np
 
 from . import philox
+from .harness import TANH
 
 
 def wide(array):
@@ -206,6 +208,52 @@ def normalize_backward(dout, out, norm, **_):
     return {"dinp": (wide(dout) - wide(out) * along) / wide(norm)[:, None]}
 
 
+# -- convolution and pooling ---------------------------------------------------------------------------------------
+
+
+def activation_forward(inp, kind, **_):
+    return {"out": np.tanh(wide(inp)) if kind == TANH else np.maximum(wide(inp), 0)}
+
+
+def activation_backward(dout, out, kind, **_):
+    return {"dinp": wide(dout) * (1 - wide(out) ** 2 if kind == TANH else wide(out) > 0)}
+
+
+def _windows(cu_seqlens, S, W):
+    """int (T,W): the row at each place of each row's window, T where there is none."""
+    rows = np.full((cu_seqlens[S], W), cu_seqlens[S], np.int64)
+    for first, end in itertools.pairwise(cu_seqlens):
+        padded = np.concatenate([np.full(W, cu_seqlens[S]), np.arange(first, end), np.full(W, cu_seqlens[S])])
+        for t in range(first, end):
+            begin = t - first + W - (W - 1) // 2
+            rows[t] = padded[begin : begin + W]
+    return rows
+
+
+def window_forward(inp, cu_seqlens, S, W, H, **_):
+    return {"out": np.concatenate([inp, np.zeros((1, H), np.float32)])[_windows(cu_seqlens, S, W)]}
+
+
+def window_backward(dout, cu_seqlens, S, W, H, **_):
+    dinp = np.zeros((len(dout) + 1, H))
+    np.add.at(dinp, _windows(cu_seqlens, S, W), wide(dout))
+    return {"dinp": dinp[:-1]}
+
+
+def segment_max_forward(inp, cu_segments, H, **_):
+    parts = [(first, inp[first:end]) for first, end in itertools.pairwise(cu_segments)]
+    row = [first + part.argmax(axis=0) if len(part) else np.full(H, -1) for first, part in parts]
+    out = [part.max(axis=0) if len(part) else np.zeros(H, np.float32) for _, part in parts]
+    return {"out": np.array(out).reshape(-1, H), "row": np.array(row).reshape(-1, H).astype(np.int32)}
+
+
+def segment_max_backward(dinp, dout, row, H, **_):
+    dinp = np.zeros_like(dinp)
+    g, h = np.nonzero(row >= 0)
+    dinp[row[g, h], h] = dout[g, h]
+    return {"dinp": dinp}
+
+
 # -- losses and optimiser ------------------------------------------------------------------------------------------
 
 
@@ -254,3 +302,12 @@ def adamw_update(param, m, v, grad, h, **_):
     v = value["beta2"] * wide(v) + (1 - value["beta2"]) * g**2
     step = (m / value["correction1"]) / (np.sqrt(v / value["correction2"]) + value["eps"])
     return {"param": wide(param) * (1 - value["lr"] * value["weight_decay"]) - value["lr"] * step, "m": m, "v": v}
+
+
+def sgd_update(param, m, grad, h, **_):
+    value = {name: np.float64(np.float32(number)) for name, number in vars(h).items()}
+    g = value["grad_scale"] * wide(grad) + value["weight_decay"] * wide(param)
+    if m is None:
+        return {"param": wide(param) - value["lr"] * g}
+    m = value["momentum"] * wide(m) + g
+    return {"param": wide(param) - value["lr"] * m, "m": m}

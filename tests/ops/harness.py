@@ -86,6 +86,16 @@ class AdamWStep:
     grad_scale: float = 1.0
 
 
+@dataclasses.dataclass
+class SGDStep:
+    """rp_sgd_step."""
+
+    lr: float = 0.5
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    grad_scale: float = 1.0
+
+
 class _DropoutStruct(ctypes.Structure):
     _fields_ = [
         ("key", ctypes.c_uint64),
@@ -114,7 +124,12 @@ class _AdamWStruct(ctypes.Structure):
     _fields_ = [(field.name, ctypes.c_float) for field in dataclasses.fields(AdamWStep)]
 
 
+class _SGDStruct(ctypes.Structure):
+    _fields_ = [(field.name, ctypes.c_float) for field in dataclasses.fields(SGDStep)]
+
+
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2  # rp_dtype
+TANH, RELU = 0, 1  # rp_activation
 
 
 class _DevStruct(ctypes.Structure):
@@ -129,7 +144,12 @@ class _DevStruct(ctypes.Structure):
     ]
 
 
-STRUCTS = {"rp_dropout": _DropoutStruct, "rp_xent": _XentStruct, "rp_adamw_step": _AdamWStruct}
+STRUCTS = {
+    "rp_dropout": _DropoutStruct,
+    "rp_xent": _XentStruct,
+    "rp_adamw_step": _AdamWStruct,
+    "rp_sgd_step": _SGDStruct,
+}
 
 
 # -- the contract, as ops.h states it ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from .cases import all_cases, cases_of
-from .harness import STATE, VALUE, Device, OpError, backends, cpu_levels, library, message, signatures
+from .harness import RELU, STATE, TANH, VALUE, Device, OpError, backends, cpu_levels, library, message, signatures
 
 pytestmark = pytest.mark.core
 
@@ -154,6 +154,11 @@ POISONED = {
     "layernorm_backward": ("dout", "dinp"),
     "gelu_forward": ("inp", "out"),
     "gelu_backward": ("inp", "dinp"),
+    "activation_backward": ("dout", "dinp"),
+    "window_forward": ("inp", "out"),
+    "window_backward": ("dout", "dinp"),
+    "segment_max_forward": ("inp", "out"),
+    "segment_max_backward": ("dout", "dinp"),
     "attention_forward": ("q", "out"),
     "attention_backward": ("dout", "dq"),
     "mean_forward": ("inp", "out"),
@@ -161,6 +166,7 @@ POISONED = {
     "softmax_xent": ("logits", "loss"),
     "sum_squares": ("inp", "out"),
     "adamw_update": ("grad", "param"),
+    "sgd_update": ("grad", "param"),
     "linear_gelu_forward": ("inp", "act"),
     "residual_layernorm_forward": ("residual", "out"),
 }
@@ -177,3 +183,11 @@ def test_a_value_that_is_not_finite_is_not_hidden(dev, op, poison):
     poisoned.flat[poisoned.size // 2] = poison
     got = dev.call(op, **{**case.arguments, source: poisoned})
     assert not np.isfinite(got[result]).all()
+
+
+@pytest.mark.parametrize("kind", [TANH, RELU])
+def test_an_activation_passes_nan_on(dev, kind):
+    """tanh of infinity is 1; NaN has to stay."""
+    inp = np.float32([1, np.nan, -1, np.inf])
+    out = dev.call("activation_forward", out=np.zeros(4, np.float32), inp=inp, N=4, kind=kind)["out"]
+    assert np.isnan(out).tolist() == [False, True, False, False]

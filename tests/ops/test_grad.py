@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from .cases import Draw, asking, dropout, empty, offsets
-from .harness import Device, Xent
+from .harness import RELU, TANH, Device, Xent
 
 pytestmark = pytest.mark.core
 
@@ -206,6 +206,47 @@ def test_rows_dot(ref):
     wide = np.zeros((R, stride), np.float32)
     gradients = dict(a=got["da"], b=got["db"])
     check(lambda **x: ref.call("rows_dot_forward", out=wide, **x, **rest), inputs, gradients, dout, LINEAR)
+
+
+@pytest.mark.parametrize(("kind", "h"), [(TANH, CURVED), (RELU, 2.0**-7)], ids=["tanh", "relu"])
+def test_activation(ref, kind, h):
+    inp = np.linspace(-3, 3, 62, dtype=np.float32)  # no kink within a step of one of them
+    dout = Draw("grad activation").normal(62, shift=1.0)
+
+    def forward(inp):
+        return ref.call("activation_forward", out=empty(62), inp=inp, N=62, kind=kind)
+
+    out = forward(inp)["out"]
+    got = ref.call("activation_backward", dinp=empty(62), dout=dout, out=out, N=62, kind=kind)["dinp"]
+    check(forward, dict(inp=inp), dict(inp=got), dout, h)
+
+
+@pytest.mark.parametrize("W", [1, 2, 3, 5])
+def test_window(ref, W):
+    lengths, H, d = (4, 1, 2), 3, Draw("grad window")
+    T, rest = sum(lengths), dict(cu_seqlens=offsets(lengths), S=len(lengths), W=W, H=H)
+    dout = d.normal(T, W, H)
+    got = ref.call("window_backward", dinp=empty(T, H), dout=dout, **rest)["dinp"]
+
+    def forward(inp):
+        return ref.call("window_forward", out=empty(T, W, H), inp=inp, **rest)
+
+    check(forward, dict(inp=d.normal(T, H)), dict(inp=got), dout, LINEAR)
+
+
+def test_segment_max(ref):
+    lengths, H, d = (3, 0, 1, 4), 3, Draw("grad segment max")
+    G, T = len(lengths), sum(lengths)
+    rest = dict(cu_segments=offsets(lengths), G=G, H=H)
+    inp = d.rng.permutation(T * H).reshape(T, H).astype(np.float32)  # no two within a step of each other
+    dout = d.normal(G, H)
+
+    def forward(inp):
+        return ref.call("segment_max_forward", out=empty(G, H), row=np.zeros((G, H), np.int32), inp=inp, **rest)
+
+    row = forward(inp)["row"]
+    got = ref.call("segment_max_backward", dinp=empty(T, H), dout=dout, row=row, **rest)["dinp"]
+    check(forward, dict(inp=inp), dict(inp=got), dout, 2.0**-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])

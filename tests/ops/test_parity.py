@@ -139,9 +139,10 @@ def test_coarse_operation_is_its_composition(case, backend):
 def elementary_operations(case):
     """The product of a case's sizes: of every token with every output and input, or the like."""
     a = dict(case.arguments)
-    if "cu_seqlens" in a:
-        a["T"] = int(a["cu_seqlens"][-1])
-    return math.prod(a.get(size, 1) for size in "TRNHIOCAD")
+    for ends in ("cu_seqlens", "cu_segments"):
+        if ends in a:
+            a["T"] = int(a[ends][-1])
+    return math.prod(a.get(size, 1) for size in "TRGNHIOCAD")
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in all_cases()}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from .cases import MIXED, SHORT, Draw, asking, empty, offsets
-from .harness import AdamWStep, Device, Dropout, Xent
+from .harness import RELU, TANH, AdamWStep, Device, Dropout, SGDStep, Xent
 
 pytestmark = [pytest.mark.oracle, pytest.mark.core]
 
@@ -181,3 +181,52 @@ def test_adamw(torch, ref):
         p.grad = torch.tensor(grad, dtype=torch.float64)
         optimizer.step()
         assert_same(state["param"], p, 2e-6)
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.7, 0.02)])
+def test_sgd(torch, ref, momentum, weight_decay):
+    N, d = 200, Draw("torch sgd")
+    h = SGDStep(lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    options = {name: float(np.float32(value)) for name, value in vars(h).items() if name != "grad_scale"}
+    state = dict(param=d.normal(N), m=np.zeros(N, np.float32) if momentum else None)
+    p = leaf(torch, state["param"])
+    optimizer = torch.optim.SGD([p], **options)
+    for _ in range(10):
+        grad = d.normal(N)
+        state |= ref.call("sgd_update", **state, grad=grad, h=h, N=N)
+        p.grad = torch.tensor(grad, dtype=torch.float64)
+        optimizer.step()
+        assert_same(state["param"], p, 2e-6)
+
+
+@pytest.mark.parametrize(("W", "kind"), [(3, TANH), (5, RELU), (1, TANH)])
+def test_convolution_and_pooling(torch, ref, W, kind):
+    """Windows, a linear map, the maximum and an activation: Conv1d with zero padding, of each sentence alone."""
+    lengths, H, O, d = SHORT, 5, 7, Draw("torch convolution")
+    S, T, ends = len(lengths), sum(lengths), offsets(lengths)
+    inp, weight, bias, dout = d.normal(T, H), d.normal(O, W * H), d.normal(O), d.normal(S, O)
+    x, w, b = (leaf(torch, value) for value in (inp, weight, bias))
+    kernel = w.reshape(O, W, H).transpose(1, 2)
+    convolved = [
+        torch.nn.functional.conv1d(x[a:e].T[None], kernel, b, padding=(W - 1) // 2)[0]
+        for a, e in itertools.pairwise(ends)
+    ]
+    want = torch.stack([(torch.tanh if kind == TANH else torch.relu)(c).amax(dim=1) for c in convolved])
+    want.backward(torch.tensor(dout, dtype=torch.float64))
+    place, pooling = dict(cu_seqlens=ends, S=S, W=W, H=H), dict(cu_segments=ends, G=S, H=O)
+    sizes = dict(T=T, I=W * H, O=O)
+    windows = ref.call("window_forward", out=empty(T, W, H), inp=inp, **place)["out"].reshape(T, W * H)
+    states = ref.call("linear_forward", out=empty(T, O), inp=windows, weight=weight, bias=bias, **sizes)["out"]
+    row = np.zeros((S, O), np.int32)
+    pooled = ref.call("segment_max_forward", out=empty(S, O), row=row, inp=states, **pooling)
+    act = dict(N=S * O, kind=kind)
+    out = ref.call("activation_forward", out=empty(S, O), inp=pooled["out"], **act)["out"]
+    assert_same(out, want)
+    dpooled = ref.call("activation_backward", dinp=empty(S, O), dout=dout, out=out, **act)["dinp"]
+    dstates = ref.call("segment_max_backward", dinp=empty(T, O), dout=dpooled, row=pooled["row"], **pooling)["dinp"]
+    grads = dict(dinp=empty(T, W * H), dweight=np.zeros_like(weight), dbias=np.zeros_like(bias), accumulate=0)
+    got = ref.call("linear_backward", **grads, dout=dstates, inp=windows, weight=weight, **sizes)
+    assert_same(got["dweight"], w.grad)
+    assert_same(got["dbias"], b.grad)
+    dwindows = got["dinp"].reshape(T, W, H)
+    assert_same(ref.call("window_backward", dinp=empty(T, H), dout=dwindows, **place)["dinp"], x.grad)
