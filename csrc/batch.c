@@ -43,12 +43,17 @@ rp_status rp_tokens_check(const rp_tokens *t) {
     const struct {
         const char *name;
         int32_t id;
-    } named[] = {{"cls", t->cls},           {"sep", t->sep},
-                 {"mask", t->mask},         {"head_start", t->head_start},
-                 {"head_end", t->head_end}, {"tail_start", t->tail_start},
-                 {"tail_end", t->tail_end}, {"blank", t->blank},
-                 {"subject", t->subject},   {"object", t->object}};
+        bool fixed;
+    } named[] = {{"cls", t->cls, true},           {"sep", t->sep, true},
+                 {"mask", t->mask, false},        {"head_start", t->head_start, true},
+                 {"head_end", t->head_end, true}, {"tail_start", t->tail_start, true},
+                 {"tail_end", t->tail_end, true}, {"blank", t->blank, false},
+                 {"subject", t->subject, false},  {"object", t->object, false}};
+    if (t->bare && (t->prompt_length > 0 || t->n_types > 0))
+        return rp_fail(RP_STATUS_VALUE, "tokens: bare sequences with %s; expected words alone",
+                       t->prompt_length > 0 ? "a prompt" : "typed markers");
     for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
+        if (t->bare && named[i].fixed) continue;
         RP_TRY(check_id(t, named[i].id, named[i].name));
         if (!t->special[named[i].id])
             return rp_fail(RP_STATUS_VALUE, "tokens: special[%" PRId32 "] is 0, but %s has this id; set it to 1",
@@ -79,6 +84,11 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->prompt_row = rp_arena_take(arena, S, sizeof(int32_t));
     batch->text = rp_arena_take(arena, T, sizeof(uint8_t));
     batch->pair = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->head_end = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->tail_end = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->cu_pieces = rp_arena_take(arena, 3 * S + 1, sizeof(int32_t));
+    for (int k = 0; k < RP_TAGS; k++) batch->tags[k] = rp_arena_take(arena, T, sizeof(int32_t));
+    for (int k = 0; k < 2; k++) batch->distance[k] = rp_arena_take(arena, T, sizeof(int32_t));
 }
 
 /* Points every array into the batch's own memory (a slice's pointers lead elsewhere). */
@@ -136,7 +146,7 @@ void rp_batch_clear(rp_batch *batch) {
 enum { LEFT, FIRST, MIDDLE, SECOND, RIGHT, RUNS };
 
 typedef struct run {
-    const int32_t *ids;
+    const int32_t *ids, *tags[RP_TAGS]; /* tags NULL: none */
     int64_t length, keep_start, keep_end;
 } run;
 
@@ -151,6 +161,14 @@ typedef struct layout {
 
 static run run_of(const int32_t *ids, int64_t length) {
     return (run){.ids = ids, .length = length, .keep_start = length};
+}
+
+/* Words start .. end of a sentence. */
+static run text_run(const rp_corpus *corpus, int64_t row, int64_t start, int64_t end) {
+    int64_t at = corpus->a.offsets[row] + start;
+    run r = run_of(corpus->a.ids + at, end - start);
+    for (int k = 0; k < RP_TAGS; k++) r.tags[k] = corpus->a.tags[k] == NULL ? NULL : corpus->a.tags[k] + at;
+    return r;
 }
 
 static bool gives_mentions(rp_input input) { return input == RP_INPUT_CM || input == RP_INPUT_OM; }
@@ -187,23 +205,26 @@ static run mention_run(const rp_corpus *corpus, const rp_tokens *tokens, const r
     }
     if (side ? sample->blank_tail : sample->blank_head) return run_of(sample->role_blanks ? role : &tokens->blank, 1);
     const int32_t *span = a->spans + 4 * sample->row + 2 * side;
-    return run_of(a->ids + a->offsets[sample->row] + span[0], span[1] - span[0]);
+    return text_run(corpus, sample->row, span[0], span[1]);
 }
 
-/* The marker before (end 0) or behind (end 1) the mention of a side. */
+/* The marker before (end 0) or behind (end 1) the mention of a side; without pieces where sequences are bare. */
 static run marker_run(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample, int side, int end) {
     const int32_t *plain[] = {&tokens->head_start, &tokens->head_end, &tokens->tail_start, &tokens->tail_end};
     int marker = 2 * role_of(corpus, tokens, sample, side) + end;
+    if (tokens->bare) return run_of(NULL, 0);
     if (!has_typed_markers(tokens, sample->input)) return run_of(plain[marker], 1);
     const int32_t *bounds = tokens->marker_offsets + 4 * type_of(corpus, sample->row, side) + marker;
     return run_of(tokens->marker_ids + bounds[0], bounds[1] - bounds[0]);
 }
 
 static layout layout_of(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample) {
-    const int32_t *text = corpus->a.ids + corpus->a.offsets[sample->row], *span = corpus->a.spans + 4 * sample->row;
+    const int32_t *span = corpus->a.spans + 4 * sample->row;
     bool context = gives_context(sample->input);
     bool tail_first = (context || tokens->text_order) && is_tail_first(corpus, sample->row);
-    layout l = {.place = {tail_first ? SECOND : FIRST, tail_first ? FIRST : SECOND}, .times = {1, 1}, .fixed = 2};
+    layout l = {.place = {tail_first ? SECOND : FIRST, tail_first ? FIRST : SECOND},
+                .times = {1, 1},
+                .fixed = tokens->bare ? 0 : 2};
     for (int side = 0; side < 2; side++) {
         l.runs[l.place[side]] = mention_run(corpus, tokens, sample, side);
         l.opening[side] = marker_run(corpus, tokens, sample, side, 0);
@@ -213,9 +234,9 @@ static layout layout_of(const rp_corpus *corpus, const rp_tokens *tokens, const 
     if (context) {
         const int32_t *first = span + (tail_first ? 2 : 0), *second = span + (tail_first ? 0 : 2);
         int64_t length = corpus->a.offsets[sample->row + 1] - corpus->a.offsets[sample->row];
-        l.runs[LEFT] = run_of(text, first[0]);
-        l.runs[MIDDLE] = run_of(text + first[1], second[0] - first[1]);
-        l.runs[RIGHT] = run_of(text + second[1], length - second[1]);
+        l.runs[LEFT] = text_run(corpus, sample->row, 0, first[0]);
+        l.runs[MIDDLE] = text_run(corpus, sample->row, first[1], second[0]);
+        l.runs[RIGHT] = text_run(corpus, sample->row, second[1], length);
     }
     for (int32_t i = 0; i < tokens->prompt_length; i++) {
         if (tokens->prompt[i] < 0)
@@ -294,11 +315,20 @@ static void put_token(rp_batch *batch, int32_t id, bool text) {
     batch->text[t] = text;
     batch->pos[t] = t - batch->cu_seqlens[batch->S];
     batch->sequence[t] = batch->S;
+    for (int k = 0; k < RP_TAGS; k++) batch->tags[k][t] = 0;
+}
+
+static void put_words(rp_batch *batch, const run *r, int64_t first, int64_t last, bool text) {
+    for (int64_t i = first; i < last; i++) {
+        put_token(batch, r->ids[i], text);
+        for (int k = 0; k < RP_TAGS; k++)
+            if (r->tags[k] != NULL) batch->tags[k][batch->T - 1] = r->tags[k][i];
+    }
 }
 
 static void put_run(rp_batch *batch, const run *r, bool text) {
-    for (int64_t i = 0; i < r->keep_start; i++) put_token(batch, r->ids[i], text);
-    for (int64_t i = r->length - r->keep_end; i < r->length; i++) put_token(batch, r->ids[i], text);
+    put_words(batch, r, 0, r->keep_start, text);
+    put_words(batch, r, r->length - r->keep_end, r->length, text);
 }
 
 static void put_mention(rp_batch *batch, const layout *l, int place) {
@@ -306,6 +336,7 @@ static void put_mention(rp_batch *batch, const layout *l, int place) {
     (side ? batch->tail : batch->head)[batch->S] = batch->T;
     put_run(batch, &l->opening[side], false);
     put_run(batch, &l->runs[place], true);
+    (side ? batch->tail_end : batch->head_end)[batch->S] = batch->T;
     put_run(batch, &l->closing[side], false);
 }
 
@@ -380,13 +411,13 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
                        "row %" PRId64 ": its %" PRId64 " tokens do not fit the batch: %" PRId32 " of %" PRId32
                        " are taken",
                        sample->row, kept, batch->T, batch->T_capacity);
-    put_token(batch, tokens->cls, false);
+    if (!tokens->bare) put_token(batch, tokens->cls, false);
     put_run(batch, &l.runs[LEFT], true);
     put_mention(batch, &l, FIRST);
     put_run(batch, &l.runs[MIDDLE], true);
     put_mention(batch, &l, SECOND);
     put_run(batch, &l.runs[RIGHT], true);
-    put_token(batch, tokens->sep, false);
+    if (!tokens->bare) put_token(batch, tokens->sep, false);
     put_prompt(batch, tokens, &l);
     batch->sample[batch->S] = number;
     batch->relation[batch->S] = corpus->a.relation[sample->row];
@@ -462,6 +493,7 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
     slice->sample = batch->sample + first;
     slice->relation = batch->relation + first;
     slice->pair = batch->pair + first;
+    for (int k = 0; k < RP_TAGS; k++) slice->tags[k] = batch->tags[k] + t0;
     for (int32_t t = 0; t < slice->T; t++) slice->sequence[t] = batch->sequence[t0 + t] - first;
     for (int32_t s = 0; s < slice->S; s++) {
         int32_t end = batch->cu_seqlens[first + s + 1] - t0;
@@ -469,6 +501,8 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
         slice->cu_seqlens[s + 1] = end;
         slice->head[s] = batch->head[first + s] - t0;
         slice->tail[s] = batch->tail[first + s] - t0;
+        slice->head_end[s] = batch->head_end[first + s] - t0;
+        slice->tail_end[s] = batch->tail_end[first + s] - t0;
         int32_t prompt = batch->prompt_row[first + s];
         slice->prompt_row[s] = prompt < 0 ? -1 : prompt - t0;
     }
@@ -501,4 +535,25 @@ void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
         while (r < batch->R && batch->read_sequence[r] < s) r++;
         batch->cu_read[s] = r;
     }
+}
+
+/* -- places of words against the mentions ---------------------------------------------------------------- */
+
+static int32_t place_at(int32_t t, int32_t first, int32_t end, int32_t most) {
+    int32_t d = t < first ? t - first : t < end ? 0 : t - end + 1;
+    return (int32_t)(larger(-most, smaller(d, most)) + most);
+}
+
+void rp_batch_places(rp_batch *b, int32_t most) {
+    for (int32_t t = 0; t < b->T; t++) {
+        int32_t s = b->sequence[t];
+        b->distance[0][t] = place_at(t, b->head[s], b->head_end[s], most);
+        b->distance[1][t] = place_at(t, b->tail[s], b->tail_end[s], most);
+    }
+    for (int32_t s = 0; s < b->S; s++) {
+        b->cu_pieces[3 * s] = b->cu_seqlens[s];
+        b->cu_pieces[3 * s + 1] = (int32_t)smaller(b->head_end[s], b->tail_end[s]);
+        b->cu_pieces[3 * s + 2] = (int32_t)larger(b->head_end[s], b->tail_end[s]);
+    }
+    b->cu_pieces[3 * b->S] = b->T;
 }

@@ -31,6 +31,7 @@ typedef struct rp_tokens {
     int32_t cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject, object;
     int32_t vocab_size;
     const uint8_t *special;    /* (vocab_size) */
+    bool bare;                 /* sequences of words alone: no [CLS], markers and [SEP], whose ids are not read */
     bool text_order;           /* the head's markers and `subject` are the first mention's, in place of the head's */
     int32_t prompt_length;     /* 0: there is no prompt */
     const int32_t *prompt;     /* (prompt_length) word pieces, one `mask`, RP_PROMPT_HEAD and RP_PROMPT_TAIL */
@@ -40,7 +41,7 @@ typedef struct rp_tokens {
 } rp_tokens;
 
 /* VALUE names the token that lies outside the vocabulary, or is not flagged in `special`; a prompt without `mask` or
- * with two. */
+ * with two; a prompt or typed markers where sequences are bare. */
 rp_status rp_tokens_check(const rp_tokens *tokens);
 
 /* How one sample's input is made of a corpus row. */
@@ -72,6 +73,11 @@ typedef struct rp_batch {
     int32_t *read_pos;          /* (R) pos of each */
     int32_t *read_sequence;     /* (R) sequence of each */
     int32_t *cu_read;           /* (S+1) those of sequence s are cu_read[s] .. cu_read[s+1] */
+    int32_t *head_end;          /* (S) rows behind the last word piece of the mentions; head and tail are their first */
+    int32_t *tail_end;          /*     rows where there are no markers */
+    int32_t *tags[RP_TAGS];     /* (T) of the corpus; 0 of fixed tokens and of what stands in place of a mention */
+    int32_t *distance[2];       /* (T) of each token to the head and the tail (rp_batch_places) */
+    int32_t *cu_pieces;         /* (3S+1) piece i of sequence s is cu_pieces[3s+i] .. cu_pieces[3s+i+1] */
     int64_t truncated;          /* samples cut by the window */
     int64_t truncated_mentions; /* samples of which a mention itself had to be cut */
     void *memory;
@@ -90,6 +96,7 @@ void rp_batch_clear(rp_batch *batch);
  *   OnlyC  head mention replaced by `subject`, tail mention by `object`
  *   OnlyM  [CLS] [E1] head [/E1] [E2] tail [/E2] [SEP] (head first; with text_order as in the text), no context
  *   OnlyT  the same with the types' names
+ * or with the words alone where tokens are bare.
  * A prompt follows as a second segment of the same sequence: … right [SEP] prompt [SEP], as in the code of arXiv
  * 2312.11062, with token type 0 throughout; the entity markers stay. Where it names an entity, it repeats what stands
  * between that entity's markers in this setting, blank and window.
@@ -123,9 +130,15 @@ typedef struct rp_reads {
 /* Fills R, read, read_pos, read_sequence and cu_read. */
 void rp_batch_read(rp_batch *batch, const rp_reads *reads);
 
+/* Fills distance and cu_pieces. A token before a mention is at minus its distance to the first row of the mention, one
+ * behind it at that to the last, one inside at 0 (Zhang et al. 2017, section 3.2), cut to -most .. most, plus `most`: a
+ * row of a table of 2 most + 1. The pieces end with the mention that stands first, with the other one, and with the
+ * sequence (Zeng et al. 2015, section 3.4); the last may be empty. */
+void rp_batch_places(rp_batch *batch, int32_t most);
+
 /* The view of sequences [first, last) as a batch of its own: pointers into `batch`, except cu_seqlens, head, tail,
- * prompt_row, mlm_row and sequence, which count from the slice's start and are written into `slice`'s own memory (a
- * batch made with enough capacity). slice->sample keeps the step's numbers. */
+ * their ends, prompt_row, mlm_row and sequence, which count from the slice's start and are written into `slice`'s own
+ * memory (a batch made with enough capacity). slice->sample keeps the step's numbers. */
 rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, int32_t last);
 
 #endif

@@ -33,15 +33,16 @@ static rp_status check_offsets(const int64_t *offsets, int64_t n, int64_t total,
     return RP_OK;
 }
 
-static rp_status check_ids(const int32_t *ids, const int64_t *offsets, int64_t n, int32_t vocab, const char *row,
-                           const char *field) {
+/* Every number of ids is below `most`, which messages call `size`. */
+static rp_status check_ids(const int32_t *ids, const int64_t *offsets, int64_t n, int32_t most, const char *size,
+                           const char *row, const char *field) {
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = offsets[i]; j < offsets[i + 1]; j++)
-            if (ids[j] < 0 || ids[j] >= vocab)
+            if (ids[j] < 0 || ids[j] >= most)
                 return rp_fail(RP_STATUS_VALUE,
                                "%s %" PRId64 ": %s[%" PRId64 "] is %" PRId32 "; expected 0 .. %" PRId32
-                               " (vocab_size is %" PRId32 ")",
-                               row, i, field, j - offsets[i], ids[j], vocab - 1, vocab);
+                               " (%s is %" PRId32 ")",
+                               row, i, field, j - offsets[i], ids[j], most - 1, size, most);
     return RP_OK;
 }
 
@@ -82,7 +83,7 @@ static rp_status check_rows(const rp_corpus_arrays *a) {
 
 static rp_status check_types(const rp_corpus_arrays *a) {
     RP_TRY(check_offsets(a->type_offsets, a->n_types, a->n_type_ids, "type", "type_offsets"));
-    RP_TRY(check_ids(a->type_ids, a->type_offsets, a->n_types, a->vocab_size, "type", "type_ids"));
+    RP_TRY(check_ids(a->type_ids, a->type_offsets, a->n_types, a->vocab_size, "vocab_size", "type", "type_ids"));
     for (int32_t i = 0; i < a->n_types; i++)
         if (a->type_offsets[i] == a->type_offsets[i + 1])
             return rp_fail(RP_STATUS_VALUE,
@@ -90,11 +91,20 @@ static rp_status check_types(const rp_corpus_arrays *a) {
     return RP_OK;
 }
 
+static rp_status check_tags(const rp_corpus_arrays *a) {
+    static const char *const names[RP_TAGS] = {"pos_tag", "ner_tag"}, *const sizes[RP_TAGS] = {"n_pos", "n_ner"};
+    for (int k = 0; k < RP_TAGS; k++)
+        if (a->tags[k] != NULL)
+            RP_TRY(check_ids(a->tags[k], a->offsets, a->n, a->n_tags[k], sizes[k], "row", names[k]));
+    return RP_OK;
+}
+
 static rp_status check_arrays(const rp_corpus_arrays *a) {
     RP_TRY(check_sizes(a));
     RP_TRY(check_offsets(a->offsets, a->n, a->n_ids, "row", "offsets"));
-    RP_TRY(check_ids(a->ids, a->offsets, a->n, a->vocab_size, "row", "ids"));
+    RP_TRY(check_ids(a->ids, a->offsets, a->n, a->vocab_size, "vocab_size", "row", "ids"));
     RP_TRY(check_types(a));
+    RP_TRY(check_tags(a));
     return check_rows(a);
 }
 

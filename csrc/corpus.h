@@ -6,6 +6,9 @@
 
 #include "status.h"
 
+/* What a corpus may say of each word: its part of speech, the kind of named entity that it belongs to. */
+typedef enum rp_tag { RP_TAG_POS, RP_TAG_NER, RP_TAGS } rp_tag;
+
 /* The arrays; they must outlive the corpus. Word pieces only: no [CLS], markers or [SEP]. */
 typedef struct rp_corpus_arrays {
     int64_t n; /* sentences */
@@ -21,6 +24,8 @@ typedef struct rp_corpus_arrays {
     const int32_t *type_ids;     /* (n_type_ids) word pieces of the types' names */
     const int64_t *type_offsets; /* (n_types+1) */
     int32_t vocab_size;
+    const int32_t *tags[RP_TAGS]; /* (n_ids) each, 0 where a word has none; NULL where the corpus has none */
+    int32_t n_tags[RP_TAGS];      /* tags are below it */
 } rp_corpus_arrays;
 
 typedef struct rp_corpus {

@@ -33,11 +33,14 @@ class CorpusArrays(ctypes.Structure):
         ("type_ids", INT32S),
         ("type_offsets", INT64S),
         ("vocab_size", INT32),
+        *((name, INT32S) for name in ("pos_tag", "ner_tag")),
+        *((name, INT32) for name in ("n_pos", "n_ner")),
     )
 
     @classmethod
     def of(cls, arrays):
         sizes = {"n": len(arrays["relation"]), "n_ids": len(arrays["ids"])}
+        sizes |= {"pos_tag": None, "ner_tag": None, "n_pos": 0, "n_ner": 0} if "pos_tag" not in arrays else {}
         sizes |= {"n_types": len(arrays["type_offsets"]) - 1, "n_type_ids": len(arrays["type_ids"])}
         return structure(cls, arrays | sizes)
 
@@ -49,6 +52,7 @@ class Tokens(ctypes.Structure):
     _fields_ = (
         *((name, INT32) for name in (*names, "vocab_size")),
         ("special", FLAGS),
+        ("bare", ctypes.c_bool),
         ("text_order", ctypes.c_bool),
         ("prompt_length", INT32),
         ("prompt", INT32S),
@@ -59,9 +63,9 @@ class Tokens(ctypes.Structure):
 
     @classmethod
     def of(cls, tokens):
-        bare = {"text_order": False, "prompt_length": 0, "prompt": None}
-        bare |= {"n_types": 0, "marker_ids": None, "marker_offsets": None}
-        return structure(cls, bare | tokens | {"vocab_size": len(tokens["special"])})
+        plain = dict.fromkeys(cls.names, -1) | {"bare": False, "text_order": False, "prompt_length": 0, "prompt": None}
+        plain |= {"n_types": 0, "marker_ids": None, "marker_offsets": None}
+        return structure(cls, plain | tokens | {"vocab_size": len(tokens["special"])})
 
 
 class SourceOptions(ctypes.Structure):

@@ -475,3 +475,90 @@ def test_batches_of_impossible_size_are_refused(library, sequences, tokens):
     assert library.rp_batch_new(ctypes.byref(out), sequences, tokens) == 1
     assert b"expected 1 .. 2147483646 of each" in library.rp_message()
     assert not out
+
+
+# -- words alone, and their tags -------------------------------------------------------------------------------------
+
+FIXED = ("cls", "sep", "head_start", "head_end", "tail_start", "tail_end")
+BARE = {"bare": True, **{name: TOKENS[name] for name in ("mask", "blank", "subject", "object", "special")}}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("max_length", [16, 25, 512])
+def test_bare_sequences_are_the_others_without_fixed_tokens(setting, max_length):
+    arrays = random_arrays(6)
+    with_markers = build_core(arrays, setting, max_length + len(FIXED))
+    bare = build_core(arrays, setting, max_length, tokens=BARE)
+    fixed = {TOKENS[name] for name in FIXED}
+    assert sequences(bare) == [[i for i in ids if i not in fixed] for ids in sequences(with_markers)]
+    for name in ("truncated", "truncated_mentions"):
+        assert bare[name] == with_markers[name]
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, BARE], ids=["markers", "bare"])
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_mentions_end_behind_their_last_piece(setting, tokens):
+    arrays = random_arrays(7)
+    batch = build_core(arrays, setting, 512, tokens=tokens)
+    marker = 0 if "bare" in tokens else 1
+    for s in range(len(arrays["relation"])):
+        _, first, _, second, _, tail_first = parts_of(arrays, s, setting)
+        wanted = (second, first) if tail_first else (first, second)
+        for side, mention in zip(("head", "tail"), wanted, strict=True):
+            rows = slice(batch[side][s] + marker, batch[f"{side}_end"][s])
+            assert batch["ids"][rows].tolist() == mention
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, BARE], ids=["markers", "bare"])
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("max_length", [20, 512])
+def test_words_keep_their_tags_and_what_replaces_a_mention_has_none(setting, tokens, max_length):
+    arrays = random_arrays(8)
+    arrays |= {"pos_tag": arrays["ids"] % 5 + 1, "n_pos": 6, "ner_tag": arrays["ids"] % 3 + 1, "n_ner": 4}
+    batch = build_core(arrays, setting, max_length, tokens=tokens)
+    word = ~np.isin(batch["ids"], [TOKENS[name] for name in FIXED])
+    for s in range(len(arrays["relation"])):
+        if setting in (OC, CT, OT):
+            word[batch["head"][s] : batch["head_end"][s]] = False
+            word[batch["tail"][s] : batch["tail_end"][s]] = False
+    np.testing.assert_array_equal(batch["pos_tag"], np.where(word, batch["ids"] % 5 + 1, 0))
+    np.testing.assert_array_equal(batch["ner_tag"], np.where(word, batch["ids"] % 3 + 1, 0))
+    assert word.any() == (setting != OT)
+
+
+def test_a_blanked_mention_has_no_tags():
+    arrays = random_arrays(9, n=20)
+    arrays |= {"pos_tag": np.ones_like(arrays["ids"]), "n_pos": 2}
+    batch = build_core(arrays, CM, 512, blanks=np.ones((20, 2), np.uint8), tokens=BARE)
+    np.testing.assert_array_equal(batch["pos_tag"] == 0, batch["ids"] == TOKENS["blank"])
+    assert not batch["ner_tag"].any()
+
+
+def test_wrong_tags_are_refused():
+    arrays = random_arrays(9, n=20)
+    wrong = arrays["offsets"][1:-1].copy()
+    tags = np.zeros_like(arrays["ids"])
+    with pytest.raises(ValueError, match="pos_tag: expected"):
+        _core.Corpus(**arrays, pos_tag=tags[1:], n_pos=3)
+    tags[int(wrong[3]) + 1] = 3
+    with pytest.raises(ValueError, match=r"row 4: ner_tag\[1\] is 3; expected 0 .. 2 \(n_ner is 3\)"):
+        _core.Corpus(**arrays, ner_tag=tags, n_ner=3)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"prompt": [TOKENS["mask"]]}, "bare sequences with a prompt; expected words alone"),
+        ({"types": [[[30]] * 4]}, "bare sequences with typed markers; expected words alone"),
+    ],
+)
+def test_bare_sequences_have_neither_prompt_nor_markers(form, message):
+    with pytest.raises(ValueError, match=message):
+        build_core(random_arrays(9, n=20), CM, 20, tokens=with_form(BARE, **form))
+
+
+@pytest.mark.parametrize("name", ["mask", "blank", "subject", "object"])
+def test_bare_tokens_that_are_needed(name):
+    arrays = random_arrays(9, n=20)
+    with pytest.raises(ValueError, match=f'there is no "{name}"'):
+        build_core(arrays, CM, 20, tokens={key: value for key, value in BARE.items() if key != name})

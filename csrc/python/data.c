@@ -13,10 +13,11 @@ typedef struct corpus_object {
     PyObject *arrays; /* tuple of the arrays that the corpus borrows */
 } corpus_object;
 
-enum { IDS, OFFSETS, SPANS, RELATION, HEAD_ID, TAIL_ID, HEAD_TYPE, TAIL_TYPE, TYPE_IDS, TYPE_OFFSETS, CORPUS_ARRAYS };
+enum { IDS, OFFSETS, SPANS, RELATION, HEAD_ID, TAIL_ID, HEAD_TYPE, TAIL_TYPE, TYPE_IDS, TYPE_OFFSETS, TAGS };
+enum { CORPUS_ARRAYS = TAGS + RP_TAGS };
 
 static const char *const corpus_names[] = {"ids",       "offsets",   "spans",    "relation",     "head_id", "tail_id",
-                                           "head_type", "tail_type", "type_ids", "type_offsets", NULL};
+                                           "head_type", "tail_type", "type_ids", "type_offsets", "pos_tag", "ner_tag"};
 
 /* Fills the core's arrays from the objects; -1 with an exception that names the array. */
 static int corpus_arrays(PyObject *const objects[CORPUS_ARRAYS], rp_corpus_arrays *a) {
@@ -39,6 +40,11 @@ static int corpus_arrays(PyObject *const objects[CORPUS_ARRAYS], rp_corpus_array
         *columns[i - RELATION] = relpt_array_data(objects[i], corpus_names[i], RELPT_INT32, 1, &n);
         if (*columns[i - RELATION] == NULL) return -1;
     }
+    for (int k = 0; k < RP_TAGS; k++) {
+        if (objects[TAGS + k] == Py_None) continue;
+        a->tags[k] = relpt_array_data(objects[TAGS + k], corpus_names[TAGS + k], RELPT_INT32, 1, &n_ids);
+        if (a->tags[k] == NULL) return -1;
+    }
     a->n = n;
     a->n_ids = n_ids;
     a->n_types = (int32_t)(type_ends - 1);
@@ -47,19 +53,28 @@ static int corpus_arrays(PyObject *const objects[CORPUS_ARRAYS], rp_corpus_array
 }
 
 static PyObject *corpus_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"ids",         "offsets",    "spans",     "relation", "head_id",
-                            "tail_id",     "head_type",  "tail_type", "type_ids", "type_offsets",
-                            "n_relations", "vocab_size", NULL};
-    PyObject *o[CORPUS_ARRAYS], *n_relations, *vocab_size;
+    static char *names[] = {"ids",       "offsets",   "spans",    "relation",     "head_id",     "tail_id",
+                            "head_type", "tail_type", "type_ids", "type_offsets", "n_relations", "vocab_size",
+                            "pos_tag",   "ner_tag",   "n_pos",    "n_ner",        NULL};
+    PyObject *o[CORPUS_ARRAYS], *n_relations, *vocab_size, *n_tags[RP_TAGS] = {NULL};
+    for (int k = 0; k < RP_TAGS; k++) o[TAGS + k] = Py_None;
     rp_corpus_arrays arrays = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOOOOO:Corpus", names, &o[IDS], &o[OFFSETS], &o[SPANS],
-                                     &o[RELATION], &o[HEAD_ID], &o[TAIL_ID], &o[HEAD_TYPE], &o[TAIL_TYPE], &o[TYPE_IDS],
-                                     &o[TYPE_OFFSETS], &n_relations, &vocab_size))
+    if (PyTuple_Size(args) != 0) {
+        PyErr_SetString(PyExc_TypeError, "Corpus takes keyword arguments only");
         return NULL;
+    }
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOOOOOO|OOOO:Corpus", names, &o[IDS], &o[OFFSETS], &o[SPANS],
+                                     &o[RELATION], &o[HEAD_ID], &o[TAIL_ID], &o[HEAD_TYPE], &o[TAIL_TYPE], &o[TYPE_IDS],
+                                     &o[TYPE_OFFSETS], &n_relations, &vocab_size, &o[TAGS], &o[TAGS + 1], &n_tags[0],
+                                     &n_tags[1]))
+        return NULL;
+    for (int k = 0; k < RP_TAGS; k++)
+        if (n_tags[k] != NULL && relpt_parse_i32(n_tags[k], k ? "n_ner" : "n_pos", &arrays.n_tags[k]) < 0) return NULL;
     if (relpt_parse_i32(n_relations, "n_relations", &arrays.n_relations) < 0) return NULL;
     if (relpt_parse_i32(vocab_size, "vocab_size", &arrays.vocab_size) < 0) return NULL;
     if (corpus_arrays(o, &arrays) < 0) return NULL;
-    PyObject *keep = PyTuple_Pack(CORPUS_ARRAYS, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], o[8], o[9]);
+    PyObject *keep =
+        PyTuple_Pack(CORPUS_ARRAYS, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], o[8], o[9], o[10], o[11]);
     if (keep == NULL) return NULL;
     rp_corpus *corpus = NULL;
     rp_status status;
@@ -101,7 +116,7 @@ static PyObject *corpus_repr(PyObject *object) {
 
 PyDoc_STRVAR(corpus_doc,
              "Corpus(*, ids, offsets, spans, relation, head_id, tail_id, head_type, tail_type, type_ids, type_offsets, "
-             "n_relations, vocab_size)\n--\n\n"
+             "n_relations, vocab_size, pos_tag=None, ner_tag=None, n_pos=0, n_ner=0)\n--\n\n"
              "A tokenized corpus over flat arrays, which are checked once, kept, and must not be changed afterwards.");
 
 static PyType_Slot corpus_slots[] = {
@@ -148,6 +163,14 @@ static int parse_token(PyObject *dict, const char *name, int32_t *out) {
     return result;
 }
 
+/* A flag, false where the dict has none; -1 with an exception. */
+static int parse_flag(PyObject *dict, const char *name, bool *out) {
+    int32_t flag = 0;
+    if (PyMapping_HasKeyString(dict, name) && parse_token(dict, name, &flag) < 0) return -1;
+    *out = flag != 0;
+    return 0;
+}
+
 /* The dict's item, a reference to which goes to the list `kept` so that it can be borrowed from; NULL with an
  * exception, or without one where the dict has none. */
 static PyObject *parse_kept(PyObject *dict, const char *name, PyObject *kept) {
@@ -174,9 +197,7 @@ static const int32_t *parse_pieces(PyObject *dict, const char *name, int64_t *si
 /* What the dict may have: the order, the prompt and the typed markers; -1 with an exception. */
 static int parse_form(PyObject *dict, rp_tokens *out, PyObject *kept) {
     int64_t prompt, pieces, offsets;
-    int32_t text_order = 0;
-    if (PyMapping_HasKeyString(dict, "text_order") && parse_token(dict, "text_order", &text_order) < 0) return -1;
-    out->text_order = text_order != 0;
+    if (parse_flag(dict, "text_order", &out->text_order) < 0) return -1;
     out->prompt = parse_pieces(dict, "prompt", &prompt, kept);
     if (prompt < 0) return -1;
     out->marker_ids = parse_pieces(dict, "marker_ids", &pieces, kept);
@@ -214,13 +235,16 @@ int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep) {
     const struct {
         const char *name;
         int32_t *id;
-    } named[] = {{"cls", &out->cls},           {"sep", &out->sep},
-                 {"mask", &out->mask},         {"head_start", &out->head_start},
-                 {"head_end", &out->head_end}, {"tail_start", &out->tail_start},
-                 {"tail_end", &out->tail_end}, {"blank", &out->blank},
-                 {"subject", &out->subject},   {"object", &out->object}};
+        bool fixed;
+    } named[] = {{"cls", &out->cls, true},           {"sep", &out->sep, true},
+                 {"mask", &out->mask, false},        {"head_start", &out->head_start, true},
+                 {"head_end", &out->head_end, true}, {"tail_start", &out->tail_start, true},
+                 {"tail_end", &out->tail_end, true}, {"blank", &out->blank, false},
+                 {"subject", &out->subject, false},  {"object", &out->object, false}};
+    *out = (rp_tokens){0};
+    if (parse_flag(dict, "bare", &out->bare) < 0) return -1;
     for (size_t i = 0; i < sizeof named / sizeof named[0]; i++)
-        if (parse_token(dict, named[i].name, named[i].id) < 0) return -1;
+        if (!(out->bare && named[i].fixed) && parse_token(dict, named[i].name, named[i].id) < 0) return -1;
     PyObject *kept = PyList_New(0);
     if (kept == NULL) return -1;
     if (parse_special(dict, out, kept) < 0 || parse_form(dict, out, kept) < 0) {
@@ -253,6 +277,10 @@ PyObject *relpt_batch_dict(const rp_batch *b) {
                   {"tail", b->tail, b->S},
                   {"relation", b->relation, b->S},
                   {"pair", b->pair, b->S},
+                  {"head_end", b->head_end, b->S},
+                  {"tail_end", b->tail_end, b->S},
+                  {"pos_tag", b->tags[RP_TAG_POS], b->T},
+                  {"ner_tag", b->tags[RP_TAG_NER], b->T},
                   {"mlm_row", b->mlm_row, b->M},
                   {"mlm_label", b->mlm_label, b->M},
                   {"prompt_row", b->prompt_row, b->S}};

@@ -13,9 +13,9 @@ bool relpt_is_of_type(PyObject *object, PyObject *type, const char *name);
  * what is inside. */
 const rp_corpus *relpt_corpus_of(const relpt_state *state, PyObject *object, const char *name);
 
-/* Token ids from a dict with the names of rp_tokens: `special` is a uint8 array, and there may be the flag `text_order`
- * and the int32 arrays `prompt`, `marker_ids` and `marker_offsets`. `out` borrows of the arrays: *keep becomes a list
- * of references to them. -1 with an exception. */
+/* Token ids from a dict with the names of rp_tokens: `special` is a uint8 array, and there may be the flags `bare` and
+ * `text_order` and the int32 arrays `prompt`, `marker_ids` and `marker_offsets`. `out` borrows of the arrays: *keep
+ * becomes a list of references to them. -1 with an exception. */
 int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep);
 
 /* The batch's arrays and counts as a dict of fresh arrays. */
