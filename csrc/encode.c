@@ -10,35 +10,30 @@ struct rp_encode_run {
     rp_dev *dev;
     int64_t max_sequences, max_tokens, owner;
     void *memory;
-    rp_layer_memory *layers;
-    rp_encoder encoder;
-    rp_inputs inputs;
+    rp_network network;
     float *vectors; /* (max_sequences, widest representation) */
     rp_batch *batch;
 };
 
 static void plan(rp_encode_run *run, rp_arena *arena) {
-    const rp_params *params = run->model->params;
-    rp_inputs_plan(&run->inputs, arena, run->max_sequences, run->max_tokens);
-    rp_encoder_plan(&run->encoder, arena, run->layers, params, run->max_tokens, false, 0);
-    size_t widest = (RP_PARTS + 1) * (size_t)params->config.hidden_size; /* all parts side by side */
+    size_t widest = (size_t)rp_network_sizes_of(run->model->params).most_dim;
+    rp_network_plan(&run->network, arena, run->max_sequences, run->max_tokens, false, 0);
     run->vectors = rp_arena_take(arena, (size_t)run->max_sequences, widest * sizeof(float));
 }
 
 static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
-    const rp_config *c = &run->model->params->config;
+    rp_network_sizes sizes = rp_network_sizes_of(run->model->params);
+    int64_t longest = sizes.positions < run->max_tokens ? sizes.positions : run->max_tokens;
     rp_arena measure = {0};
     RP_TRY(rp_dev_open(&run->dev, run->model->backend, num_threads));
-    run->layers = calloc((size_t)c->num_hidden_layers, sizeof *run->layers);
-    if (run->layers == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a run's layers");
+    RP_TRY(rp_network_open(&run->network, run->model->params));
     plan(run, &measure);
     RP_TRY(rp_arena_check(&measure));
     RP_TRY(run->dev->ops->alloc(run->dev, &run->memory, (int64_t)measure.used));
     rp_arena bound = {.base = run->memory, .capacity = measure.used};
     plan(run, &bound);
     RP_TRY(rp_arena_check(&bound));
-    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, rp_config_positions(c), rp_config_widest(c),
-                                                           c->hidden_size / c->num_attention_heads)));
+    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, longest, sizes.widest, sizes.head_size)));
     return rp_batch_new(&run->batch, run->max_sequences, run->max_tokens);
 }
 
@@ -70,37 +65,49 @@ void rp_encode_run_free(rp_encode_run *run) {
     rp_batch_free(run->batch);
     if (run->memory != NULL) run->dev->ops->release(run->dev, run->memory);
     rp_dev_close(run->dev);
-    free(run->layers);
+    rp_network_close(&run->network);
     free(run);
-}
-
-static rp_status forward(rp_encode_run *run, const rp_reads *reads) {
-    rp_pass pass = {0};
-    RP_TRY(rp_inputs_upload(&run->inputs, run->dev, run->batch, reads));
-    return rp_encoder_forward(&run->encoder, run->dev, run->model->values, &run->inputs, &pass);
 }
 
 /* Vectors of the batch to out. */
 static rp_status flush(rp_encode_run *run, const rp_represent *spec, float *out) {
-    int64_t H = run->model->params->config.hidden_size, S = run->batch->S;
-    rp_reads reads = rp_represent_reads(spec);
-    RP_TRY(forward(run, &reads));
-    RP_TRY(rp_represent_forward(spec, run->dev, run->vectors, run->encoder.hidden, &run->inputs, H));
-    return run->dev->ops->download(run->dev, out, run->vectors, S * rp_represent_dim(spec, H) * (int64_t)sizeof(float));
+    const rp_params *params = run->model->params;
+    rp_pass pass = {0};
+    RP_TRY(
+        rp_network_forward(&run->network, run->dev, run->vectors, run->model->values, run->batch, spec, false, &pass));
+    return run->dev->ops->download(run->dev, out, run->vectors,
+                                   run->batch->S * rp_network_dim(params, spec) * (int64_t)sizeof(float));
+}
+
+/* Tags that the network reads have to be there, and known to it. */
+static rp_status check_tags(const rp_network_sizes *sizes, const rp_corpus *corpus) {
+    static const char *const names[RP_TAGS] = {"POS", "NER"};
+    for (int k = 0; k < RP_TAGS; k++) {
+        if (sizes->tag_count[k] == 0) continue;
+        if (corpus->a.tags[k] == NULL)
+            return rp_fail(RP_STATUS_VALUE, "the corpus has no %s tags, and the network reads them", names[k]);
+        if (corpus->a.n_tags[k] > sizes->tag_count[k])
+            return rp_fail(RP_STATUS_VALUE, "the corpus has %d %s tags, the network %lld", (int)corpus->a.n_tags[k],
+                           names[k], (long long)sizes->tag_count[k]);
+    }
+    return RP_OK;
 }
 
 static rp_status check_rows(const rp_encode_run *run, const rp_corpus *corpus, const rp_tokens *tokens,
                             const int64_t *rows, int64_t n, int64_t max_length) {
-    const rp_config *c = &run->model->params->config;
-    int64_t most = rp_config_positions(c) < run->max_tokens ? rp_config_positions(c) : run->max_tokens;
+    rp_network_sizes sizes = rp_network_sizes_of(run->model->params);
+    int64_t most = sizes.positions < run->max_tokens ? sizes.positions : run->max_tokens;
     if (max_length < 16 || max_length > most)
         return rp_fail(RP_STATUS_VALUE, "max_length is %lld, expected 16 to %lld", (long long)max_length,
                        (long long)most);
-    if (corpus->a.vocab_size > c->vocab_size || tokens->vocab_size > c->vocab_size)
+    if (corpus->a.vocab_size > sizes.vocab_size || tokens->vocab_size > sizes.vocab_size)
         return rp_fail(RP_STATUS_VALUE,
                        "the corpus was tokenized with a vocabulary of %lld, the model's has %lld; tokenize it "
                        "with this encoder",
-                       (long long)corpus->a.vocab_size, (long long)c->vocab_size);
+                       (long long)corpus->a.vocab_size, (long long)sizes.vocab_size);
+    if (tokens->bare != sizes.bare)
+        return rp_fail(RP_STATUS_VALUE, "tokens: bare is %d; this network takes %d", tokens->bare, sizes.bare);
+    RP_TRY(check_tags(&sizes, corpus));
     for (int64_t i = 0; i < n; i++)
         if (rows[i] < 0 || rows[i] >= corpus->a.n)
             return rp_fail(RP_STATUS_VALUE, "rows[%lld] is %lld, the corpus has %lld sentences", (long long)i,
@@ -115,7 +122,7 @@ rp_status rp_encode_rows(rp_encode_run *run, const rp_represent *spec, float *ou
     RP_TRY(rp_represent_check(spec));
     RP_TRY(rp_tokens_check(tokens));
     RP_TRY(check_rows(run, corpus, tokens, rows, n, max_length));
-    int64_t dim = rp_represent_dim(spec, run->model->params->config.hidden_size);
+    int64_t dim = rp_network_dim(run->model->params, spec);
     for (int64_t done = 0; done < n;) {
         rp_batch_clear(run->batch);
         int64_t first = done;
@@ -155,6 +162,7 @@ static rp_status check_ids(const rp_encode_run *run, const int32_t *ids, const i
 
 rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, const int32_t *cu_seqlens, int64_t S) {
     RP_TRY(rp_threads_check_pid(run->owner));
+    if (run->model->params->cnn != NULL) return rp_fail(RP_STATUS_VALUE, "a CNN has no hidden states of tokens");
     RP_TRY(check_ids(run, ids, cu_seqlens, S));
     rp_batch *b = run->batch;
     rp_batch_clear(b);
@@ -174,7 +182,10 @@ rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, cons
     }
     b->cu_seqlens[0] = 0;
     rp_reads reads = {.all = true};
-    RP_TRY(forward(run, &reads));
-    return run->dev->ops->download(run->dev, out, run->encoder.hidden,
+    rp_pass pass = {0};
+    rp_network *n = &run->network;
+    RP_TRY(rp_inputs_upload(&n->inputs, run->dev, b, &reads));
+    RP_TRY(rp_encoder_forward(&n->encoder, run->dev, run->model->values, &n->inputs, &pass));
+    return run->dev->ops->download(run->dev, out, n->encoder.hidden,
                                    b->T * run->model->params->config.hidden_size * (int64_t)sizeof(float));
 }

@@ -5,7 +5,7 @@
 #include "batch.h"
 #include "corpus.h"
 #include "model.h"
-#include "represent.h"
+#include "network.h"
 
 typedef struct rp_encode_run rp_encode_run;
 
@@ -18,13 +18,14 @@ typedef struct rp_encode_counts {
     int64_t tokens, truncated, truncated_mentions;
 } rp_encode_counts;
 
-/* out(n, dim) = vectors of corpus rows[0..n) in the setting `input`, in that order. Counts are added to. */
+/* out(n, dim) = vectors of corpus rows[0..n) in the setting `input`, in that order. Counts are added to. VALUE: rows,
+ * lengths or ids out of range, tags that the network reads and the corpus lacks, tokens for another kind of network. */
 rp_status rp_encode_rows(rp_encode_run *run, const rp_represent *spec, float *out, rp_encode_counts *counts,
                          const rp_corpus *corpus, const rp_tokens *tokens, const int64_t *rows, int64_t n,
                          rp_input input, int64_t max_length);
 
-/* out(T,H) = hidden states of S sequences of token ids. VALUE: ids out of the vocabulary, sequences empty or longer
- * than the model's positions, more than the run's capacity. */
+/* out(T,H) = hidden states of S sequences of token ids. VALUE: a CNN, ids out of the vocabulary, sequences empty or
+ * longer than the model's positions, more than the run's capacity. */
 rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, const int32_t *cu_seqlens, int64_t S);
 
 #endif

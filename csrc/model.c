@@ -5,12 +5,16 @@
 
 #include "arena.h"
 
-rp_status rp_model_new(rp_model **out, const rp_config *config, const char *backend) {
+/* Takes over the parameters, also when it fails. */
+static rp_status model_of(rp_model **out, rp_params *params, const char *backend) {
     rp_status status;
     rp_model *model = calloc(1, sizeof *model);
-    if (model == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a model handle");
+    if (model == NULL) {
+        rp_params_free(params);
+        return rp_fail(RP_STATUS_MEMORY, "no memory for a model handle");
+    }
     snprintf(model->backend, sizeof model->backend, "%s", backend);
-    if ((status = rp_params_new(&model->params, config)) != RP_OK) goto done;
+    model->params = params;
     if ((status = rp_dev_open(&model->dev, backend, 1)) != RP_OK) goto done;
     void *values = NULL;
     status = model->dev->ops->alloc(model->dev, &values, model->params->total * (int64_t)sizeof(float));
@@ -21,6 +25,18 @@ done:
     else
         *out = model;
     return status;
+}
+
+rp_status rp_model_new(rp_model **out, const rp_config *config, const char *backend) {
+    rp_params *params;
+    RP_TRY(rp_params_new(&params, config));
+    return model_of(out, params, backend);
+}
+
+rp_status rp_model_new_cnn(rp_model **out, const rp_cnn_config *config, const char *backend) {
+    rp_params *params;
+    RP_TRY(rp_cnn_params_new(&params, config));
+    return model_of(out, params, backend);
 }
 
 void rp_model_free(rp_model *model) {

@@ -2,6 +2,7 @@
 #ifndef RP_MODEL_H
 #define RP_MODEL_H
 
+#include "cnn.h"
 #include "ops.h"
 #include "params.h"
 
@@ -12,8 +13,9 @@ typedef struct rp_model {
     float *values; /* (params->total) on the device */
 } rp_model;
 
-/* A model on `backend` ("cpu", "ref", …) with every value 0. */
+/* An encoder, or a CNN, on `backend` ("cpu", "ref", …) with every value 0. */
 rp_status rp_model_new(rp_model **out, const rp_config *config, const char *backend);
+rp_status rp_model_new_cnn(rp_model **out, const rp_cnn_config *config, const char *backend);
 void rp_model_free(rp_model *model);
 
 /* Parameter `index` from and to host memory (its count of floats); and its initial value by the seed. */

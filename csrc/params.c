@@ -8,7 +8,7 @@
 
 #include "rng.h"
 
-static rp_status in_range(const char *field, int64_t value, int64_t least, int64_t most) {
+rp_status rp_config_in_range(const char *field, int64_t value, int64_t least, int64_t most) {
     if (value >= least && value <= most) return RP_OK;
     return rp_fail(RP_STATUS_VALUE, "config: %s is %lld, expected %lld to %lld", field, (long long)value,
                    (long long)least, (long long)most);
@@ -20,15 +20,15 @@ static rp_status is_probability(const char *field, double value) {
 }
 
 static rp_status check_config(const rp_config *c) {
-    RP_TRY(in_range("vocab_size", c->vocab_size, 1, 1 << 26));
-    RP_TRY(in_range("hidden_size", c->hidden_size, 1, 1 << 16));
-    RP_TRY(in_range("embedding_size", c->embedding_size, 1, 1 << 16));
-    RP_TRY(in_range("num_hidden_layers", c->num_hidden_layers, 1, 1024));
-    RP_TRY(in_range("num_attention_heads", c->num_attention_heads, 1, c->hidden_size));
-    RP_TRY(in_range("intermediate_size", c->intermediate_size, 1, 1 << 20));
-    RP_TRY(in_range("max_position_embeddings", c->max_position_embeddings, 1, 65535));
-    RP_TRY(in_range("position_offset", c->position_offset, 0, c->max_position_embeddings - 1));
-    RP_TRY(in_range("type_vocab_size", c->type_vocab_size, 0, 1 << 16));
+    RP_TRY(rp_config_in_range("vocab_size", c->vocab_size, 1, 1 << 26));
+    RP_TRY(rp_config_in_range("hidden_size", c->hidden_size, 1, 1 << 16));
+    RP_TRY(rp_config_in_range("embedding_size", c->embedding_size, 1, 1 << 16));
+    RP_TRY(rp_config_in_range("num_hidden_layers", c->num_hidden_layers, 1, 1024));
+    RP_TRY(rp_config_in_range("num_attention_heads", c->num_attention_heads, 1, c->hidden_size));
+    RP_TRY(rp_config_in_range("intermediate_size", c->intermediate_size, 1, 1 << 20));
+    RP_TRY(rp_config_in_range("max_position_embeddings", c->max_position_embeddings, 1, 65535));
+    RP_TRY(rp_config_in_range("position_offset", c->position_offset, 0, c->max_position_embeddings - 1));
+    RP_TRY(rp_config_in_range("type_vocab_size", c->type_vocab_size, 0, 1 << 16));
     RP_TRY(is_probability("hidden_dropout_prob", c->hidden_dropout_prob));
     RP_TRY(is_probability("attention_probs_dropout_prob", c->attention_probs_dropout_prob));
     if (c->hidden_size % c->num_attention_heads != 0)
@@ -52,25 +52,33 @@ int64_t rp_config_widest(const rp_config *config) {
     return E > wide ? E : wide;
 }
 
-/* Appends a parameter and returns its offset. The table has room: rp_params_new counts before. */
-static int64_t add(rp_params *p, int64_t rows, int64_t columns, rp_init init, bool decay, const char *format, ...)
-    __attribute__((format(printf, 6, 7)));
-
-static int64_t add(rp_params *p, int64_t rows, int64_t columns, rp_init init, bool decay, const char *format, ...) {
-    rp_param *param = &p->table[p->count++];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(param->name, sizeof param->name, format, arguments);
-    va_end(arguments);
+int64_t rp_params_append(rp_params *p, int64_t rows, int64_t columns, rp_init init, double std, bool decay,
+                         const char *name) {
+    rp_param *param = &p->table[p->count++]; /* the table has room: rp_params_open made it */
+    snprintf(param->name, sizeof param->name, "%s", name);
     param->rows = rows;
     param->columns = columns;
     param->count = columns ? rows * columns : rows;
     param->offset = p->total;
     param->init = init;
+    param->std = std;
     param->decay = decay;
     param->mlm_head = strncmp(param->name, "cls.", 4) == 0;
     p->total += param->count;
     return param->offset;
+}
+
+/* A parameter of an encoder, or beside a model's. */
+static int64_t add(rp_params *p, int64_t rows, int64_t columns, rp_init init, bool decay, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+
+static int64_t add(rp_params *p, int64_t rows, int64_t columns, rp_init init, bool decay, const char *format, ...) {
+    char name[sizeof p->table->name];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name, sizeof name, format, arguments);
+    va_end(arguments);
+    return rp_params_append(p, rows, columns, init, p->config.initializer_range, decay, name);
 }
 
 static int64_t add_weight(rp_params *p, int64_t rows, int64_t columns, const char *stem, int64_t layer) {
@@ -143,17 +151,28 @@ static void add_all(rp_params *p) {
 
 enum { EMBEDDING_PARAMS = 7, LAYER_PARAMS = 16, HEAD_PARAMS = 5 };
 
-rp_status rp_params_new(rp_params **out, const rp_config *config) {
-    RP_TRY(check_config(config));
+rp_status rp_params_open(rp_params **out, int64_t capacity) {
     rp_params *p = calloc(1, sizeof *p);
     if (p == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a parameter table");
-    p->config = *config;
-    p->capacity = EMBEDDING_PARAMS + LAYER_PARAMS * config->num_hidden_layers + HEAD_PARAMS;
-    p->table = calloc((size_t)p->capacity, sizeof *p->table);
-    p->layers = calloc((size_t)config->num_hidden_layers, sizeof *p->layers);
-    if (p->table == NULL || p->layers == NULL) {
+    p->capacity = capacity;
+    p->table = calloc((size_t)capacity, sizeof *p->table);
+    if (p->table == NULL) {
         rp_params_free(p);
-        return rp_fail(RP_STATUS_MEMORY, "no memory for a table of %lld parameters", (long long)p->capacity);
+        return rp_fail(RP_STATUS_MEMORY, "no memory for a table of %lld parameters", (long long)capacity);
+    }
+    *out = p;
+    return RP_OK;
+}
+
+rp_status rp_params_new(rp_params **out, const rp_config *config) {
+    rp_params *p;
+    RP_TRY(check_config(config));
+    RP_TRY(rp_params_open(&p, EMBEDDING_PARAMS + LAYER_PARAMS * config->num_hidden_layers + HEAD_PARAMS));
+    p->config = *config;
+    p->layers = calloc((size_t)config->num_hidden_layers, sizeof *p->layers);
+    if (p->layers == NULL) {
+        rp_params_free(p);
+        return rp_fail(RP_STATUS_MEMORY, "no memory for %lld layers' offsets", (long long)config->num_hidden_layers);
     }
     add_all(p);
     *out = p;
@@ -162,18 +181,10 @@ rp_status rp_params_new(rp_params **out, const rp_config *config) {
 
 enum { HEADS_SITE = 1 << 24 }; /* behind every model's parameters */
 
-rp_status rp_params_new_heads(rp_params **out, int64_t capacity, const rp_config *model) {
-    rp_params *p = calloc(1, sizeof *p);
-    if (p == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a parameter table");
-    p->config.initializer_range = model->initializer_range;
-    p->site = HEADS_SITE;
-    p->capacity = capacity;
-    p->table = calloc((size_t)capacity, sizeof *p->table);
-    if (p->table == NULL) {
-        rp_params_free(p);
-        return rp_fail(RP_STATUS_MEMORY, "no memory for a table of %lld parameters", (long long)capacity);
-    }
-    *out = p;
+rp_status rp_params_new_heads(rp_params **out, int64_t capacity, double std) {
+    RP_TRY(rp_params_open(out, capacity));
+    (*out)->config.initializer_range = std;
+    (*out)->site = HEADS_SITE;
     return RP_OK;
 }
 
@@ -186,6 +197,7 @@ void rp_params_free(rp_params *params) {
     if (params == NULL) return;
     free(params->table);
     free(params->layers);
+    free(params->cnn);
     free(params);
 }
 
@@ -212,7 +224,7 @@ void rp_params_init(const rp_params *params, int64_t index, uint64_t seed, float
     for (int64_t i = 0; i < param->count; i += 2) {
         double pair[2];
         normal_pair(&rng, pair);
-        values[i] = (float)(params->config.initializer_range * pair[0]);
-        if (i + 1 < param->count) values[i + 1] = (float)(params->config.initializer_range * pair[1]);
+        values[i] = (float)(param->std * pair[0]);
+        if (i + 1 < param->count) values[i + 1] = (float)(param->std * pair[1]);
     }
 }

@@ -1,8 +1,9 @@
 /* The parameter table: the single source for init, load, save and update. Level 2.
  *
  * Values, gradients and both Adam moments are flat buffers of `total` floats with one layout: a parameter's offset is
- * the same in all four. Names are Hugging Face's, without the "bert." prefix. The three weights of query, key and value
- * stand one after another, and so do their biases, so that one product makes all three. */
+ * the same in all four. This file has the list of an encoder; that of a CNN is in cnn.c. An encoder's names are Hugging
+ * Face's, without the "bert." prefix. The three weights of query, key and value stand one after another, and so do
+ * their biases, so that one product makes all three. */
 #ifndef RP_PARAMS_H
 #define RP_PARAMS_H
 
@@ -31,9 +32,10 @@ typedef struct rp_param {
     char name[80];
     int64_t rows, columns; /* columns 0: a vector of `rows` */
     int64_t offset, count; /* in floats */
-    rp_init init;          /* NORMAL: mean 0, standard deviation initializer_range */
-    bool decay;            /* weight decay: not for biases and LayerNorm */
-    bool mlm_head;         /* used by the masked-word loss alone */
+    rp_init init;
+    double std;    /* of NORMAL, with mean 0 */
+    bool decay;    /* weight decay: not for biases and LayerNorm */
+    bool mlm_head; /* used by the masked-word loss alone */
 } rp_param;
 
 /* Offsets of one layer. */
@@ -47,10 +49,11 @@ typedef struct rp_layer_params {
 } rp_layer_params;
 
 typedef struct rp_params {
-    rp_config config;
     int64_t count, capacity, total;
-    uint32_t site;   /* of the first parameter's random numbers; the next ones' follow */
-    rp_param *table; /* (count) */
+    rp_param *table;           /* (count) */
+    struct rp_cnn_params *cnn; /* of a CNN (cnn.h), for which all below is 0; NULL of an encoder */
+    uint32_t site;             /* of the first parameter's random numbers; the next ones' follow */
+    rp_config config;
     int64_t word, position, norm_gamma, norm_beta;
     int64_t type;                             /* -1: there are no token types */
     int64_t project_weight, project_bias;     /* (H,E), (H) where embeddings are projected */
@@ -63,13 +66,13 @@ typedef struct rp_params {
 int64_t rp_config_positions(const rp_config *config);
 int64_t rp_config_widest(const rp_config *config);
 
-/* Builds the table. VALUE names the field that is out of range. */
+/* Builds an encoder's table. VALUE names the field that is out of range. */
 rp_status rp_params_new(rp_params **out, const rp_config *config);
 void rp_params_free(rp_params *params);
 
-/* A table of parameters beside a model's: none at first, at most `capacity`. Its config has the model's
- * initializer_range alone. rp_params_add appends one called "owner.part" and returns its offset. */
-rp_status rp_params_new_heads(rp_params **out, int64_t capacity, const rp_config *model);
+/* A table of parameters beside a model's: none at first, at most `capacity`. rp_params_add appends one called
+ * "owner.part", NORMAL with standard deviation `std`, and returns its offset. */
+rp_status rp_params_new_heads(rp_params **out, int64_t capacity, double std);
 int64_t rp_params_add(rp_params *heads, const char *owner, const char *part, int64_t rows, int64_t columns,
                       rp_init init, bool decay);
 
@@ -78,5 +81,13 @@ int64_t rp_params_find(const rp_params *params, const char *name);
 
 /* Initial values of parameter `index` into values(count): a function of (seed, site + index). */
 void rp_params_init(const rp_params *params, int64_t index, uint64_t seed, float *values);
+
+/* For lists of parameters: an empty table with room for `capacity`, and a parameter more, whose offset is returned. */
+rp_status rp_params_open(rp_params **out, int64_t capacity);
+int64_t rp_params_append(rp_params *params, int64_t rows, int64_t columns, rp_init init, double std, bool decay,
+                         const char *name);
+
+/* VALUE names the field of a configuration that is out of range. */
+rp_status rp_config_in_range(const char *field, int64_t value, int64_t least, int64_t most);
 
 #endif

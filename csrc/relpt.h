@@ -18,6 +18,7 @@
 #include "encode.h"  /* sentences to vectors */
 #include "model.h"   /* weights */
 #include "ops.h"     /* devices and their operations */
+#include "sgd.h"     /* the other optimiser */
 #include "trainer.h" /* a step of training */
 
 #include "episodes.h"   /* N-way K-shot draws */

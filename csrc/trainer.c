@@ -99,7 +99,8 @@ static rp_status bind(rp_trainer *t, rp_arena *device, rp_arena *host) {
 /* The objectives and the table of their parameters. */
 static rp_status compose(rp_trainer *t) {
     const rp_trainer_options *o = &t->options;
-    RP_TRY(rp_params_new_heads(&t->heads, RP_OBJECTIVES * RP_OBJECTIVE_HEADS, &t->model->params->config));
+    RP_TRY(
+        rp_params_new_heads(&t->heads, RP_OBJECTIVES * RP_OBJECTIVE_HEADS, t->model->params->config.initializer_range));
     for (int64_t i = 0; i < o->objectives; i++) {
         rp_objective *objective = &t->objective[i];
         objective->options = o->objective[i];

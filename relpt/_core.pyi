@@ -28,6 +28,10 @@ class _Batch(TypedDict):
     prompt_row: _Int32Array  # (S) rows of the prompts' [MASK], -1 without prompt
     relation: _Int32Array  # (S)
     pair: _Int32Array  # (S) number of the pair of entities, -1 where the source knows of none
+    head_end: _Int32Array  # (S) rows behind the mentions
+    tail_end: _Int32Array  # (S)
+    pos_tag: _Int32Array  # (T) of the corpus, 0 where a token has none
+    ner_tag: _Int32Array  # (T)
     mlm_row: _Int32Array  # (M) rows of the masked tokens, ascending
     mlm_label: _Int32Array  # (M) their true ids
     truncated: int  # samples cut by the window
@@ -40,7 +44,8 @@ class Corpus:
 
     ids int32 (n_ids), offsets int64 (n + 1), spans int32 (n, 4) as head start, head end, tail start, tail end
     (half-open, from the sentence's start), relation, head_id, tail_id, head_type and tail_type int32 (n), type_ids
-    int32 with type_offsets int64 (n_types + 1). ValueError names the row, the field, the value and its range.
+    int32 with type_offsets int64 (n_types + 1). pos_tag and ner_tag, int32 (n_ids), are below n_pos and n_ner and 0 where
+    a word has none. ValueError names the row, the field, the value and its range.
     """
 
     def __new__(
@@ -58,6 +63,10 @@ class Corpus:
         type_offsets: _Int64Array,
         n_relations: int,
         vocab_size: int,
+        pos_tag: _Int32Array | None = None,
+        ner_tag: _Int32Array | None = None,
+        n_pos: int = 0,
+        n_ner: int = 0,
     ) -> Corpus: ...
     def __len__(self) -> int: ...
 
@@ -67,7 +76,8 @@ class Sampler:
 
     tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, the uint8
     array special (vocab_size), and where wanted the flag text_order and the int32 arrays prompt (word pieces and one
-    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1).
+    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1); with the flag bare, those
+    that stand in every sequence are left out.
     sources: dicts whose samples follow one another (csrc/source.h):
     {"kind": "relations", "count": pairs, "relation_exponent", "distinct_relations", "pairs_per_relation"},
     {"kind": "entities", "count": pairs, "positive_share", "hard_share"}, {"kind": "instances", "count": sentences,
@@ -237,7 +247,7 @@ def graph_ranks(
 
 @final
 class Model:
-    """An encoder with an MLM head: configuration and weights on a device. Reading calls wait for a busy model,
+    """An encoder with an MLM head, or a CNN (cnn_model): configuration and weights on a device. Reading calls wait for a busy model,
     writing ones get RuntimeError "busy". embedding_size 0 is hidden_size."""
 
     def __new__(
@@ -337,6 +347,25 @@ class Trainer:
         """Gradient (0), first (1) or second (2) moment, or value (3) of a parameter of the model or the heads."""
     def set(self, which: int, name: str, array: NDArray[np.float32], /) -> None:
         """Writes a first (1) or second (2) moment, or a value (3)."""
+
+def cnn_model(
+    *,
+    vocab_size: int,
+    word_size: int,
+    max_distance: int,
+    position_size: int,
+    pos_tags: int,
+    pos_size: int,
+    ner_tags: int,
+    ner_size: int,
+    window: int,
+    hidden_size: int,
+    piecewise: bool,
+    activation: int,
+    initializer_range: float,
+    backend: str = "cpu",
+) -> Model:
+    """A Model that is a CNN (csrc/cnn.h); activation 0 tanh, 1 max(x, 0). It has no hidden states."""
 
 def trainer_bytes(**options: Any) -> int:
     """Bytes that a Trainer of these options takes."""

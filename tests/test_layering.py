@@ -14,7 +14,8 @@ LOSSES = {"loss_contrastive", "loss_mlm", "loss_match", "loss_classify"}
 LEVELS = {
     0: {"status", "arena", "lanes", "rng", "threads"},
     1: {"ops", "host", "cpu", "corpus", "sampler", "batch", "episodes", "graph", *SOURCES},
-    2: {"params", "model", "encoder", "represent", "loss", *LOSSES, "objective", "adamw", "schedule", "kge"},
+    2: {"params", "model", "encoder", "cnn", "represent", "network", "kge"}
+    | {"loss", *LOSSES, "objective", "adamw", "sgd", "schedule"},
     3: {"encode", "projection", "trainer", "fewshot", "kge_trainer", "link", "relpt"},
 }
 LEVEL = {noun: level for level, nouns in LEVELS.items() for noun in nouns}

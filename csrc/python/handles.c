@@ -24,6 +24,21 @@ int relpt_no_positionals(PyObject *args, const char *name) {
 
 typedef relpt_model model_object;
 
+/* A Model, which takes over the core's. */
+static PyObject *wrap_model(PyTypeObject *type, rp_model *model) {
+    model_object *self = (model_object *)PyType_GenericAlloc(type, 0);
+    PyThread_type_lock lock = PyThread_allocate_lock();
+    if (self == NULL || lock == NULL) {
+        rp_model_free(model);
+        if (lock != NULL) PyThread_free_lock(lock);
+        Py_XDECREF((PyObject *)self);
+        return self == NULL ? NULL : PyErr_NoMemory();
+    }
+    self->model = model;
+    self->lock = lock;
+    return (PyObject *)self;
+}
+
 static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"vocab_size",
                             "hidden_size",
@@ -70,17 +85,39 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     rp_model *model = NULL;
     rp_status status = rp_model_new(&model, &c, backend);
     if (status != RP_OK) return relpt_raise(PyType_GetModuleState(type), status);
-    model_object *self = (model_object *)PyType_GenericAlloc(type, 0);
-    PyThread_type_lock lock = PyThread_allocate_lock();
-    if (self == NULL || lock == NULL) {
-        rp_model_free(model);
-        if (lock != NULL) PyThread_free_lock(lock);
-        Py_XDECREF((PyObject *)self);
-        return self == NULL ? NULL : PyErr_NoMemory();
+    return wrap_model(type, model);
+}
+
+static PyObject *py_cnn_model(PyObject *module, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"vocab_size", "word_size",  "max_distance",      "position_size", "pos_tags",
+                            "pos_size",   "ner_tags",   "ner_size",          "window",        "hidden_size",
+                            "piecewise",  "activation", "initializer_range", "backend",       NULL};
+    const relpt_state *state = relpt_module_state(module);
+    long long n[10];
+    int piecewise, activation;
+    rp_cnn_config c = {0};
+    const char *backend = "cpu";
+    if (relpt_no_positionals(args, "cnn_model") < 0) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLLLLLLLLLpid|s:cnn_model", names, &n[0], &n[1], &n[2], &n[3],
+                                     &n[4], &n[5], &n[6], &n[7], &n[8], &n[9], &piecewise, &activation,
+                                     &c.initializer_range, &backend))
+        return NULL;
+    c.vocab_size = n[0];
+    c.word_size = n[1];
+    c.max_distance = n[2];
+    c.position_size = n[3];
+    for (int k = 0; k < RP_TAGS; k++) {
+        c.tag_count[k] = n[4 + 2 * k];
+        c.tag_size[k] = n[5 + 2 * k];
     }
-    self->model = model;
-    self->lock = lock;
-    return (PyObject *)self;
+    c.window = n[8];
+    c.hidden_size = n[9];
+    c.piecewise = piecewise;
+    c.activation = (rp_activation)activation;
+    rp_model *model = NULL;
+    rp_status status = rp_model_new_cnn(&model, &c, backend);
+    if (status != RP_OK) return relpt_raise(state, status);
+    return wrap_model((PyTypeObject *)state->model_type, model);
 }
 
 static void model_dealloc(PyObject *object) {
@@ -203,7 +240,7 @@ static PyMethodDef model_methods[] = {
 };
 static PyGetSetDef model_getset[] = {{"backend", model_backend, NULL, "The back end's name.", NULL}, {0}};
 static PyType_Slot model_slots[] = {
-    {Py_tp_doc, (void *)"An encoder with an MLM head: configuration and weights on a device."},
+    {Py_tp_doc, (void *)"An encoder with an MLM head, or a CNN: configuration and weights on a device."},
     {Py_tp_new, RELPT_SLOT(model_new)},
     {Py_tp_dealloc, RELPT_SLOT(model_dealloc)},
     {Py_tp_methods, model_methods},
@@ -303,7 +340,7 @@ static PyObject *run_rows(PyObject *object, PyObject *args) {
     if ((t.rows = relpt_array_data(rows, "rows", RELPT_INT64, 1, &t.n)) == NULL) return NULL;
     if (relpt_parse_represent(representation, &t.spec) < 0 || relpt_tokens_parse(tokens, &t.tokens, &kept) < 0)
         return NULL;
-    int64_t shape[2] = {t.n, rp_represent_dim(&t.spec, self->model->model->params->config.hidden_size)};
+    int64_t shape[2] = {t.n, rp_network_dim(self->model->model->params, &t.spec)};
     void *out;
     PyObject *vectors = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
     rp_encode_counts counts = {0};
@@ -394,6 +431,8 @@ static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
 }
 
 static PyMethodDef functions[] = {
+    {"cnn_model", RELPT_KEYWORDS(py_cnn_model), METH_VARARGS | METH_KEYWORDS,
+     "cnn_model(**configuration of csrc/cnn.h): a Model that is a CNN."},
     {"cpu_info", py_cpu_info, METH_NOARGS,
      "CPU levels of this build that run here, the one chosen, and whether it has bfloat16 and int8."},
     {NULL, NULL, 0, NULL},

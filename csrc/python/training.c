@@ -123,7 +123,10 @@ static relpt_model *trainer_options(const relpt_state *state, PyObject *args, Py
     o->max_length = max_length;
     o->micro_samples = micro_samples;
     o->num_threads = num_threads;
-    return relpt_model_of(state, model_argument);
+    relpt_model *model = relpt_model_of(state, model_argument);
+    if (model == NULL || model->model->params->cnn == NULL) return model;
+    PyErr_SetString(PyExc_ValueError, "model: is a CNN; this trainer takes an encoder");
+    return NULL;
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */

@@ -1,0 +1,144 @@
+#include "network.h"
+
+#include <stdlib.h>
+
+/* -- kinds ----------------------------------------------------------------------------------------------- */
+
+/* What the kinds of networks do each in its way; the arguments are those of rp_network_…. */
+typedef struct kind {
+    rp_network_sizes (*sizes)(const rp_params *);
+    int64_t (*dim)(const rp_params *, const rp_represent *);
+    void (*plan)(rp_network *, rp_arena *, int64_t max_sequences, int64_t max_tokens, bool train, int64_t spare);
+    rp_status (*forward)(rp_network *, rp_dev *, float *vectors, const float *values, rp_batch *, const rp_represent *,
+                         bool masked, const rp_pass *);
+    rp_status (*begin)(rp_network *, rp_dev *);
+    rp_status (*backward)(rp_network *, rp_dev *, const float *values, float *grads, const float *dvectors,
+                          const rp_represent *, const rp_pass *);
+} kind;
+
+static rp_network_sizes encoder_sizes(const rp_params *params) {
+    const rp_config *c = &params->config;
+    return (rp_network_sizes){
+        .vocab_size = c->vocab_size,
+        .positions = rp_config_positions(c),
+        .most_dim = (RP_PARTS + 1) * c->hidden_size, /* all parts side by side */
+        .widest = rp_config_widest(c),
+        .head_size = c->hidden_size / c->num_attention_heads,
+    };
+}
+
+static int64_t encoder_dim(const rp_params *params, const rp_represent *spec) {
+    return rp_represent_dim(spec, params->config.hidden_size);
+}
+
+static void encoder_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
+                         int64_t spare) {
+    (void)max_sequences;
+    rp_encoder_plan(&n->encoder, arena, n->layers, n->params, max_tokens, train, spare);
+}
+
+static rp_status encoder_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
+                                 const rp_represent *spec, bool masked, const rp_pass *pass) {
+    rp_reads reads = rp_represent_reads(spec);
+    reads.masked = masked;
+    RP_TRY(rp_inputs_upload(&n->inputs, dev, batch, &reads));
+    RP_TRY(rp_encoder_forward(&n->encoder, dev, values, &n->inputs, pass));
+    return rp_represent_forward(spec, dev, vectors, n->encoder.hidden, &n->inputs, n->params->config.hidden_size);
+}
+
+static rp_status encoder_begin(rp_network *n, rp_dev *dev) {
+    return dev->ops->zero(dev, n->encoder.dhidden,
+                          n->inputs.T * n->params->config.hidden_size * (int64_t)sizeof(float));
+}
+
+static rp_status encoder_backward(rp_network *n, rp_dev *dev, const float *values, float *grads, const float *dvectors,
+                                  const rp_represent *spec, const rp_pass *pass) {
+    if (dvectors != NULL)
+        RP_TRY(
+            rp_represent_backward(spec, dev, n->encoder.dhidden, dvectors, &n->inputs, n->params->config.hidden_size));
+    return rp_encoder_backward(&n->encoder, dev, values, grads, &n->inputs, pass);
+}
+
+static const kind encoder_kind = {encoder_sizes,   encoder_dim,   encoder_plan,
+                                  encoder_forward, encoder_begin, encoder_backward};
+
+static rp_network_sizes cnn_sizes(const rp_params *params) {
+    const rp_cnn_config *c = &params->cnn->config;
+    int64_t inputs = c->window * rp_cnn_width(c);
+    rp_network_sizes sizes = {
+        .vocab_size = c->vocab_size,
+        .positions = RP_BATCH_MAX_LENGTH,
+        .most_dim = rp_cnn_dim(c),
+        .widest = inputs > c->hidden_size ? inputs : c->hidden_size,
+        .bare = true,
+    };
+    for (int k = 0; k < RP_TAGS; k++) sizes.tag_count[k] = c->tag_size[k] > 0 ? c->tag_count[k] : 0;
+    return sizes;
+}
+
+static int64_t cnn_dim(const rp_params *params, const rp_represent *spec) {
+    (void)spec;
+    return rp_cnn_dim(&params->cnn->config);
+}
+
+static void cnn_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
+                     int64_t spare) {
+    (void)spare;
+    rp_cnn_plan(&n->cnn, arena, n->params, max_sequences, max_tokens, train);
+}
+
+static rp_status cnn_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
+                             const rp_represent *spec, bool masked, const rp_pass *pass) {
+    (void)spec;
+    if (masked) return rp_fail(RP_STATUS_VALUE, "a CNN has no hidden states to predict masked words from");
+    RP_TRY(rp_cnn_upload(&n->cnn, &n->inputs, dev, batch));
+    return rp_cnn_forward(&n->cnn, dev, vectors, values, &n->inputs, pass);
+}
+
+static rp_status cnn_begin(rp_network *n, rp_dev *dev) {
+    (void)n, (void)dev;
+    return RP_OK;
+}
+
+static rp_status cnn_backward(rp_network *n, rp_dev *dev, const float *values, float *grads, const float *dvectors,
+                              const rp_represent *spec, const rp_pass *pass) {
+    (void)spec;
+    return dvectors == NULL ? RP_OK : rp_cnn_backward(&n->cnn, dev, values, grads, dvectors, &n->inputs, pass);
+}
+
+static const kind cnn_kind = {cnn_sizes, cnn_dim, cnn_plan, cnn_forward, cnn_begin, cnn_backward};
+
+static const kind *kind_of(const rp_params *params) { return params->cnn != NULL ? &cnn_kind : &encoder_kind; }
+
+/* -- networks -------------------------------------------------------------------------------------------- */
+
+rp_network_sizes rp_network_sizes_of(const rp_params *params) { return kind_of(params)->sizes(params); }
+
+int64_t rp_network_dim(const rp_params *params, const rp_represent *spec) { return kind_of(params)->dim(params, spec); }
+
+rp_status rp_network_open(rp_network *n, const rp_params *params) {
+    *n = (rp_network){.params = params};
+    if (params->cnn != NULL) return RP_OK;
+    n->layers = calloc((size_t)params->config.num_hidden_layers, sizeof *n->layers);
+    return n->layers != NULL ? RP_OK : rp_fail(RP_STATUS_MEMORY, "no memory for a network's layers");
+}
+
+void rp_network_close(rp_network *n) { free(n->layers); }
+
+void rp_network_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
+                     int64_t spare) {
+    rp_inputs_plan(&n->inputs, arena, max_sequences, max_tokens);
+    kind_of(n->params)->plan(n, arena, max_sequences, max_tokens, train, spare);
+}
+
+rp_status rp_network_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
+                             const rp_represent *spec, bool masked, const rp_pass *pass) {
+    return kind_of(n->params)->forward(n, dev, vectors, values, batch, spec, masked, pass);
+}
+
+rp_status rp_network_begin(rp_network *n, rp_dev *dev) { return kind_of(n->params)->begin(n, dev); }
+
+rp_status rp_network_backward(rp_network *n, rp_dev *dev, const float *values, float *grads, const float *dvectors,
+                              const rp_represent *spec, const rp_pass *pass) {
+    return kind_of(n->params)->backward(n, dev, values, grads, dvectors, spec, pass);
+}
