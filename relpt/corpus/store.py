@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ _ARRAYS: Final[dict[str, tuple[np.dtype[Any], str]]] = {
     "type_ids": (_I32, "n_type_ids"),
     "type_offsets": (_I64, "n_types+1"),
 }
+# Arrays that a corpus may hold, of one tag for each word piece: number into the table "<name>s", 0 for no tag.
+_TAGS: Final = ("pos_tag", "ner_tag")
 _TABLES: Final = {
     "relations": list,
     "types": list,
@@ -57,6 +60,8 @@ class Corpus:
         head_id, tail_id: int32 (n,), entity numbers, -1 unknown.
         head_type, tail_type: int32 (n,), numbers into ``types``, -1 unknown.
         type_ids, type_offsets: int32 and int64 (t + 1,), the word pieces of the types' names.
+        pos_tag, ner_tag: int32 (N,), numbers into ``pos_tags`` and ``ner_tags``; None where it was made without tags.
+        pos_tags, ner_tags: the tags' names, the first one "" for no tag; None likewise.
         relations: the relations' names; unlabelled data has one pseudo relation, and ``labelled`` is False.
         types: the types' names.
         vocab_size: every word piece is below it.
@@ -78,6 +83,10 @@ class Corpus:
     tail_type: np.ndarray
     type_ids: np.ndarray
     type_offsets: np.ndarray
+    pos_tag: np.ndarray | None = None
+    ner_tag: np.ndarray | None = None
+    pos_tags: list[str] | None = None
+    ner_tags: list[str] | None = None
     relations: list[str]
     types: list[str]
     vocab_size: int
@@ -96,10 +105,10 @@ class Corpus:
         where: str = "corpus",
     ) -> None:
         _check(arrays, tables, where)
-        for key in _ARRAYS:
-            setattr(self, key, arrays[key])
-        for key in _TABLES:
-            setattr(self, key, tables[key])
+        for key, array in arrays.items():
+            setattr(self, key, array)
+        for key, table in tables.items():
+            setattr(self, key, table)
         self.name, self.max_length, self.n_longer = name, max_length, n_longer
         self._hash: str | None = None
         self._core: Any = None
@@ -124,11 +133,14 @@ class Corpus:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name."""
-        return {key: getattr(self, key) for key in _ARRAYS}
+        return {key: getattr(self, key) for key in (*_ARRAYS, *self._tags())}
 
     def tables(self) -> dict[str, Any]:
-        """Names of relations and types, sizes and the tokenizer's fingerprint."""
-        return {key: getattr(self, key) for key in _TABLES}
+        """Names of relations, types and tags, sizes and the tokenizer's fingerprint."""
+        return {key: getattr(self, key) for key in (*_TABLES, *(f"{key}s" for key in self._tags()))}
+
+    def _tags(self) -> list[str]:
+        return [key for key in _TAGS if getattr(self, key) is not None]
 
     @property
     def data_hash(self) -> str:
@@ -146,14 +158,38 @@ class Corpus:
             self._hash = digest.hexdigest()
         return self._hash
 
-    def core(self) -> Any:
-        """The C core's view of the arrays (``relpt._core.Corpus``), checked and indexed at the first call."""
-        if self._core is None:
-            from relpt import _core
+    def core(self, tags: Mapping[str, Sequence[str]] | None = None) -> Any:
+        """The C core's view of the arrays (``relpt._core.Corpus``), checked and indexed at the first call.
 
-            arrays = {key: np.asarray(array) for key, array in self.arrays().items()}
-            self._core = _core.Corpus(**arrays, n_relations=len(self.relations), vocab_size=self.vocab_size)
+        Args:
+            tags: of each array of tags that is wanted, the names in the order of the numbers that it shall hold, the
+                first one for no tag and for all names that are not among them. None: no tags.
+
+        Raises:
+            ValueError: the corpus has no such tags.
+        """
+        if tags:
+            counts = {f"n_{key[:3]}": len(names) for key, names in tags.items()}
+            return self._view({**self._renumbered(tags), **counts})
+        if self._core is None:
+            self._core = self._view({})
         return self._core
+
+    def _view(self, tags: dict[str, Any]) -> Any:
+        from relpt import _core
+
+        arrays: dict[str, Any] = {key: np.asarray(getattr(self, key)) for key in _ARRAYS}
+        return _core.Corpus(**arrays, **tags, n_relations=len(self.relations), vocab_size=self.vocab_size)
+
+    def _renumbered(self, tags: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+        out = {}
+        for key, names in tags.items():
+            array, own = getattr(self, key), getattr(self, f"{key}s")
+            if array is None:
+                raise ValueError(f"{self.name}: the corpus has no {key}s; tokenize the data with this encoder")
+            numbers = {name: number for number, name in enumerate(names)}
+            out[key] = np.array([numbers.get(name, 0) for name in own], np.int32)[np.asarray(array)]
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_core": None}
@@ -210,10 +246,11 @@ class Corpus:
             what = "has no corpus.json" if folder.is_dir() else "is no folder"
             raise FileNotFoundError(f"{folder} {what}; give a folder written by Corpus.save")
         meta = _read_json(folder / "corpus.json")
-        arrays = {key: _map(folder / f"{key}.npy", meta["arrays"].get(key)) for key in _ARRAYS}
+        tags = [key for key in _TAGS if key in meta["arrays"]]
+        arrays = {key: _map(folder / f"{key}.npy", meta["arrays"].get(key)) for key in (*_ARRAYS, *tags)}
         corpus = cls(
             arrays=arrays,
-            tables={key: meta[key] for key in _TABLES},
+            tables={key: meta.get(key) for key in (*_TABLES, *(f"{key}s" for key in tags))},
             where=str(folder),
             **{key: meta[key] for key in _NOTES},
         )
@@ -251,9 +288,14 @@ def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) ->
     for key, kind in _TABLES.items():
         if type(tables[key]) is not kind:
             raise FormatError(f"{where}: {key} is a {type(tables[key]).__name__}, expected a {kind.__name__}")
-    for key in ("relations", "types"):
-        names = tables[key]
-        if not all(isinstance(item, str) for item in names) or len(set(names)) != len(names):
+    tags = [key for key in _TAGS if key in arrays]
+    for key in ("relations", "types", *(f"{key}s" for key in tags)):
+        names = tables.get(key)
+        if (
+            not isinstance(names, list)
+            or not all(isinstance(item, str) for item in names)
+            or len(set(names)) != len(names)
+        ):
             raise FormatError(f"{where}: {key} must be distinct names")
     sizes = {
         "n": arrays["relation"].size,
@@ -261,7 +303,7 @@ def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) ->
         "n_types": len(tables["types"]),
         "n_type_ids": arrays["type_ids"].size,
     }
-    for key, (dtype, shape) in _ARRAYS.items():
+    for key, (dtype, shape) in (_ARRAYS | dict.fromkeys(tags, (_I32, "n_ids"))).items():
         array = arrays[key]
         expected = {"n+1": (sizes["n"] + 1,), "n,4": (sizes["n"], 4), "n_types+1": (sizes["n_types"] + 1,)}.get(
             shape, (sizes.get(shape, 0),)
@@ -278,6 +320,10 @@ def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) ->
                 f"{where}: {offsets} must rise from 0 to the {arrays[ids].size} {ids}, got "
                 f"{int(array[0])} to {int(array[-1])}; tokenize and save again"
             )
+    for key in tags:
+        array, count = arrays[key], len(tables[f"{key}s"])
+        if array.size and (array.min() < 0 or array.max() >= count):
+            raise FormatError(f"{where}: {key} holds numbers out of 0 .. {count - 1}; tokenize and save again")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,29 +22,42 @@ if TYPE_CHECKING:
 
     from relpt.data.dataset import Dataset
 
-__all__ = ["number_relations", "tokenize", "tokenizer_fingerprint", "type_text"]
+__all__ = ["TAGS", "number_relations", "tag_names", "tokenize", "tokenizer_fingerprint", "type_text"]
 
 _BATCH: Final = 2048  # sentences handed to the tokenizer at once
 _EXTRA: Final = 6  # [CLS], [SEP] and the four markers; an encoder says its own (Encoder.input_lengths)
 _UNLABELLED: Final = "unlabelled"
+_WORD: Final = re.compile(r"\S+")
+TAGS: Final = ("pos", "ner")
 
 
 def tokenize(
-    data: Dataset, encoder_or_tokenizer: Any, *, max_length: int = 64, show_progress_bar: bool | None = None
+    data: Dataset,
+    encoder_or_tokenizer: Any,
+    *,
+    max_length: int = 64,
+    tags: Sequence[str] = (),
+    show_progress_bar: bool | None = None,
 ) -> Corpus:
     """The Corpus of a Dataset; see ``Dataset.tokenize``."""
     if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
         raise ValueError(f"max_length={max_length!r} must be a whole number of word pieces, 1 or more")
     shared = _find_tokenizer(encoder_or_tokenizer)
     plain = PlainTokenizer(shared)
+    names = {tag: tag_names(data, tag) for tag in tags}
     parts = []
     with progress(len(data), show_progress_bar, desc="tokenize", unit=" sentences") as bar:
         for start in range(0, len(data), _BATCH):
             batch = data[start : start + _BATCH]
-            parts.append(_align(batch, plain))
+            parts.append(_align(batch, plain, names))
             bar.update(len(batch))
-    none = (np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 4), np.int32))
-    ids, lengths, spans = (np.concatenate(arrays) for arrays in zip(none, *parts, strict=True))
+    none = (
+        np.empty(0, np.int32),
+        np.empty(0, np.int64),
+        np.empty((0, 4), np.int32),
+        *[np.empty(0, np.int32)] * len(tags),
+    )
+    ids, lengths, spans, *numbers = (np.concatenate(arrays) for arrays in zip(none, *parts, strict=True))
     relations, relation = number_relations(data)
     head_id, tail_id, n_entities = _entities(data)
     types, head_type, tail_type = _types(data)
@@ -62,6 +75,7 @@ def tokenize(
         "tail_type": tail_type,
         "type_ids": type_ids,
         "type_offsets": _offsets(type_lengths),
+        **{f"{tag}_tag": array for tag, array in zip(tags, numbers, strict=True)},
     }
     own = getattr(encoder_or_tokenizer, "input_lengths", None)
     needed = lengths + _EXTRA if own is None else own(lengths, spans)
@@ -81,6 +95,7 @@ def tokenize(
         "tokenizer": tokenizer_fingerprint(shared),
         "labelled": data.labelled,
         "n_entities": n_entities,
+        **{f"{tag}_tags": found for tag, found in names.items()},
     }
     return Corpus(arrays=arrays, tables=tables, name=data.name, max_length=max_length, n_longer=n_longer)
 
@@ -157,13 +172,32 @@ def _find_tokenizer(source: Any) -> Tokenizer:
     )
 
 
-def _align(batch: Dataset, plain: PlainTokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Word pieces, pieces per sentence int64 (n,), and mention spans int32 (n, 4) of a batch.
+def tag_names(data: Dataset, tag: str) -> list[str]:
+    """The names of the tags "pos" or "ner" that the data's words have, sorted, behind "" for no tag.
+
+    Raises:
+        ValueError: another kind of tag, or a sentence without tags (says how many).
+    """
+    if tag not in TAGS:
+        raise ValueError(f"tags: {tag!r} is unknown; expected {' or '.join(TAGS)}")
+    lacking = [i for i in data if getattr(i, tag) is None]
+    if lacking:
+        raise ValueError(
+            f"{data.name}: {len(lacking):,} of {len(data):,} sentences have no {tag} tags (first: "
+            f"{lacking[0].source or 'an instance'}); give a tag a word under {tag!r}, or switch them off"
+        )
+    return ["", *sorted({name for instance in data for name in getattr(instance, tag)})]
+
+
+def _align(batch: Dataset, plain: PlainTokenizer, names: dict[str, list[str]]) -> tuple[np.ndarray, ...]:
+    """Word pieces, pieces per sentence int64 (n,), and mention spans int32 (n, 4) of a batch; then, for each kind of
+    tags whose ``names`` are given, the tag's number of each piece, int32.
 
     A mention covers every piece that holds one of its characters. Where both mentions want the same piece (they touch
     without a blank), the sentence is tokenized anew with a blank at the inner ends of the mentions.
     """
     texts = [i.text for i in batch]
+    blanks: dict[int, list[int]] = {}  # of the texts that got some, where
     mentions = np.array([(*i.head, *i.tail) for i in batch], np.int64).reshape(-1, 4)
     ids, lengths, chars = plain.encode(texts)
     spans = _cover(lengths, chars, mentions)
@@ -175,11 +209,29 @@ def _align(batch: Dataset, plain: PlainTokenizer) -> tuple[np.ndarray, np.ndarra
     )
     if common.size:
         for i in common.tolist():
-            texts[i], mentions[i] = _parted(texts[i], mentions[i].tolist())
+            texts[i], mentions[i], blanks[i] = _parted(texts[i], mentions[i].tolist())
         ids, lengths, chars = plain.encode(texts)
         spans = _cover(lengths, chars, mentions)
     _refuse(batch, spans)
-    return ids, lengths, spans.astype(np.int32)
+    columns = (_piece_tags(batch, tag, numbers, blanks, lengths, chars) for tag, numbers in names.items())
+    return ids, lengths, spans.astype(np.int32), *columns
+
+
+def _piece_tags(
+    batch: Dataset, tag: str, names: list[str], blanks: dict[int, list[int]], lengths: np.ndarray, chars: np.ndarray
+) -> np.ndarray:
+    """The number of each piece's tag, that of the word in which the piece begins; int32."""
+    numbers = {name: number for number, name in enumerate(names)}
+    at, first = np.empty(len(chars), np.int32), 0
+    for i, instance in enumerate(batch):
+        tags = np.zeros(len(instance.text), np.int32)  # of each character
+        for word, name in zip(_WORD.finditer(instance.text), getattr(instance, tag), strict=True):
+            tags[word.start() : word.end()] = numbers[name]
+        if i in blanks:
+            tags = np.insert(tags, blanks[i], 0)
+        at[first : first + lengths[i]] = tags[chars[first : first + lengths[i], 0]]
+        first += int(lengths[i])
+    return at
 
 
 def _cover(lengths: np.ndarray, chars: np.ndarray, mentions: np.ndarray) -> np.ndarray:
@@ -197,15 +249,16 @@ def _cover(lengths: np.ndarray, chars: np.ndarray, mentions: np.ndarray) -> np.n
     return spans
 
 
-def _parted(text: str, mentions: list[int]) -> tuple[str, list[int]]:
-    """The text with a blank after the first mention and one before the second (a single one where they touch)."""
+def _parted(text: str, mentions: list[int]) -> tuple[str, list[int], list[int]]:
+    """The text with a blank after the first mention and one before the second (a single one where they touch), the
+    mentions in it, and where of the former text the blanks are put in."""
     head, tail = mentions[:2], mentions[2:]
     first, second = (head, tail) if head < tail else (tail, head)
-    end, start = first[1], second[0]
-    between = f" {text[end:start]} " if end < start else " "
-    moved = [second[0] + len(between) - (start - end), second[1] + len(between) - (start - end)]
-    text = text[:end] + between + text[start:]
-    return text, [*head, *moved] if head < tail else [*moved, *tail]
+    blanks = sorted({first[1], second[0]})
+    moved = [second[0] + len(blanks), second[1] + len(blanks)]
+    for at in reversed(blanks):
+        text = f"{text[:at]} {text[at:]}"
+    return text, [*head, *moved] if head < tail else [*moved, *tail], blanks
 
 
 def _refuse(batch: Dataset, spans: np.ndarray) -> None:

@@ -195,7 +195,12 @@ class Dataset(Sequence[Instance]):
         return Report.of(self)
 
     def tokenize(
-        self, encoder_or_tokenizer: Any, *, max_length: int = 64, show_progress_bar: bool | None = None
+        self,
+        encoder_or_tokenizer: Any,
+        *,
+        max_length: int = 64,
+        tags: Sequence[str] | None = None,
+        show_progress_bar: bool | None = None,
     ) -> Corpus:
         """Word pieces and mention spans as flat integer arrays.
 
@@ -205,6 +210,8 @@ class Dataset(Sequence[Instance]):
                 as plain text, "[SEP]" or "[MASK]" in it too.
             max_length: word pieces of an input, markers included, that later steps will use. Sentences are kept whole;
                 those that will need a window are counted in one TruncationWarning.
+            tags: "pos", "ner" or both, to keep the words' tags; None keeps those that the encoder reads, which a
+                ``CNNEncoder`` may do. A word piece has the tag of the word in which it begins.
             show_progress_bar: True, False, or None for a notebook or terminal alone.
 
         Returns:
@@ -212,10 +219,14 @@ class Dataset(Sequence[Instance]):
 
         Raises:
             FormatError: a mention has no word piece, or shares its only one with the other mention (names the record).
+            ValueError: sentences without the tags that are wanted (says how many).
         """
         from relpt.corpus.tokenizing import tokenize
 
-        return tokenize(self, encoder_or_tokenizer, max_length=max_length, show_progress_bar=show_progress_bar)
+        tags = getattr(encoder_or_tokenizer, "tags", ()) if tags is None else tags
+        return tokenize(
+            self, encoder_or_tokenizer, max_length=max_length, tags=tags, show_progress_bar=show_progress_bar
+        )
 
     def __repr__(self) -> str:
         labels = f"{len(self.labels):,} relations" if self.labelled else "unlabelled"

@@ -63,7 +63,8 @@ FORMATS: Final[Mapping[str, Format]] = {
         is_tacred,
         parse_tacred,
         "token",
-        {"h.pos": "subj_start", "t.pos": "obj_start", "h.type": "subj_type", "t.type": "obj_type", "t": "obj_start"},
+        {"h.pos": "subj_start", "t.pos": "obj_start", "h.type": "subj_type", "t.type": "obj_type", "t": "obj_start"}
+        | {"pos": "stanford_pos", "ner": "stanford_ner"},
     ),
     "semeval": Format(is_semeval, parse_semeval, "char", line=SEMEVAL_LINE, read=semeval_records),
     "nyt-fb": Format(

@@ -24,9 +24,10 @@ class Instance:
         head_type, tail_type: entity types, such as ``"GPE"``, or None.
         source: where the record stands, such as ``"train.txt:12"``.
         id: the record's own id in its data set, such as TACRED's ``"e7798fb926b9403cfcd2"``, or None.
+        pos, ner: the part of speech and the kind of named entity of each word of ``text`` between blanks, or None.
 
     Raises:
-        ValueError: a span is empty or outside the text, or the spans overlap.
+        ValueError: a span is empty or outside the text, the spans overlap, or there is not one tag a word.
     """
 
     text: str
@@ -41,6 +42,8 @@ class Instance:
     tail_type: str | None = None
     source: str = ""
     id: str | None = None
+    pos: tuple[str, ...] | None = None
+    ner: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         (a, b), (c, d), n = self.head, self.tail, len(self.text)
@@ -49,6 +52,9 @@ class Instance:
                 f"head {self.head} and tail {self.tail} must be two separate half-open character spans "
                 f"within the text's {n} characters"
             )
+        for name, tags in (("pos", self.pos), ("ner", self.ner)):
+            if tags is not None and len(tags) != len(self.text.split()):
+                raise ValueError(f"{name}: {len(tags)} tags for the text's {len(self.text.split())} words")
 
     @property
     def head_text(self) -> str:
@@ -74,6 +80,7 @@ class Instance:
             record["relation"] = self.relation
         if self.id is not None:
             record["id"] = self.id
+        record.update({name: list(tags) for name, tags in (("pos", self.pos), ("ner", self.ner)) if tags is not None})
         return record
 
     def to_html(self) -> str:

@@ -73,7 +73,9 @@ def load(
         name: what the dataset is called in reports; the files' names by default.
         check_names: compare each mention with the entity's name where one is given (case and blanks do not count).
 
-    Dicts hold ``text`` or ``token``/``tokens``, ``h``, ``t`` and ``relation`` or ``label``. Tables hold the columns
+    Dicts hold ``text`` or ``token``/``tokens``, ``h``, ``t`` and ``relation`` or ``label``, and perhaps lists of tags,
+    ``pos`` (parts of speech) and ``ner`` (kinds of named entities), one for each token or word between blanks; TACRED's
+    ``stanford_pos`` and ``stanford_ner`` are such. Tables hold the columns
     text or tokens, ``h_pos``/``t_pos`` or ``h_start``/``h_end``/``t_start``/``t_end``, and optionally ``h_name``,
     ``h_id``, ``h_type``, ``t_name`` …, relation. Data in which no record has a relation is unlabelled.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -277,12 +278,32 @@ def _find(sentence: _Sentence, name: str) -> Span | None:
     return None
 
 
+def _tags(record: dict[str, Any], field: str, sentence: _Sentence) -> tuple[str, ...] | None:
+    """One tag for each word of the text between blanks, which are the tokens where these are given.
+
+    Other annotation goes by the same names ("ner" as a list of spans): what is no list of strings is no list of tags.
+    """
+    tags = record.get(field)
+    if tags is None or not isinstance(tags := plain(tags), (list, tuple)) or not tags or not isinstance(tags[0], str):
+        return None
+    words = sentence.text.split()
+    if sentence.tokens is not None and words != sentence.tokens:
+        raise Problem("wrong length", field, "a token is empty or holds a blank, so that tags cannot go with words")
+    if len(tags) != len(words):
+        unit = "tokens" if sentence.tokens is not None else "words between blanks"
+        raise Problem("wrong length", field, f"{len(tags)} tags for {len(words)} {unit}; give one for each")
+    for i, tag in enumerate(tags):
+        if not isinstance(tag, str) or not tag:
+            raise Problem("wrong type", f"{field}[{i}]", f"expected a tag, got {kind_of(tag)} ({show(tag)})")
+    return tuple(sys.intern(encodable(tag, field)) for tag in tags)
+
+
 def build_instance(record: Any, *, spans: str | None, check_names: bool, labelled: bool, source: str) -> Instance:
     """One Instance of a raw record; raises Problem.
 
     ``record``: text or token(s), h, t (dicts with ``pos``, or FewRel's ``[name, id, [[token numbers]]]``), relation or
-    label, and perhaps an id of its own. ``spans``: "token", "char" and None (by what is given). ``labelled``: a missing
-    relation is a problem.
+    label, perhaps an id of its own, and perhaps lists of tags under pos and ner. ``spans``: "token", "char" and None
+    (by what is given). ``labelled``: a missing relation is a problem.
     """
     if not isinstance(record, dict):
         raise Problem(
@@ -314,4 +335,6 @@ def build_instance(record: Any, *, spans: str | None, check_names: bool, labelle
         tail_type,
         source,
         string(record.get("id"), "id", number=True),
+        _tags(record, "pos", sentence),
+        _tags(record, "ner", sentence),
     )

@@ -36,7 +36,8 @@ def parse_tacred(record: dict[str, Any], tally: Counter[str]) -> dict[str, Any]:
         key: {"pos": _half_open(record, role, len(tokens)), "type": record.get(f"{role}_type")}
         for key, role in (("h", "subj"), ("t", "obj"))
     }
-    return {"id": record.get("id"), "token": written, "relation": record.get("relation"), **entities}
+    tags = {name: record.get(f"stanford_{name}") for name in ("pos", "ner")}
+    return {"id": record.get("id"), "token": written, "relation": record.get("relation"), **entities, **tags}
 
 
 def _half_open(record: dict[str, Any], role: str, length: int) -> Span:
