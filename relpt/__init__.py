@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from relpt.ablation import Ablation, ablate
     from relpt.classifier import Classifier
+    from relpt.cnn import CNNEncoder
     from relpt.corpus import Corpus
     from relpt.data import BadRecord, Dataset, Instance, Report, load, load_sample, sample_relations
     from relpt.encoder import Encoder
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from relpt.history import History
     from relpt.hybrid import EntityTable, HybridEncoder
     from relpt.trainer import CPTrainer, MTBTrainer, Trainer
+    from relpt.words import load_word_vectors
 
 _HOMES = {
     "Ablation": "ablation",
     "BadRecord": "data",
     "BadRecordWarning": "errors",
+    "CNNEncoder": "cnn",
     "CPTrainer": "trainer",
     "Trainer": "trainer",
     "MTBTrainer": "trainer",
@@ -58,6 +61,7 @@ _HOMES = {
     "load": "data",
     "load_episodes": "episodes",
     "load_sample": "data",
+    "load_word_vectors": "words",
     "sample_relations": "data",
     "score_predictions": "episodes",
 }
@@ -66,6 +70,7 @@ __all__ = [
     "Ablation",
     "BadRecord",
     "BadRecordWarning",
+    "CNNEncoder",
     "CPTrainer",
     "Classifier",
     "Corpus",
@@ -93,6 +98,7 @@ __all__ = [
     "load",
     "load_episodes",
     "load_sample",
+    "load_word_vectors",
     "sample_relations",
     "score_predictions",
 ]

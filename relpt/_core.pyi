@@ -44,8 +44,8 @@ class Corpus:
 
     ids int32 (n_ids), offsets int64 (n + 1), spans int32 (n, 4) as head start, head end, tail start, tail end
     (half-open, from the sentence's start), relation, head_id, tail_id, head_type and tail_type int32 (n), type_ids
-    int32 with type_offsets int64 (n_types + 1). pos_tag and ner_tag, int32 (n_ids), are below n_pos and n_ner and 0 where
-    a word has none. ValueError names the row, the field, the value and its range.
+    int32 with type_offsets int64 (n_types + 1). pos_tag and ner_tag, int32 (n_ids), are below n_pos and n_ner, and 0
+    where a word has none. ValueError names the row, the field, the value and its range.
     """
 
     def __new__(
@@ -76,8 +76,8 @@ class Sampler:
 
     tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, the uint8
     array special (vocab_size), and where wanted the flag text_order and the int32 arrays prompt (word pieces and one
-    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1); with the flag bare, those
-    that stand in every sequence are left out.
+    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1); with the flag bare
+    sequences are words alone, and the ids that only frame them are not read.
     sources: dicts whose samples follow one another (csrc/source.h):
     {"kind": "relations", "count": pairs, "relation_exponent", "distinct_relations", "pairs_per_relation"},
     {"kind": "entities", "count": pairs, "positive_share", "hard_share"}, {"kind": "instances", "count": sentences,
@@ -247,8 +247,8 @@ def graph_ranks(
 
 @final
 class Model:
-    """An encoder with an MLM head, or a CNN (cnn_model): configuration and weights on a device. Reading calls wait for a busy model,
-    writing ones get RuntimeError "busy". embedding_size 0 is hidden_size."""
+    """An encoder with an MLM head, or a CNN (cnn_model): configuration and weights on a device. Reading calls wait for
+    a busy model, writing ones get RuntimeError "busy". embedding_size 0 is hidden_size."""
 
     def __new__(
         cls,

@@ -13,7 +13,8 @@ import numpy as np
 
 from relpt import _core
 from relpt.corpus import Corpus
-from relpt.encoder import Encoder, warn_truncated
+from relpt.encoder import Encoder
+from relpt.encoding import warn_truncated
 from relpt.errors import FormatError, TruncationWarning
 from relpt.files import read_table, write_into
 from relpt.history import History

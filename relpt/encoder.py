@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import html
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from relpt import _core, weights
-from relpt.errors import CudaError, TruncationWarning
+from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
+from relpt.errors import CudaError
 from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.inputs import DTYPES, ENCODING_DTYPES, PARTS, choice, input_name, input_number, representation_parts
@@ -28,14 +28,11 @@ from relpt.markers import (
     core_tokens,
     core_typed_markers,
 )
-from relpt.progress import progress
 from relpt.projection import Projection, load_projection, save_projection, sentences_to_fit
 from relpt.prompts import PROMPT_DEFAULT, prompt_pieces, prompt_text
 
-__all__ = ["Encoder", "warn_truncated"]
+__all__ = ["Encoder"]
 
-_CHUNK: Final = 256  # sentences a call of the core, between which Ctrl-C is heard
-_CAPACITY: Final = 4096  # tokens a batch
 _HOLES: Final = ((0, -1), (2, -2))  # columns of spans, and what stands for them in the core's prompt
 
 
@@ -93,7 +90,7 @@ class Encoder:
         self._tokens["text_order"] = choice(marker_order, MARKER_ORDERS, "marker_order")
         if prompt is not None:
             self._tokens["prompt"] = prompt_pieces(prompt, tokenizer, self._tokens["mask"])
-        self._runs: dict[str, tuple[int, Any]] = {}  # by dtype: tokens that fit, and the workspace
+        self._runs = Runs(self._model, self.num_threads)
 
     # -- loading and saving ------------------------------------------------------------------------------------------
 
@@ -230,7 +227,8 @@ class Encoder:
         """An encoder with weights of its own, equal to these; takes as much memory again."""
         twin = copy.copy(self)
         twin.config, twin.card = copy.deepcopy(self.config), copy.deepcopy(self.card)
-        twin._model, twin._runs = _core.Model(**weights.core_config(self.config)), {}
+        twin._model = _core.Model(**weights.core_config(self.config))
+        twin._runs = Runs(twin._model, twin.num_threads)
         for name, _ in self._model.parameters():
             twin._model.set(name, self._model.get(name))
         return twin
@@ -274,27 +272,24 @@ class Encoder:
         if self.projection is not None:
             vectors = self.projection.apply(vectors, self.num_threads)
         if normalize_embeddings:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            vectors = unit_length(vectors)
         return vectors[0] if single else vectors
 
     def _states(
         self, corpus: Any, rows: np.ndarray, inputs: str, max_length: int, dtype: str, show: bool | None
     ) -> np.ndarray:
         """The representation of a corpus' rows, without projection."""
-        number = input_number(inputs)
-        vectors = np.empty((len(rows), self.dim), np.float32)
-        cut = np.zeros(3, np.int64)
-        run, rows = self._runner(max_length, dtype), rows.astype(np.int64)
-        tokens = self._input_tokens(corpus, [inputs], rows)
-        with progress(len(rows), show, desc=f"encode {inputs}", unit="sent") as bar:
-            for first in range(0, len(rows), _CHUNK):
-                part = rows[first : first + _CHUNK]
-                found, counts = run.rows(corpus.core(), tokens, part, number, max_length, self._parts)
-                vectors[first : first + len(part)] = found
-                cut += counts
-                bar.update(len(part))
-        warn_truncated(int(cut[1]), int(cut[2]), max_length)
-        return vectors
+        return encode_rows(
+            self._runs.of(max_length, dtype),
+            corpus.core(),
+            self._input_tokens(corpus, [inputs], rows),
+            rows,
+            inputs=inputs,
+            max_length=max_length,
+            parts=self._parts,
+            dim=self.dim,
+            show=show,
+        )
 
     def fit_projection(
         self,
@@ -358,16 +353,7 @@ class Encoder:
         return run.ids(np.ascontiguousarray(ids, np.int32), cu_seqlens)
 
     def _as_corpus(self, data: Any, max_length: int, show: bool | None) -> tuple[Any, bool]:
-        from relpt.corpus import Corpus
-        from relpt.data.reading import as_dataset
-
-        if isinstance(data, Corpus):
-            self.check_corpus(data)
-            return data, False
-        data, single = as_dataset(data)
-        with warnings.catch_warnings():  # the window is counted once, below
-            warnings.simplefilter("ignore", TruncationWarning)
-            return data.tokenize(self, max_length=max_length, show_progress_bar=show), single
+        return as_corpus(self, data, max_length, show)
 
     def input_lengths(self, lengths: np.ndarray, spans: np.ndarray) -> np.ndarray:
         """Tokens that sentences take in C+M with markers of one token and the prompt.
@@ -388,13 +374,7 @@ class Encoder:
 
     def check_corpus(self, corpus: Any) -> None:
         """ValueError when a corpus was tokenized by another tokenizer than this encoder's."""
-        from relpt.corpus import tokenizer_fingerprint
-
-        if corpus.tokenizer != tokenizer_fingerprint(self):
-            raise ValueError(
-                f"the corpus {corpus.name!r} was tokenized by another tokenizer than {self.name}'s; "
-                "tokenize the data with this encoder"
-            )
+        check_corpus(self, corpus)
 
     def _input_tokens(self, corpus: Any, inputs: Iterable[str], rows: np.ndarray | None = None) -> dict[str, Any]:
         """What the core makes sequences of a corpus' rows (None: of all) with, in these settings.
@@ -432,13 +412,6 @@ class Encoder:
                 f"{corpus.name}: {len(lacking):,} of {mentions.size:,} mentions have a type without markers "
                 f"({', '.join(unknown[:5])}{'…' if len(unknown) > 5 else ''}); open {self.name} with their types=[…]"
             )
-
-    def _runner(self, max_length: int, dtype: str) -> Any:
-        tokens = max(_CAPACITY, max_length)
-        if dtype not in self._runs or self._runs[dtype][0] < tokens:
-            number = ENCODING_DTYPES.index(dtype)
-            self._runs[dtype] = tokens, _core.EncodeRun(self._model, _CHUNK, tokens, self.num_threads, number)
-        return self._runs[dtype][1]
 
     # -- looking at it -----------------------------------------------------------------------------------------------
 
@@ -529,16 +502,3 @@ def _choose_markers(
                 f"markers={style!r} needs types, and there are none; give data with types, or markers='plain'"
             )
     return {"markers": markers, "marker_style": style, "typed_markers": typed}
-
-
-def warn_truncated(cut: int, mentions: int, max_length: int) -> None:
-    """One TruncationWarning with the counts, where a sentence was cut."""
-    if not cut:
-        return
-    also = f", {mentions} of them inside a mention" if mentions else ""
-    warnings.warn(
-        f"{cut} {'sentence is' if cut == 1 else 'sentences are'} longer than max_length={max_length}: "
-        f"a window around both entities is used{also}",
-        TruncationWarning,
-        stacklevel=4,
-    )
