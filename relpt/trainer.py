@@ -15,6 +15,7 @@ import numpy as np
 
 from relpt import _core
 from relpt.checkpoint import latest_checkpoint, load_checkpoint
+from relpt.cnn import CNNEncoder
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
 from relpt.loop import Loop, compare_cards, free_memory
@@ -197,7 +198,7 @@ class Trainer:
         heads: parameters of the objectives' own by name, such as "rc.weight" (relations, dim) and "rc.bias".
 
     Raises:
-        ValueError: an option is out of range; TypeError: there is no such option.
+        ValueError: an option is out of range; TypeError: there is no such option, or the encoder is a CNN.
     """
 
     _kind: ClassVar[str] = "Trainer"
@@ -215,6 +216,8 @@ class Trainer:
         self, encoder: Any, preset: str | None, preset_options: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
         """The options, the user's over the preset's over the defaults."""
+        if isinstance(encoder, CNNEncoder):
+            raise TypeError(f"{self._kind} trains an Encoder; a CNNEncoder cannot be trained by it")
         for name in options:
             if name not in self._defaults:
                 near = difflib.get_close_matches(name, self._defaults, 1)
@@ -600,7 +603,7 @@ class CPTrainer(_ReadyMade):
         seed: of every draw: a batch is a function of (seed, step).
 
     Raises:
-        ValueError: an option is out of range; TypeError: there is no such option.
+        ValueError: an option is out of range; TypeError: there is no such option, or the encoder is a CNN.
     """
 
     _kind = "CPTrainer"
@@ -637,7 +640,7 @@ class MTBTrainer(_ReadyMade):
         pairs_per_step and all others: as in ``relpt.Trainer``; p_blank is 0.7, as published.
 
     Raises:
-        ValueError: an option is out of range; TypeError: there is no such option.
+        ValueError: an option is out of range; TypeError: there is no such option, or the encoder is a CNN.
     """
 
     _kind = "MTBTrainer"

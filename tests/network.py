@@ -183,7 +183,7 @@ class Network:
     def parts(self, flat):
         return {name: self.part(flat, name) for name in self.table}
 
-    def forward(self, arrays, tokens, rows, setting, *, max_length=64, dropout=0.0, step=0, numbers=None):
+    def forward(self, arrays, tokens, rows, setting, *, max_length=64, dropout=0.0, step=0, numbers=None, masked=False):
         """Vectors float32 (n, dim) of corpus rows; what is kept is that of this batch."""
         corpus, kept = POINTER(), CorpusArrays.of(arrays)
         call("rp_corpus_new", ctypes.byref(corpus), ctypes.byref(kept))
@@ -204,7 +204,7 @@ class Network:
             self.model.contents.values,
             self.batch,
             ctypes.byref(self.spec),
-            ctypes.c_bool(False),
+            ctypes.c_bool(masked),
             ctypes.byref(self.past),
         )
         return out

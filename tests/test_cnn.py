@@ -354,6 +354,27 @@ def test_it_refuses_what_only_an_encoder_has(data: relpt.Dataset) -> None:
         encoder._runs.of(16, "float32").ids(np.zeros(2, np.int32), np.int32([0, 2]))
 
 
+def test_trainers_refuse_it(data: relpt.Dataset, tmp_path: Path) -> None:
+    encoder = relpt.CNNEncoder.from_data(data, **options_of())
+    with pytest.raises(TypeError, match="a CNNEncoder cannot be trained by it"):
+        relpt.CPTrainer(encoder)
+    bert = relpt.Encoder.from_pretrained(tiny_encoder_folder(tmp_path / "bert"), num_threads=1)
+    options = relpt.CPTrainer(bert, max_steps=1, pairs_per_step=4)._core_options(4)
+    with pytest.raises(ValueError, match="model: is a CNN; this trainer takes an encoder"):
+        relpt._core.Trainer(**{**options, "model": encoder._model})
+
+
+def test_the_core_wants_the_tags_that_the_network_reads(data: relpt.Dataset) -> None:
+    encoder = relpt.CNNEncoder.from_data(data, tags=("pos",), **options_of())
+    corpus, run = data.tokenize(encoder), encoder._runs.of(64, "float32")
+    for core, message in (
+        (corpus.core(), "the corpus has no POS tags, and the network reads them"),
+        (corpus.core({"pos_tag": list("abcdefg")}), "the corpus has 7 POS tags, the network 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run.rows(core, encoder._tokens, np.arange(2), 0, 64, (0,))
+
+
 def test_an_encoder_refuses_words_alone_and_a_cnn_markers(data: relpt.Dataset, tmp_path: Path) -> None:
     encoder = relpt.CNNEncoder.from_data(data, **options_of())
     corpus, rows = data.tokenize(encoder).core(), np.arange(2)

@@ -159,6 +159,12 @@ def test_a_configuration_out_of_range_is_named(field):
         Network(struct_of(config_of(**{field: 0})), 1)
 
 
+def test_it_has_no_hidden_states_for_masked_words():
+    config = config_of()
+    with Network(struct_of(config), 1) as network, pytest.raises(RuntimeError, match="a CNN has no hidden states"):
+        network.forward(ENDS, BARE, [0], CM, masked=True)
+
+
 def test_an_encoder_by_the_same_calls():
     """Its gradients through the seam, along a direction, against differences of its vectors."""
     config = Config(
