@@ -24,6 +24,7 @@ static rp_network_sizes encoder_sizes(const rp_params *params) {
         .most_dim = (RP_PARTS + 1) * c->hidden_size, /* all parts side by side */
         .widest = rp_config_widest(c),
         .head_size = c->hidden_size / c->num_attention_heads,
+        .initializer_range = c->initializer_range,
     };
 }
 
@@ -70,6 +71,7 @@ static rp_network_sizes cnn_sizes(const rp_params *params) {
         .positions = RP_BATCH_MAX_LENGTH,
         .most_dim = rp_cnn_dim(c),
         .widest = inputs > c->hidden_size ? inputs : c->hidden_size,
+        .initializer_range = c->initializer_range,
         .bare = true,
     };
     for (int k = 0; k < RP_TAGS; k++) sizes.tag_count[k] = c->tag_size[k] > 0 ? c->tag_count[k] : 0;

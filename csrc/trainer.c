@@ -18,13 +18,11 @@ struct rp_trainer {
     int64_t micro_tokens; /* of a micro-batch, at most */
     bool over_vectors;    /* whether an objective is */
     void *memory, *host_memory;
-    rp_layer_memory *layers;
     rp_batch *slice;
 
     rp_tensors tensors[TABLES];
     rp_objective objective[RP_OBJECTIVES]; /* (options.objectives) */
-    rp_encoder encoder;
-    rp_inputs inputs;
+    rp_network network;
     float *vectors, *dvectors; /* (samples, dim) */
 };
 
@@ -47,25 +45,39 @@ static void plan(rp_trainer *t, rp_arena *arena, rp_arena *host) {
     plan_tensors(&t->tensors[MODEL], arena);
     plan_tensors(&t->tensors[HEADS], arena);
     t->tensors[HEADS].values = rp_arena_take(arena, (size_t)t->heads->total, sizeof(float));
-    rp_inputs_plan(&t->inputs, arena, o->micro_samples, t->micro_tokens);
     for (int64_t i = 0; i < o->objectives; i++) {
         int64_t floats =
             is_active(&t->objective[i]) ? rp_objective_floats(&t->objective[i], params, t->micro_tokens) : 0;
         if (floats > spare) spare = floats;
     }
-    rp_encoder_plan(&t->encoder, arena, t->layers, params, t->micro_tokens, true, spare);
+    rp_network_plan(&t->network, arena, o->micro_samples, t->micro_tokens, true, spare);
     t->vectors = rp_arena_take(arena, (size_t)o->samples, row);
     t->dvectors = rp_arena_take(arena, (size_t)o->samples, row);
-    rp_objective_sizes sizes = {params, t->dim, t->micro_tokens, t->encoder.spare};
+    rp_objective_sizes sizes = {params, t->dim, t->micro_tokens, t->network.encoder.spare};
     for (int64_t i = 0; i < o->objectives; i++)
         if (is_active(&t->objective[i])) rp_objective_plan(&t->objective[i], &sizes, arena, host);
 }
 
+static rp_status check_optimizer(const rp_trainer_options *o) {
+    if ((int)o->optimizer < 0 || o->optimizer >= RP_OPTIMIZERS)
+        return rp_fail(RP_STATUS_VALUE, "optimizer is %d, expected 0 (AdamW) or 1 (SGD)", (int)o->optimizer);
+    return o->optimizer == RP_OPTIMIZER_SGD ? rp_sgd_check(&o->sgd) : rp_adamw_check(&o->adamw);
+}
+
+static rp_status check_masked_words(const rp_model *model, const rp_trainer_options *o) {
+    for (int64_t i = 0; i < o->objectives; i++)
+        if (model->params->cnn != NULL && o->objective[i].kind == RP_OBJECTIVE_MLM && o->objective[i].weight > 0)
+            return rp_fail(RP_STATUS_VALUE, "%s: a CNN has no hidden states to predict masked words from; leave it out",
+                           o->objective[i].name);
+    return RP_OK;
+}
+
 static rp_status check_options(const rp_model *model, const rp_trainer_options *o) {
-    const rp_config *c = &model->params->config;
+    int64_t positions = rp_network_sizes_of(model->params).positions;
     RP_TRY(rp_represent_check(&o->represent));
     RP_TRY(rp_objectives_check(o->objective, o->objectives, o->samples));
-    RP_TRY(rp_adamw_check(&o->adamw));
+    RP_TRY(check_masked_words(model, o));
+    RP_TRY(check_optimizer(o));
     if (!(o->hidden_dropout >= 0 && o->hidden_dropout < 1 && o->attention_dropout >= 0 && o->attention_dropout < 1))
         return rp_fail(RP_STATUS_VALUE, "dropout is %g (attention %g), expected 0 <= p < 1", o->hidden_dropout,
                        o->attention_dropout);
@@ -77,9 +89,9 @@ static rp_status check_options(const rp_model *model, const rp_trainer_options *
     if (o->samples < 1 || o->micro_samples < 1 || o->micro_samples > o->samples)
         return rp_fail(RP_STATUS_VALUE, "a micro-batch of %lld of %lld samples a step, expected 1 to those of a step",
                        (long long)o->micro_samples, (long long)o->samples);
-    if (o->max_length < 16 || o->max_length > rp_config_positions(c))
+    if (o->max_length < 16 || o->max_length > positions)
         return rp_fail(RP_STATUS_VALUE, "max_length is %lld, expected 16 to the model's %lld positions",
-                       (long long)o->max_length, (long long)rp_config_positions(c));
+                       (long long)o->max_length, (long long)positions);
     if (o->samples > INT32_MAX / o->max_length)
         return rp_fail(RP_STATUS_VALUE, "%lld samples of up to %lld tokens are over 2^31 tokens a step",
                        (long long)o->samples, (long long)o->max_length);
@@ -99,8 +111,8 @@ static rp_status bind(rp_trainer *t, rp_arena *device, rp_arena *host) {
 /* The objectives and the table of their parameters. */
 static rp_status compose(rp_trainer *t) {
     const rp_trainer_options *o = &t->options;
-    RP_TRY(
-        rp_params_new_heads(&t->heads, RP_OBJECTIVES * RP_OBJECTIVE_HEADS, t->model->params->config.initializer_range));
+    double std = rp_network_sizes_of(t->model->params).initializer_range;
+    RP_TRY(rp_params_new_heads(&t->heads, RP_OBJECTIVES * RP_OBJECTIVE_HEADS, std));
     for (int64_t i = 0; i < o->objectives; i++) {
         rp_objective *objective = &t->objective[i];
         objective->options = o->objective[i];
@@ -117,15 +129,13 @@ static rp_status compose(rp_trainer *t) {
 /* The measured sizes of a trainer that holds nothing yet. */
 static rp_status measure(rp_trainer *t, rp_model *model, const rp_trainer_options *o, rp_arena *device,
                          rp_arena *host) {
-    const rp_config *c = &model->params->config;
     RP_TRY(check_options(model, o));
     t->model = model;
     t->options = *o;
-    t->dim = rp_represent_dim(&o->represent, c->hidden_size);
+    t->dim = rp_network_dim(model->params, &o->represent);
     t->micro_tokens = o->micro_samples * o->max_length;
     RP_TRY(compose(t));
-    t->layers = calloc((size_t)c->num_hidden_layers, sizeof *t->layers);
-    if (t->layers == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a trainer's layers");
+    RP_TRY(rp_network_open(&t->network, model->params));
     plan(t, device, host);
     RP_TRY(rp_arena_check(device));
     return rp_arena_check(host);
@@ -133,12 +143,12 @@ static rp_status measure(rp_trainer *t, rp_model *model, const rp_trainer_option
 
 /* The most columns of a matrix product. */
 static int64_t widest_product(const rp_trainer *t) {
-    const rp_config *c = &t->model->params->config;
-    int64_t widest = c->vocab_size > t->options.samples ? c->vocab_size : t->options.samples;
+    rp_network_sizes sizes = rp_network_sizes_of(t->model->params);
+    int64_t widest = sizes.vocab_size > t->options.samples ? sizes.vocab_size : t->options.samples;
     for (int64_t i = 0; i < t->heads->count; i++)
         if (t->heads->table[i].rows > widest) widest = t->heads->table[i].rows;
     if (t->dim > widest) widest = t->dim;
-    return widest > rp_config_widest(c) ? widest : rp_config_widest(c);
+    return widest > sizes.widest ? widest : sizes.widest;
 }
 
 static rp_status init_heads(rp_trainer *t) {
@@ -154,14 +164,13 @@ static rp_status init_heads(rp_trainer *t) {
 }
 
 static rp_status allocate(rp_trainer *t, rp_model *model, const rp_trainer_options *o) {
-    const rp_config *c = &model->params->config;
+    int64_t head_size = rp_network_sizes_of(model->params).head_size;
     rp_arena device = {0}, host = {0};
     RP_TRY(measure(t, model, o, &device, &host));
     RP_TRY(rp_dev_open(&t->dev, model->backend, o->num_threads));
     RP_TRY(bind(t, &device, &host));
     RP_TRY(init_heads(t));
-    RP_TRY(t->dev->ops->reserve(t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest_product(t),
-                                                       c->hidden_size / c->num_attention_heads)));
+    RP_TRY(t->dev->ops->reserve(t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest_product(t), head_size)));
     return rp_batch_new(&t->slice, o->micro_samples, t->micro_tokens);
 }
 
@@ -189,7 +198,7 @@ void rp_trainer_free(rp_trainer *t) {
     rp_aligned_free(t->host_memory);
     rp_dev_close(t->dev);
     rp_params_free(t->heads);
-    free(t->layers);
+    rp_network_close(&t->network);
     free(t);
 }
 
@@ -199,22 +208,22 @@ rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_train
     rp_status status =
         measure(&t, (rp_model *)model, options, &device, &host); /* measuring writes nothing to the model */
     rp_params_free(t.heads);
-    free(t.layers);
+    rp_network_close(&t.network);
     *bytes = (int64_t)(device.used + host.used);
     return status;
 }
 
 /* -- one step -------------------------------------------------------------------------------------------- */
 
-static rp_status forward(rp_trainer *t, rp_batch *micro, const rp_pass *pass, float *vectors) {
-    int64_t H = t->model->params->config.hidden_size;
-    rp_reads reads = rp_represent_reads(&t->options.represent);
+static bool uses_mlm_head(const rp_trainer *t) {
     for (int64_t i = 0; i < t->options.objectives; i++)
-        reads.masked |= is_active(&t->objective[i]) && rp_objective_uses_mlm_head(&t->objective[i]);
-    RP_TRY(rp_inputs_upload(&t->inputs, t->dev, micro, &reads));
-    RP_TRY(rp_encoder_forward(&t->encoder, t->dev, t->model->values, &t->inputs, pass));
-    if (!t->over_vectors) return RP_OK;
-    return rp_represent_forward(&t->options.represent, t->dev, vectors, t->encoder.hidden, &t->inputs, H);
+        if (is_active(&t->objective[i]) && rp_objective_uses_mlm_head(&t->objective[i])) return true;
+    return false;
+}
+
+static rp_status forward(rp_trainer *t, rp_batch *micro, const rp_pass *pass, float *vectors) {
+    return rp_network_forward(&t->network, t->dev, vectors, t->model->values, micro, &t->options.represent,
+                              uses_mlm_head(t), pass);
 }
 
 /* Runs the active objectives of one sort. */
@@ -237,15 +246,14 @@ static rp_status over_vectors(rp_trainer *t, const rp_view *view) {
 
 /* After forward: gradients of the micro-batch's part of the loss. dvectors are its rows of the vectors' gradient. */
 static rp_status backward(rp_trainer *t, rp_view *view, const float *dvectors) {
-    int64_t H = t->model->params->config.hidden_size;
-    RP_TRY(t->dev->ops->zero(t->dev, t->encoder.dhidden, t->inputs.T * H * (int64_t)sizeof(float)));
-    view->inputs = &t->inputs;
-    view->hidden = t->encoder.hidden;
-    view->dhidden = t->encoder.dhidden;
+    rp_network *n = &t->network;
+    RP_TRY(rp_network_begin(n, t->dev));
+    view->inputs = &n->inputs;
+    view->hidden = n->encoder.hidden;
+    view->dhidden = n->encoder.dhidden;
     RP_TRY(run_objectives(t, view, false));
-    if (t->over_vectors)
-        RP_TRY(rp_represent_backward(&t->options.represent, t->dev, t->encoder.dhidden, dvectors, &t->inputs, H));
-    return rp_encoder_backward(&t->encoder, t->dev, t->model->values, t->tensors[MODEL].grads, &t->inputs, view->pass);
+    return rp_network_backward(n, t->dev, t->model->values, t->tensors[MODEL].grads, t->over_vectors ? dvectors : NULL,
+                               &t->options.represent, view->pass);
 }
 
 /* The slice of micro-batch samples first .. first + micro_samples. */
@@ -325,14 +333,17 @@ rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t ste
     return rp_adamw_norm(t->dev, t->tensors, TABLES, &stats->grad_norm);
 }
 
+static rp_status update(rp_trainer *t, const rp_tensors *tensors, int64_t step, const rp_step_stats *stats) {
+    const rp_trainer_options *o = &t->options;
+    bool mlm_head = uses_mlm_head(t);
+    if (o->optimizer == RP_OPTIMIZER_SGD)
+        return rp_sgd_apply(t->dev, tensors, &o->sgd, stats->lr, stats->grad_norm, mlm_head);
+    return rp_adamw_apply(t->dev, tensors, &o->adamw, stats->lr, step + 1, stats->grad_norm, mlm_head);
+}
+
 rp_status rp_trainer_step(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
-    bool mlm_head = false;
     RP_TRY(rp_trainer_gradients(t, batch, step, stats));
-    for (int64_t i = 0; i < t->options.objectives; i++)
-        mlm_head |= is_active(&t->objective[i]) && rp_objective_uses_mlm_head(&t->objective[i]);
-    for (int i = 0; i < TABLES; i++)
-        RP_TRY(
-            rp_adamw_apply(t->dev, &t->tensors[i], &t->options.adamw, stats->lr, step + 1, stats->grad_norm, mlm_head));
+    for (int i = 0; i < TABLES; i++) RP_TRY(update(t, &t->tensors[i], step, stats));
     return RP_OK;
 }
 

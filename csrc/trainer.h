@@ -5,16 +5,21 @@
 #include "adamw.h"
 #include "batch.h"
 #include "model.h"
+#include "network.h"
 #include "objective.h"
-#include "represent.h"
 #include "schedule.h"
+#include "sgd.h"
+
+typedef enum rp_optimizer { RP_OPTIMIZER_ADAMW, RP_OPTIMIZER_SGD, RP_OPTIMIZERS } rp_optimizer;
 
 typedef struct rp_trainer_options {
-    rp_dtype dtype; /* of the encoder's and the MLM head's matrix products */
-    rp_represent represent;
-    int64_t objectives; /* 1 .. RP_OBJECTIVES */
+    rp_dtype dtype;         /* of the network's and the MLM head's matrix products */
+    rp_represent represent; /* of an encoder */
+    int64_t objectives;     /* 1 .. RP_OBJECTIVES */
     rp_objective_options objective[RP_OBJECTIVES];
-    rp_adamw_options adamw;
+    rp_optimizer optimizer;
+    rp_adamw_options adamw; /* the optimiser's alone is read */
+    rp_sgd_options sgd;
     rp_schedule_kind schedule;
     double learning_rate;
     int64_t warmup_steps, max_steps;

@@ -310,7 +310,8 @@ class Trainer:
     """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
 
     objectives: dicts with kind ("contrastive", "mlm", "match", "classify"), name, weight, first and samples (the
-    samples of a step that it runs on), and what the kind has besides (csrc/loss.h)."""
+    samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer: 0 AdamW, 1 SGD, which
+    reads momentum, weight_decay and max_grad_norm."""
 
     def __new__(
         cls,
@@ -335,6 +336,8 @@ class Trainer:
         hidden_dropout: float,
         attention_dropout: float,
         dtype: int = 0,
+        optimizer: int = 0,
+        momentum: float = 0.0,
     ) -> Trainer: ...
     def step(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
         """One update on the sampler's batch of that step; the step's figures: loss, loss_<name> of each objective,

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 
 from relpt.errors import FormatError
-from relpt.families import family_of
 from relpt.files import read_json, replace_folder, write_file
 from relpt.history import History
 from relpt.weights import load_tensors, save_tensors
@@ -77,9 +76,8 @@ def load_checkpoint(folder: Path, encoder: Any, trainer: Any) -> tuple[History, 
     weights = load_tensors(folder)
     moments = load_tensors(folder, "optimizer.safetensors")
     values: dict[str, np.ndarray] = {}
-    family = family_of(encoder.config)
     for name, shape in encoder._model.parameters():  # all are checked before one is written
-        values[name] = _tensor(weights, family.tensor_name(name), shape, folder / "model.safetensors")
+        values[name] = _tensor(weights, encoder._tensor_name(name), shape, folder / "model.safetensors")
         for kind in _MOMENTS:
             _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors")
     history, card = History.read(folder / "history.jsonl"), read_json(folder / "relpt.json")

@@ -137,6 +137,8 @@ class CNNEncoder:
         self.num_threads = _core.default_threads() if num_threads is None else num_threads
         self.tags = tuple(tag for tag in ("pos", "ner") if self.config[f"{tag}_tags"])
         self.card: dict[str, Any] = {}
+        self.projection: None = None  # an Encoder's alone
+        self._parts = (0,)  # the one representation
         self._tokens = word_tokens(self.tokenizer, name)
         self._model = _core.cnn_model(**self._core_config())
         self._runs = Runs(self._model, self.num_threads)
@@ -262,17 +264,17 @@ class CNNEncoder:
         """
         folder = Path(folder)
         with write_into(folder) as new:
-            size = self._tokens["special"].size
-            write_json(new / "config.json", {"model_type": MODEL_TYPE, "vocab_size": size, **self.config})
-            get = self._model.get
-            save_tensors(
-                new / "model.safetensors",
-                [(name, shape, partial(get, name)) for name, shape in self._model.parameters()],
-            )
-            tokenizer = self.tokenizer.to_str(pretty=False)
-            write_file(new / "tokenizer.json", lambda file: file.write(tokenizer.encode()))
-            write_json(new / "relpt.json", {**(card or self.card), "format": "relpt", "markers": self.markers})
+            self._write(new, card or self.card)
         return folder
+
+    def _write(self, folder: Path, card: Mapping[str, Any]) -> None:
+        size, get = self._tokens["special"].size, self._model.get
+        write_json(folder / "config.json", {"model_type": MODEL_TYPE, "vocab_size": size, **self.config})
+        tensors = [(name, shape, partial(get, name)) for name, shape in self._model.parameters()]
+        save_tensors(folder / "model.safetensors", tensors)
+        tokenizer = self.tokenizer.to_str(pretty=False)
+        write_file(folder / "tokenizer.json", lambda file: file.write(tokenizer.encode()))
+        write_json(folder / "relpt.json", {**card, "format": "relpt", "markers": self.markers})
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
@@ -310,28 +312,41 @@ class CNNEncoder:
         inputs = input_name(inputs)
         dtype = self.dtype if dtype is None else dtype
         choice(dtype, ENCODING_DTYPES, "dtype")
-        corpus, single = as_corpus(self, data, max_length, show_progress_bar)
+        corpus, single = self._as_corpus(data, max_length, show_progress_bar)
         vectors = self._vectors(corpus, inputs, max_length, dtype, show_progress_bar)
         if normalize_embeddings:
             vectors = unit_length(vectors)
         return vectors[0] if single else vectors
 
     def _vectors(self, corpus: Any, inputs: str, max_length: int, dtype: str, show: bool | None) -> np.ndarray:
-        self._check_words(corpus, inputs)
-        tags = {f"{tag}_tag": ["", *self.config[f"{tag}_tags"]] for tag in self.tags}
         return encode_rows(
             self._runs.of(max_length, dtype),
-            corpus.core(tags),
-            self._tokens,
+            self._core_corpus(corpus),
+            self._input_tokens(corpus, [inputs]),
             np.arange(len(corpus)),
             inputs=inputs,
             max_length=max_length,
-            parts=(0,),  # the one representation
+            parts=self._parts,
             dim=self.dim,
             show=show,
         )
 
-    def _check_words(self, corpus: Any, inputs: str) -> None:
+    def _as_corpus(self, data: Any, max_length: int, show: bool | None) -> tuple[Any, bool]:
+        return as_corpus(self, data, max_length, show)
+
+    def _core_corpus(self, corpus: Any) -> Any:
+        """The core's view of a corpus, with the tags that this encoder reads, numbered as in its tables."""
+        return corpus.core({f"{tag}_tag": ["", *self.config[f"{tag}_tags"]] for tag in self.tags})
+
+    def _input_tokens(self, corpus: Any, inputs: Iterable[str]) -> dict[str, Any]:
+        """What the core makes sequences of a corpus with, in these settings; see ``_check_words``."""
+        self._check_words(corpus, {input_name(name) for name in inputs})
+        return self._tokens
+
+    def _tensor_name(self, name: str) -> str:
+        return name
+
+    def _check_words(self, corpus: Any, inputs: set[str]) -> None:
         """Logs how many words and tags are unknown; ValueError where names of types are, in settings that say them."""
         unknown = self._tokens["unk"]
         _log.info("%s: %d of %d words are unknown", corpus.name, int((corpus.ids == unknown).sum()), corpus.ids.size)
@@ -339,7 +354,7 @@ class CNNEncoder:
             new = sorted({*(getattr(corpus, f"{tag}_tags") or ())[1:]} - {*self.config[f"{tag}_tags"]})
             if new:
                 _log.info("%s: %d %s tags are unknown: %s", corpus.name, len(new), tag.upper(), ", ".join(new))
-        if inputs not in ("C+T", "OnlyT"):
+        if not inputs & {"C+T", "OnlyT"}:
             return
         type_of = np.repeat(np.arange(len(corpus.types)), np.diff(corpus.type_offsets))
         lacking = [corpus.types[number] for number in np.unique(type_of[corpus.type_ids == unknown])]

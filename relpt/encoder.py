@@ -281,7 +281,7 @@ class Encoder:
         """The representation of a corpus' rows, without projection."""
         return encode_rows(
             self._runs.of(max_length, dtype),
-            corpus.core(),
+            self._core_corpus(corpus),
             self._input_tokens(corpus, [inputs], rows),
             rows,
             inputs=inputs,
@@ -351,6 +351,14 @@ class Encoder:
             self._model, len(lengths), max(int(cu_seqlens[-1]), 1), self.num_threads, DTYPES.index(self.dtype)
         )
         return run.ids(np.ascontiguousarray(ids, np.int32), cu_seqlens)
+
+    def _tensor_name(self, name: str) -> str:
+        """What a parameter of the core is called in files."""
+        return family_of(self.config).tensor_name(name)
+
+    def _core_corpus(self, corpus: Any) -> Any:
+        """The core's view of a corpus, with what this encoder reads of it."""
+        return corpus.core()
 
     def _as_corpus(self, data: Any, max_length: int, show: bool | None) -> tuple[Any, bool]:
         return as_corpus(self, data, max_length, show)

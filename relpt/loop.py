@@ -18,7 +18,7 @@ from relpt.progress import progress
 __all__ = ["Loop", "compare_cards", "free_memory"]
 
 _log = logging.getLogger("relpt")
-_OLDER: Final = {"markers": "plain", "marker_order": "role"}  # of an encoder whose card does not say
+_OLDER: Final = {"markers": "plain", "marker_order": "role", "optimizer": "adamw", "momentum": 0.0}  # if cards say none
 
 
 class Loop:
@@ -127,9 +127,13 @@ def compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
     if not (checkpoint / "relpt.json").is_file():
         raise FileNotFoundError(f"{checkpoint} is no checkpoint: there is no relpt.json")
     old = read_json(checkpoint / "relpt.json")
-    compared = {name: (value, old["options"].get(name)) for name, value in card["options"].items()}
+    compared = {name: (value, old["options"].get(name, _OLDER.get(name))) for name, value in card["options"].items()}
     encoder = ("representation", "dtype", "prompt", "markers", "marker_order", "types")
-    compared |= {name: (card["encoder"][name], old["encoder"].get(name, _OLDER.get(name))) for name in encoder}
+    compared |= {
+        name: (card["encoder"][name], old["encoder"].get(name, _OLDER.get(name)))
+        for name in encoder
+        if name in card["encoder"]
+    }
     for name, (value, was) in compared.items():
         if was != value and name not in ("micro_batch_pairs", "prefetch"):
             raise ValueError(

@@ -25,6 +25,7 @@ __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTr
 
 _log = logging.getLogger("relpt")
 _SCHEDULES: Final = ("constant", "linear", "cosine")
+_OPTIMIZERS: Final = ("adamw", "sgd")
 
 
 class TrainerOptions(TypedDict, total=False):
@@ -39,6 +40,8 @@ class TrainerOptions(TypedDict, total=False):
     micro_batch_pairs: int | None
     memory_limit: int | None
     dropout: float | None
+    optimizer: str
+    momentum: float
     learning_rate: float
     weight_decay: float
     adam_betas: tuple[float, float]
@@ -162,7 +165,10 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 }
 
 # Options of every trainer; of Trainer, beside its objectives.
-_COMMON: Final[dict[str, Any]] = {name: DEFAULTS.get(name) for name in TrainerOptions.__annotations__}
+_COMMON: Final[dict[str, Any]] = {name: DEFAULTS.get(name) for name in TrainerOptions.__annotations__} | {
+    "optimizer": "adamw",
+    "momentum": 0.0,
+}
 MTB_DEFAULTS: Final[dict[str, Any]] = {
     "similarity": "dot",
     "temperature": 1.0,
@@ -185,11 +191,15 @@ class Trainer:
     losses, then each micro-batch again with the same dropout (gradient caching, Gao et al. 2021).
 
     Args:
-        encoder: the ``Encoder``, changed in place.
+        encoder: the ``Encoder`` or ``CNNEncoder``, changed in place. A CNN has no hidden states: it takes no MLM, and
+            has one representation.
         objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
         micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
+        optimizer: "adamw", or "sgd" with momentum (as PyTorch has it), the same decay and max_grad_norm. Peng et al.
+            2020 train CNNs by SGD at rate 0.5.
+        momentum: of SGD, 0 or more and below 1.
         p_blank, blank_as, input_mix, loss_representation, memory_limit, dropout, learning_rate, weight_decay,
             adam_betas, adam_eps, warmup_steps, schedule, max_grad_norm, max_length, max_steps, prefetch, seed: as in
             ``CPTrainer``.
@@ -198,7 +208,7 @@ class Trainer:
         heads: parameters of the objectives' own by name, such as "rc.weight" (relations, dim) and "rc.bias".
 
     Raises:
-        ValueError: an option is out of range; TypeError: there is no such option, or the encoder is a CNN.
+        ValueError: an option is out of range; TypeError: there is no such option.
     """
 
     _kind: ClassVar[str] = "Trainer"
@@ -216,8 +226,6 @@ class Trainer:
         self, encoder: Any, preset: str | None, preset_options: dict[str, Any], options: Mapping[str, Any]
     ) -> None:
         """The options, the user's over the preset's over the defaults."""
-        if isinstance(encoder, CNNEncoder):
-            raise TypeError(f"{self._kind} trains an Encoder; a CNNEncoder cannot be trained by it")
         for name in options:
             if name not in self._defaults:
                 near = difflib.get_close_matches(name, self._defaults, 1)
@@ -263,6 +271,7 @@ class Trainer:
     def _check_values(self) -> None:
         o = self.options
         choice(o["schedule"], _SCHEDULES, "schedule")
+        choice(o.get("optimizer", "adamw"), _OPTIMIZERS, "optimizer")
         choice(o["blank_as"], ("blank", "role"), "blank_as")
         self._input_weights()
         self._loss_parts()
@@ -283,6 +292,8 @@ class Trainer:
 
     def _loss_parts(self) -> tuple[int, ...] | None:
         named = self.options["loss_representation"]
+        if named is not None and isinstance(self.encoder, CNNEncoder):
+            raise ValueError(f"loss_representation is {named!r}; a CNNEncoder has one representation: leave it out")
         return None if named is None else representation_parts(named, "loss_representation")
 
     def _input_weights(self) -> list[float]:
@@ -357,9 +368,11 @@ class Trainer:
             "num_threads": encoder.num_threads,
             "hidden_dropout": encoder.config["hidden_dropout_prob"] if o["dropout"] is None else o["dropout"],
             "attention_dropout": (
-                encoder.config["attention_probs_dropout_prob"] if o["dropout"] is None else o["dropout"]
+                encoder.config.get("attention_probs_dropout_prob", 0.0) if o["dropout"] is None else o["dropout"]
             ),
             "dtype": choice(encoder.dtype, DTYPES, "dtype"),
+            "optimizer": choice(o.get("optimizer", "adamw"), _OPTIMIZERS, "optimizer"),
+            "momentum": o.get("momentum", 0.0),
         }
 
     def _micro_batch_pairs(self, relations: Sequence[str] = ()) -> int:
@@ -396,7 +409,7 @@ class Trainer:
         o = self.options
         settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
         return _core.Sampler(
-            corpus.core(),
+            self.encoder._core_corpus(corpus),
             self.encoder._input_tokens(corpus, settings),
             sources=self._core_sources(),
             seed=o["seed"],
@@ -603,7 +616,7 @@ class CPTrainer(_ReadyMade):
         seed: of every draw: a batch is a function of (seed, step).
 
     Raises:
-        ValueError: an option is out of range; TypeError: there is no such option, or the encoder is a CNN.
+        ValueError: an option is out of range; TypeError: there is no such option.
     """
 
     _kind = "CPTrainer"
@@ -640,7 +653,7 @@ class MTBTrainer(_ReadyMade):
         pairs_per_step and all others: as in ``relpt.Trainer``; p_blank is 0.7, as published.
 
     Raises:
-        ValueError: an option is out of range; TypeError: there is no such option, or the encoder is a CNN.
+        ValueError: an option is out of range; TypeError: there is no such option.
     """
 
     _kind = "MTBTrainer"

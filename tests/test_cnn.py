@@ -16,6 +16,7 @@ from tiny import NAMES, WORDS, tiny_dataset, tiny_encoder_folder
 
 import relpt
 from relpt.data import Instance
+from relpt.objectives import CP, MLM, RC
 
 SETTINGS = {"C+M": CM, "C+T": CT, "OnlyC": OC, "OnlyM": OM, "OnlyT": OT}
 
@@ -354,14 +355,94 @@ def test_it_refuses_what_only_an_encoder_has(data: relpt.Dataset) -> None:
         encoder._runs.of(16, "float32").ids(np.zeros(2, np.int32), np.int32([0, 2]))
 
 
-def test_trainers_refuse_it(data: relpt.Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("cnn", {"optimizer": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0}), ("pcnn", {"learning_rate": 2e-3})],
+    ids=["cnn-sgd", "pcnn-adamw"],
+)
+def test_it_learns_relations(kind: str, options: dict[str, Any]) -> None:
+    data = relpt.load_sample()
+    encoder = relpt.CNNEncoder.from_data(data, kind=kind, num_threads=2)
+    fixed = {"pairs_per_step": 80, "max_steps": 60, "p_blank": 0.0, "schedule": "constant", "warmup_steps": 0}
+    trainer = relpt.Trainer(encoder, objectives=[RC()], dropout=None, **fixed, **options)
+    losses = [record["loss"] for record in trainer.fit(data).records]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.08
+    counts = data.label_counts()
+    names = sorted(counts)
+    found = [names[k] for k in trainer.logits(encoder.encode(data)).argmax(axis=1)]
+    accuracy = np.mean([name == instance.relation for name, instance in zip(found, data, strict=True)])
+    assert accuracy > 3 * max(counts.values()) / len(data)
+
+
+def trained(data: relpt.Dataset, *, threads: int = 1, folder: Path | None = None, **changes: Any) -> Any:
+    """A network that reads tags, and its trainer, after a run."""
+    encoder = relpt.CNNEncoder.from_data(data, **options_of(kind="pcnn", tags=("pos", "ner"), num_threads=threads))
+    options = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5, "pairs_per_step": 8, "max_steps": 6}
+    options |= {"max_length": 32, "schedule": "constant", "dropout": 0.3}
+    resume, steps = changes.pop("resume", None), changes.pop("stop", None)
+    trainer = relpt.Trainer(encoder, objectives=[CP(), RC()], **options | changes)
+    stop = [lambda record: record["step"] == steps] if steps else []
+    trainer.fit(data, checkpoint_dir=folder, resume=resume, callbacks=stop)
+    return encoder, trainer
+
+
+def weights_of(encoder: relpt.CNNEncoder, trainer: relpt.Trainer) -> dict[str, np.ndarray]:
+    return {name: encoder._model.get(name) for name, _ in encoder._model.parameters()} | trainer.heads
+
+
+def test_a_resumed_run_ends_as_the_whole_one(data: relpt.Dataset, tmp_path: Path) -> None:
+    whole = weights_of(*trained(data))
+    trained(data, folder=tmp_path, stop=3)
+    again = weights_of(*trained(data, folder=tmp_path, resume=True))
+    for name, value in whole.items():
+        assert value.tobytes() == again[name].tobytes(), name
+    opened = relpt.CNNEncoder.from_pretrained(sorted(tmp_path.iterdir())[-1])
+    assert opened._model.get("convolution.weight").tobytes() == whole["convolution.weight"].tobytes()
+    with pytest.raises(ValueError, match=r"resume: momentum is 0\.25, but"):
+        trained(data, folder=tmp_path, resume=True, momentum=0.25)
+
+
+def test_training_goes_by_neither_threads_nor_micro_batches(data: relpt.Dataset) -> None:
+    one, two, parts = (weights_of(*trained(data, **c)) for c in ({}, {"threads": 2}, {"micro_batch_pairs": 3}))
+    for name, value in one.items():
+        assert value.tobytes() == two[name].tobytes(), name
+        np.testing.assert_allclose(parts[name], value, atol=1e-5)
+
+
+def test_sgd_goes_down_the_gradient(data: relpt.Dataset) -> None:
+    encoder = relpt.CNNEncoder.from_data(data, **options_of(tags=("ner",)))
+    options = {"optimizer": "sgd", "learning_rate": 0.25, "schedule": "constant", "warmup_steps": 0}
+    trainer = relpt.Trainer(
+        encoder, objectives=[RC()], **options, pairs_per_step=8, weight_decay=0.1, max_grad_norm=0.0, max_steps=1
+    )
+    corpus = data.tokenize(encoder, tags=encoder.tags)
+    core = relpt._core.Trainer(**trainer._core_options(8, corpus.relations))
+    sampler = trainer._sampler(corpus)
+    before = {name: encoder._model.get(name) for name, _ in encoder._model.parameters()}
+    core.step(sampler, 0)
+    for name, value in before.items():
+        grad = core.get(0, name) + 0.1 * (value if value.ndim == 2 else 0)
+        assert np.abs(grad).max() > 0, name
+        np.testing.assert_allclose(encoder._model.get(name), value - 0.25 * grad, atol=1e-6)
+
+
+def test_contrast_brings_relations_together(data: relpt.Dataset) -> None:
     encoder = relpt.CNNEncoder.from_data(data, **options_of())
-    with pytest.raises(TypeError, match="a CNNEncoder cannot be trained by it"):
-        relpt.CPTrainer(encoder)
-    bert = relpt.Encoder.from_pretrained(tiny_encoder_folder(tmp_path / "bert"), num_threads=1)
-    options = relpt.CPTrainer(bert, max_steps=1, pairs_per_step=4)._core_options(4)
-    with pytest.raises(ValueError, match="model: is a CNN; this trainer takes an encoder"):
-        relpt._core.Trainer(**{**options, "model": encoder._model})
+    options = {"pairs_per_step": 12, "max_steps": 40, "learning_rate": 0.01, "schedule": "constant"}
+    losses = [record["loss"] for record in relpt.CPTrainer(encoder, **options).fit(data).records]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_what_a_cnn_cannot_be_trained_by(data: relpt.Dataset) -> None:
+    encoder = relpt.CNNEncoder.from_data(data, **options_of())
+    with pytest.raises(ValueError, match="mlm: a CNN has no hidden states to predict masked words from"):
+        relpt.Trainer(encoder, objectives=[RC(), MLM()], max_steps=1, pairs_per_step=4).fit(data)
+    with pytest.raises(ValueError, match="a CNNEncoder has one representation"):
+        relpt.Trainer(encoder, objectives=[RC()], loss_representation="cls")
+    with pytest.raises(ValueError, match="optimizer is 'adam'; expected"):
+        relpt.Trainer(encoder, objectives=[RC()], optimizer="adam")
+    with pytest.raises(ValueError, match="momentum is 1, expected 0 <= momentum < 1"):
+        relpt.Trainer(encoder, objectives=[RC()], optimizer="sgd", momentum=1.0, pairs_per_step=4).fit(data)
 
 
 def test_the_core_wants_the_tags_that_the_network_reads(data: relpt.Dataset) -> None:

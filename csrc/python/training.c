@@ -100,19 +100,24 @@ static relpt_model *trainer_options(const relpt_state *state, PyObject *args, Py
                             "hidden_dropout",
                             "attention_dropout",
                             "dtype",
+                            "optimizer",
+                            "momentum",
                             NULL};
     PyObject *model_argument, *representation, *objectives, *seed;
-    int dtype = RP_FLOAT32, schedule;
+    int dtype = RP_FLOAT32, schedule, optimizer = RP_OPTIMIZER_ADAMW;
     long long warmup_steps, max_steps, samples, max_length, micro_samples, num_threads;
     *o = (rp_trainer_options){0};
     if (relpt_no_positionals(args, "Trainer") < 0) return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOdddddidLLOLLLLdd|i:Trainer", names, &model_argument,
-                                     &representation, &objectives, &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps,
-                                     &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule, &o->learning_rate,
-                                     &warmup_steps, &max_steps, &seed, &samples, &max_length, &micro_samples,
-                                     &num_threads, &o->hidden_dropout, &o->attention_dropout, &dtype))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "OOOdddddidLLOLLLLdd|iid:Trainer", names, &model_argument, &representation, &objectives,
+            &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps, &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule,
+            &o->learning_rate, &warmup_steps, &max_steps, &seed, &samples, &max_length, &micro_samples, &num_threads,
+            &o->hidden_dropout, &o->attention_dropout, &dtype, &optimizer, &o->sgd.momentum))
         return NULL;
     o->dtype = (rp_dtype)dtype;
+    o->optimizer = (rp_optimizer)optimizer;
+    o->sgd.weight_decay = o->adamw.weight_decay;
+    o->sgd.max_grad_norm = o->adamw.max_grad_norm;
     if (relpt_parse_represent(representation, &o->represent) < 0 || relpt_parse_u64(seed, "seed", &o->seed) < 0)
         return NULL;
     if (parse_objectives(objectives, o) < 0) return NULL;
@@ -123,10 +128,7 @@ static relpt_model *trainer_options(const relpt_state *state, PyObject *args, Py
     o->max_length = max_length;
     o->micro_samples = micro_samples;
     o->num_threads = num_threads;
-    relpt_model *model = relpt_model_of(state, model_argument);
-    if (model == NULL || model->model->params->cnn == NULL) return model;
-    PyErr_SetString(PyExc_ValueError, "model: is a CNN; this trainer takes an encoder");
-    return NULL;
+    return relpt_model_of(state, model_argument);
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */
