@@ -130,4 +130,35 @@ rp_status rp_classify_run(rp_classify *memory, rp_dev *dev, const rp_classify_op
                           const float *vectors, const rp_batch *batch, int64_t first, int64_t S, int64_t dim,
                           const rp_pass *pass);
 
+/* -- prototypes (loss_prototypes.c) ----------------------------------------------------------------------------------
+ * Samples are episodes one after another, as the source of episodes gives them: supports (n_way, k_shot), then queries
+ * (n_way, n_query). A way's prototype is the mean of its supports (Snell et al. 2017, equation 1); with s the
+ * similarity of a query and a prototype over the temperature, loss = mean over queries of -log softmax s(query, .)[its
+ * way] (equation 2; dot product and 1 in Peng et al. 2020, section 4.1). */
+typedef struct rp_prototypes_options {
+    rp_similarity similarity; /* dot or cosine */
+    double temperature;
+    int64_t n_way, k_shot, n_query;
+} rp_prototypes_options;
+
+typedef struct rp_prototypes { /* of one episode, N ways and Q queries in all; of every query of the step: asked */
+    float *prototype, *dprototype, *unit_prototype; /* (N,dim) */
+    float *unit_query, *dquery;                     /* (Q,dim) */
+    float *norm;                                    /* (N+Q) */
+    float *logits;                                  /* (Q,N) */
+    int32_t *index, *host_index;                    /* (N+1+Q), (N+1+Q) host */
+    float *loss, *host_loss;                        /* (asked), (asked) host */
+    int32_t *correct, *host_correct;                /* (asked), (asked) host */
+} rp_prototypes;
+
+rp_status rp_prototypes_check(const rp_prototypes_options *options, int64_t samples);
+void rp_prototypes_plan(rp_prototypes *memory, rp_arena *arena, rp_arena *host, const rp_prototypes_options *options,
+                        int64_t max_samples, int64_t dim);
+
+/* dvectors(S,dim) += weight * gradient; *loss the mean, *accuracy the share of queries whose most similar prototype is
+ * their own way's. */
+rp_status rp_prototypes_run(rp_prototypes *memory, rp_dev *dev, const rp_prototypes_options *options, double weight,
+                            float *dvectors, double *loss, double *accuracy, const float *vectors, int64_t S,
+                            int64_t dim);
+
 #endif

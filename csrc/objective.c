@@ -83,6 +83,21 @@ static rp_status run_classify(rp_objective *o, const rp_view *v) {
                            o->options.samples < left ? o->options.samples : left, v->dim, v->pass);
 }
 
+static rp_status check_prototypes(const rp_objective_options *o) {
+    return rp_prototypes_check(&o->prototypes, o->samples);
+}
+
+static void plan_prototypes(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_prototypes_plan(&o->memory.prototypes, arena, host, &o->options.prototypes, o->options.samples, sizes->dim);
+}
+
+static rp_status run_prototypes(rp_objective *o, const rp_view *v) {
+    int64_t first = o->options.first * v->dim;
+    return rp_prototypes_run(&o->memory.prototypes, v->dev, &o->options.prototypes, o->options.weight,
+                             v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first, o->options.samples,
+                             v->dim);
+}
+
 static const kind kinds[RP_OBJECTIVE_KINDS] = {
     [RP_OBJECTIVE_CONTRASTIVE] = {.over_vectors = true,
                                   .has_accuracy = true,
@@ -99,6 +114,11 @@ static const kind kinds[RP_OBJECTIVE_KINDS] = {
                                .add_heads = add_classify_heads,
                                .plan = plan_classify,
                                .run = run_classify},
+    [RP_OBJECTIVE_PROTOTYPES] = {.over_vectors = true,
+                                 .has_accuracy = true,
+                                 .check = check_prototypes,
+                                 .plan = plan_prototypes,
+                                 .run = run_prototypes},
 };
 
 static const kind *kind_of(const rp_objective *o) { return &kinds[o->options.kind]; }

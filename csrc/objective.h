@@ -16,6 +16,7 @@ typedef enum rp_objective_kind {
     RP_OBJECTIVE_MLM,
     RP_OBJECTIVE_MATCH,
     RP_OBJECTIVE_CLASSIFY,
+    RP_OBJECTIVE_PROTOTYPES,
     RP_OBJECTIVE_KINDS
 } rp_objective_kind;
 
@@ -27,6 +28,7 @@ typedef struct rp_objective_options {
     rp_contrastive_options contrastive; /* its kind's alone is read */
     rp_match_options match;
     rp_classify_options classify;
+    rp_prototypes_options prototypes;
 } rp_objective_options;
 
 typedef struct rp_objective {
@@ -38,6 +40,7 @@ typedef struct rp_objective {
         rp_mlm mlm;
         rp_match match;
         rp_classify classify;
+        rp_prototypes prototypes;
     } memory;
 } rp_objective;
 

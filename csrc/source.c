@@ -29,6 +29,8 @@ static rp_status check_count(int64_t value, int64_t high, const char *name) {
     return rp_fail(RP_STATUS_VALUE, "%s is %" PRId64 "; expected 1 .. %" PRId64, name, value, high);
 }
 
+static int64_t episode_size(const rp_source_options *o) { return o->n_way * (o->k_shot + o->n_query); }
+
 rp_status rp_source_check(const rp_source_options *o) {
     switch (o->kind) {
     case RP_SOURCE_RELATIONS:
@@ -41,12 +43,19 @@ rp_status rp_source_check(const rp_source_options *o) {
         return check_number(o->hard_share, 1, "hard_share");
     case RP_SOURCE_INSTANCES:
         return check_count(o->count, RP_MAX_PAIRS, "sentences");
+    case RP_SOURCE_EPISODES:
+        RP_TRY(check_count(o->count, RP_MAX_PAIRS, "episodes"));
+        RP_TRY(check_count(o->n_way, RP_MAX_PAIRS, "n_way"));
+        RP_TRY(check_count(o->k_shot, RP_MAX_PAIRS, "k_shot"));
+        RP_TRY(check_count(o->n_query, RP_MAX_PAIRS, "n_query"));
+        return check_count(episode_size(o), RP_MAX_PAIRS, "the number of sentences of an episode");
     default:
         return rp_fail(RP_STATUS_VALUE, "there is no kind %d of source", (int)o->kind);
     }
 }
 
 int64_t rp_source_samples(const rp_source_options *o) {
+    if (o->kind == RP_SOURCE_EPISODES) return o->count * episode_size(o);
     return o->kind == RP_SOURCE_INSTANCES ? o->count : 2 * o->count;
 }
 
@@ -55,6 +64,7 @@ int64_t rp_source_samples(const rp_source_options *o) {
 static void plan(rp_source *s, rp_arena *arena) {
     if (s->options.kind == RP_SOURCE_RELATIONS) rp_relations_plan(&s->of.relations, arena, s->corpus);
     if (s->options.kind == RP_SOURCE_ENTITIES) rp_entities_plan(&s->of.entities, arena, s->corpus);
+    if (s->options.kind == RP_SOURCE_EPISODES) rp_episode_source_plan(&s->of.episodes, arena, s->corpus);
 }
 
 static rp_status allocate(rp_source *s) {
@@ -88,6 +98,10 @@ rp_status rp_source_init(rp_source *s, const rp_corpus *corpus, const rp_source_
     case RP_SOURCE_ENTITIES:
         s->of.entities.key = rp_source_key(seed, place, RP_SITE_ENTITIES);
         return rp_entities_fill(&s->of.entities, corpus, options, &s->counts);
+    case RP_SOURCE_EPISODES:
+        s->of.episodes.rows_key = rp_source_key(seed, place, RP_SITE_ROWS);
+        return rp_episode_source_fill(&s->of.episodes, corpus, options, &s->counts,
+                                      rp_source_key(seed, place, RP_SITE_EPISODES));
     default:
         s->of.instances = rp_source_key(seed, place, RP_SITE_EPOCH);
         return fill_instances(s);
@@ -95,8 +109,9 @@ rp_status rp_source_init(rp_source *s, const rp_corpus *corpus, const rp_source_
 }
 
 void rp_source_close(rp_source *s) {
+    if (s->options.kind == RP_SOURCE_EPISODES) rp_episodes_free(s->of.episodes.episodes);
     rp_aligned_free(s->memory);
-    s->memory = NULL;
+    *s = (rp_source){0};
 }
 
 /* -- draws ----------------------------------------------------------------------------------------------- */
@@ -107,14 +122,16 @@ bool rp_source_can_draw(const rp_source *s, int64_t row) {
         return s->of.relations.can_draw[s->corpus->a.relation[row]];
     case RP_SOURCE_ENTITIES:
         return s->of.entities.pair[row] >= 0;
+    case RP_SOURCE_EPISODES:
+        return s->of.episodes.can_draw[s->corpus->a.relation[row]];
     default:
         return true;
     }
 }
 
 size_t rp_source_scratch(const rp_source *s) {
-    if (s->options.kind != RP_SOURCE_RELATIONS) return 0;
-    return (size_t)s->of.relations.n_drawable * sizeof(rp_ticket);
+    if (s->options.kind == RP_SOURCE_RELATIONS) return (size_t)s->of.relations.n_drawable * sizeof(rp_ticket);
+    return s->options.kind == RP_SOURCE_EPISODES ? (size_t)episode_size(&s->options) * sizeof(int64_t) : 0;
 }
 
 int64_t rp_source_draw(const rp_source *s, uint32_t step, rp_draw *out, void *scratch) {
@@ -124,6 +141,9 @@ int64_t rp_source_draw(const rp_source *s, uint32_t step, rp_draw *out, void *sc
         break;
     case RP_SOURCE_ENTITIES:
         rp_entities_draw(&s->of.entities, s->corpus, &s->options, step, out);
+        break;
+    case RP_SOURCE_EPISODES:
+        rp_episode_source_draw(&s->of.episodes, &s->options, step, out, scratch);
         break;
     default:
         return rp_instances_draw(s->of.instances, s->corpus, &s->options, step, out);

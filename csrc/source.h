@@ -10,6 +10,7 @@
 
 #include "arena.h"
 #include "corpus.h"
+#include "episodes.h"
 
 enum { RP_SOURCES = 4 /* of a run, at most */, RP_MAX_PAIRS = INT32_MAX / 2 - 1 };
 
@@ -17,12 +18,13 @@ typedef enum rp_source_kind {
     RP_SOURCE_RELATIONS, /* pairs of different sentences with the same relation (Peng et al. 2020, section 3.1) */
     RP_SOURCE_ENTITIES,  /* pairs with the same pair of entities, and pairs without (Baldini Soares et al. 2019) */
     RP_SOURCE_INSTANCES, /* single sentences, all of them in the shuffled order of one epoch after another */
+    RP_SOURCE_EPISODES,  /* N-way K-shot episodes (Snell et al. 2017) */
     RP_SOURCE_KINDS
 } rp_source_kind;
 
 typedef struct rp_source_options {
     rp_source_kind kind;
-    int64_t count; /* a step: pairs; of instances, sentences */
+    int64_t count; /* a step: pairs; of instances, sentences; episodes */
     /* relations */
     double relation_exponent;   /* 0 .. 4: relations are drawn in proportion to count^exponent: 1 share, 0 uniform */
     bool distinct_relations;    /* no relation twice in a step while others are left: draws without replacement */
@@ -32,6 +34,8 @@ typedef struct rp_source_options {
     double hard_share;     /* of the others: exactly one entity in common */
     /* instances */
     bool whole_epochs; /* a step ends with its epoch, with fewer sentences where they do not go round */
+    /* episodes */
+    int64_t n_way, k_shot, n_query; /* relations; sentences of each that support, and that ask */
 } rp_source_options;
 
 typedef struct rp_draw {
@@ -46,7 +50,15 @@ typedef struct rp_source_counts {
 
 /* Each draw's key of random numbers: by the seed, the place of the source, and the site among that source's uses. */
 uint64_t rp_source_key(uint64_t seed, int32_t place, uint32_t site);
-enum { RP_SITE_RELATION, RP_SITE_ROWS, RP_SITE_ROUND, RP_SITE_ENTITIES, RP_SITE_EPOCH, RP_SITES = 16 };
+enum {
+    RP_SITE_RELATION,
+    RP_SITE_ROWS,
+    RP_SITE_ROUND,
+    RP_SITE_ENTITIES,
+    RP_SITE_EPOCH,
+    RP_SITE_EPISODES,
+    RP_SITES = 16
+};
 
 /* Random tries for a fitting partner before the rows are searched for one. */
 enum { RP_ROW_TRIES = 16 };
@@ -114,6 +126,26 @@ void rp_entities_draw(const rp_entities *s, const rp_corpus *corpus, const rp_so
 int64_t rp_instances_draw(uint64_t key, const rp_corpus *corpus, const rp_source_options *o, uint32_t step,
                           rp_draw *out);
 
+/* -- episodes (source_episodes.c) ------------------------------------------------------------------------------------
+ * Episode number e of the run is step * count + its number in the step: rp_episodes over the different texts of each
+ * relation that has k_shot + n_query of them, so that no way has a sentence twice; then a row of each text, uniform. A
+ * sentence of two relations may stand in the ways of both. The samples of an episode: supports (n_way, k_shot), then
+ * queries (n_way, n_query). */
+typedef struct rp_episode_source {
+    uint64_t rows_key;
+    rp_episodes *episodes; /* over texts; classes are the relations that can be drawn */
+    int64_t *text_start;   /* (texts+1) */
+    int64_t *text_rows;    /* rows by text */
+    uint8_t *can_draw;     /* (relations) */
+} rp_episode_source;
+
+void rp_episode_source_plan(rp_episode_source *s, rp_arena *arena, const rp_corpus *corpus);
+rp_status rp_episode_source_fill(rp_episode_source *s, const rp_corpus *corpus, const rp_source_options *o,
+                                 rp_source_counts *counts, uint64_t seed);
+/* Episodes of a step to out. texts: as many as an episode has samples. */
+void rp_episode_source_draw(const rp_episode_source *s, const rp_source_options *o, uint32_t step, rp_draw *out,
+                            int64_t *texts);
+
 /* -- any of them (source.c) ------------------------------------------------------------------------------------------
  */
 typedef struct rp_source {
@@ -124,6 +156,7 @@ typedef struct rp_source {
         rp_relations relations;
         rp_entities entities;
         uint64_t instances; /* the key */
+        rp_episode_source episodes;
     } of;
     void *memory;
 } rp_source;

@@ -81,7 +81,8 @@ class Sampler:
     sources: dicts whose samples follow one another (csrc/source.h):
     {"kind": "relations", "count": pairs, "relation_exponent", "distinct_relations", "pairs_per_relation"},
     {"kind": "entities", "count": pairs, "positive_share", "hard_share"}, {"kind": "instances", "count": sentences,
-    "whole_epochs": a step ends with its epoch, which the last source alone may ask for};
+    "whole_epochs": a step ends with its epoch, which the last source alone may ask for},
+    {"kind": "episodes", "count": episodes, "n_way", "k_shot", "n_query"}: n_way * k_shot supports, then the queries;
     samples 2i and 2i + 1 of a source of pairs are its pair i. input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT.
     One call of batch at a time: a second thread gets RuntimeError "busy".
     """
@@ -309,9 +310,9 @@ class EncodeRun:
 class Trainer:
     """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
 
-    objectives: dicts with kind ("contrastive", "mlm", "match", "classify"), name, weight, first and samples (the
-    samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer: 0 AdamW, 1 SGD, which
-    reads momentum, weight_decay and max_grad_norm."""
+    objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes"), name, weight, first and
+    samples (the samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer: 0 AdamW,
+    1 SGD, which reads momentum, weight_decay and max_grad_norm."""
 
     def __new__(
         cls,

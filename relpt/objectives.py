@@ -8,18 +8,19 @@ from typing import Any, ClassVar, Final
 
 from relpt.inputs import SIMILARITIES, choice
 
-__all__ = ["CP", "EP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Objective"]
+__all__ = ["CP", "EP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Objective", "Prototypes"]
 
-SOURCES: Final = ("relations", "entities", "same_entities", "instances")
+SOURCES: Final = ("relations", "entities", "same_entities", "instances", "episodes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What all objectives have in common; use CP, MLM, MTB, EP or RC.
+    """What all objectives have in common; use CP, MLM, MTB, EP, RC or Prototypes.
 
     An objective runs on the samples of a source: "relations" (pairs of sentences with the same relation), "entities"
-    (pairs with the same pair of entities or not), "same_entities" (those that have it alone) or "instances" (single
-    sentences, each once an epoch). Objectives that name the same source see the same samples.
+    (pairs with the same pair of entities or not), "same_entities" (those that have it alone), "instances" (single
+    sentences, each once an epoch) or "episodes" (N-way K-shot). Objectives that name the same source see the same
+    samples.
     """
 
     needs_relations: ClassVar[bool] = False
@@ -222,7 +223,7 @@ class RC(Objective):
         label_smoothing: this share of the wanted distribution is spread over all relations (Szegedy et al. 2016).
         dropout: of the vector, before the head.
         whole_epochs: a step ends with the epoch, with fewer sentences where the batches do not go round.
-        name, source: of its figures and its head; what it runs on: "instances", or the pairs of another objective.
+        name, source: of its figures and its head; what it runs on: "instances", or the sentences of another objective.
     """
 
     needs_relations: ClassVar[bool] = True
@@ -245,4 +246,64 @@ class RC(Objective):
         }
 
 
-OBJECTIVES: Final[dict[str, type[Objective]]] = {"cp": CP, "mlm": MLM, "mtb": MTB, "ep": EP, "rc": RC}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prototypes(Objective):
+    """Few-shot training by prototypes (Snell et al. 2017, equations 1 and 2), compared by dot product as in Peng et al.
+    2020, section 4.1.
+
+    A step draws episodes: n_way relations, and of each k_shot supports and n_query queries, all different sentences.
+    With c_w the mean of the supports' vectors of way w, x a query of way y and s a similarity over the temperature:
+    ``-log(exp s(x, c_y) / sum_w exp s(x, c_w))``, mean over the queries. Supports and queries both have gradients.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        similarity: "dot", as published, or "cosine".
+        temperature: the similarity is divided by it; 1 as published. A cosine needs one below 1.
+        n_way, k_shot, n_query: relations of an episode; supports and queries of each.
+        episodes: how many a step draws.
+        name, source: of its figures; what it runs on, which is fixed.
+    """
+
+    needs_relations: ClassVar[bool] = True
+    sources: ClassVar[tuple[str | None, ...]] = ("episodes",)
+    name: str = "prototypes"
+    source: str | None = "episodes"
+    similarity: str = "dot"
+    temperature: float = 1.0
+    n_way: int = 5
+    k_shot: int = 1
+    n_query: int = 1
+    episodes: int = 4
+
+    def _check(self) -> None:
+        choice(self.similarity, SIMILARITIES[:2], "similarity")
+        for name, least in (("n_way", 2), ("k_shot", 1), ("n_query", 1), ("episodes", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; expected a whole number from {least} on")
+
+    @property
+    def sentences(self) -> int:
+        """Sentences of a step."""
+        return self.episodes * self.n_way * (self.k_shot + self.n_query)
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {
+            "kind": "prototypes",
+            "similarity": choice(self.similarity, SIMILARITIES, "similarity"),
+            "temperature": self.temperature,
+            **self._source_options(),
+        }
+
+    def _source_options(self) -> dict[str, Any]:
+        return {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
+
+
+OBJECTIVES: Final[dict[str, type[Objective]]] = {
+    "cp": CP,
+    "mlm": MLM,
+    "mtb": MTB,
+    "ep": EP,
+    "rc": RC,
+    "prototypes": Prototypes,
+}

@@ -19,7 +19,7 @@ from relpt.cnn import CNNEncoder
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
 from relpt.loop import Loop, compare_cards, free_memory
-from relpt.objectives import CP, MLM, MTB, RC, Objective
+from relpt.objectives import CP, MLM, MTB, RC, Objective, Prototypes
 
 __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer", "MTBTrainer", "Trainer"]
 
@@ -193,7 +193,8 @@ class Trainer:
     Args:
         encoder: the ``Encoder`` or ``CNNEncoder``, changed in place. A CNN has no hidden states: it takes no MLM, and
             has one representation.
-        objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``, with weights.
+        objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``,
+            ``Prototypes``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
         micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
@@ -289,6 +290,12 @@ class Trainer:
         words = [item for item in self.objectives if isinstance(item, MLM)]
         if len(words) > 1:
             raise ValueError("there are two MLM objectives; words are masked once: take one")
+        shapes = {(*item._source_options().items(), item.episodes) for item in self._by_prototypes()}
+        if len(shapes) > 1:
+            raise ValueError("objectives by prototypes share their episodes: give all the same ways, shots, queries")
+
+    def _by_prototypes(self) -> list[Prototypes]:
+        return [item for item in self.objectives if isinstance(item, Prototypes)] or [Prototypes()]
 
     def _loss_parts(self) -> tuple[int, ...] | None:
         named = self.options["loss_representation"]
@@ -326,11 +333,12 @@ class Trainer:
         pairs = 2 * int(self.options["pairs_per_step"])
         sentences = self.options.get("sentences_per_step")
         kinds = [item.source for item in self.objectives if item.source is not None] or ["instances"]
+        counts = {"instances": sentences or pairs, "episodes": self._by_prototypes()[0].sentences}
         layout, first = {}, 0
         for kind in dict.fromkeys(kinds):
-            samples = sentences if kind == "instances" and sentences is not None else pairs
-            layout[kind] = (first, int(samples))
-            first += int(samples)
+            samples = int(counts.get(kind, pairs))
+            layout[kind] = (first, samples)
+            first += samples
         return layout
 
     def _samples(self) -> int:
@@ -389,11 +397,12 @@ class Trainer:
             parts += 1 if parts < 8 else parts // 4
 
     def _core_sources(self) -> list[dict[str, Any]]:
-        natives: dict[str | None, Objective] = {"relations": CP(), "entities": MTB(), "instances": RC()}
+        episodes, natives = self._by_prototypes()[0], dict[str | None, Objective]()
+        natives |= {"relations": CP(), "entities": MTB(), "instances": RC(), "episodes": episodes}
         natives |= {item.source: item for item in reversed(self.objectives) if item._source_options()}
         sources = []
         for kind, (_, samples) in self._layout().items():
-            count = samples if kind == "instances" else samples // 2
+            count = {"instances": samples, "episodes": episodes.episodes}.get(kind, samples // 2)
             if kind == "same_entities":
                 sources.append({"kind": "entities", "count": count, "positive_share": 1.0, "hard_share": 0.0})
             else:
@@ -491,7 +500,19 @@ class Trainer:
                     drawable,
                     len(corpus.relations),
                 )
-            elif left_out and kind != "instances":
+            elif left_out and kind == "episodes":
+                shape = self._by_prototypes()[0]
+                _log.warning(
+                    "%s: %d of %d sentences are left out: their relations have fewer than %d different ones, k_shot + "
+                    "n_query (%d of %d relations can be drawn)",
+                    corpus.name,
+                    left_out,
+                    len(corpus),
+                    shape.k_shot + shape.n_query,
+                    drawable,
+                    len(corpus.relations),
+                )
+            elif left_out:
                 _log.warning(
                     "%s: %d of %d sentences are left out, or hard negatives of MTB at most: no other sentence has "
                     "their pair of entities (%d pairs stand in two different ones)",

@@ -256,7 +256,7 @@ def test_objectives_put_together():
 @pytest.mark.parametrize(
     ("texts", "more", "said"),
     [
-        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, ep, rc"),
+        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, ep, rc, prototypes"),
         (["cp,cp"], {}, "cp is named twice"),
         (["cp:much"], {}, "the weight is 'much', expected a number"),
         (["mtb"], {"preset": "paper"}, "is of the objective cp, not of mtb"),
@@ -384,6 +384,9 @@ def test_pretrain_by_other_objectives(relpt_command, place):
     assert (card["objective"], len(card["relations"])) == ("CP+RC", 6)
     assert {"loss_cp", "loss_rc", "accuracy_rc"} < history(place / "joint")[0].keys()
     assert card["metrics"]["loss_rc_last"] == history(place / "joint")[-1]["loss_rc"]
+    words = ("--objective", "prototypes", "--set", "prototypes.n_way=3", "--set", "prototypes.episodes=2")
+    assert relpt_command(*pretrain("episodes"), *words)[0] == 0
+    assert [record["sentences"] for record in history(place / "episodes")] == [12] * 6
     code, _, err = relpt_command(*pretrain("matched"), "--objective", "mtb")
     assert code == 1
     assert "1 pair of entities stands in two different sentences" in err

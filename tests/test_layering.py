@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h"))
 
-SOURCES = {"source", "source_relations", "source_entities", "source_instances"}
-LOSSES = {"loss_contrastive", "loss_mlm", "loss_match", "loss_classify"}
+SOURCES = {"source", "source_relations", "source_entities", "source_instances", "source_episodes"}
+LOSSES = {"loss_contrastive", "loss_mlm", "loss_match", "loss_classify", "loss_prototypes"}
 LEVELS = {
     0: {"status", "arena", "lanes", "rng", "threads"},
     1: {"ops", "host", "cpu", "corpus", "sampler", "batch", "episodes", "graph", *SOURCES},

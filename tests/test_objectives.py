@@ -14,7 +14,7 @@ from oracle import tiny_bert
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MLM, MTB, RC
+from relpt.objectives import CP, EP, MLM, MTB, RC, Prototypes
 from relpt.trainer import PRESETS
 
 COMMON: dict[str, Any] = {
@@ -34,6 +34,7 @@ EVERY = [
     MTB(similarity="cosine", temperature=0.2),
     RC(weight=0.7, label_smoothing=0.1),
 ]
+EPISODES = [Prototypes(similarity="cosine", temperature=0.2, n_way=3, k_shot=2, n_query=2, episodes=3), MLM(weight=0.2)]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def core_parts(trainer: relpt.Trainer, data: relpt.Dataset) -> tuple[Any, Any]:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("objectives", [[MTB(temperature=20.0)], [RC(dropout=0.4)], EVERY], ids=["mtb", "rc", "every"])
+@pytest.mark.parametrize(
+    "objectives", [[MTB(temperature=20.0)], [RC(dropout=0.4)], EVERY, EPISODES], ids=["mtb", "rc", "every", "episodes"]
+)
 def test_gradients_are_of_the_loss_with_its_dropout(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     """Along random directions the loss changes as the gradients say, in the model and in the heads."""
     encoder = encoder_of(tmp_path, dropout=0.2)
@@ -90,13 +93,16 @@ def test_gradients_are_of_the_loss_with_its_dropout(tmp_path: Path, data: relpt.
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("objectives", [EVERY, EPISODES], ids=["every", "episodes"])
 @pytest.mark.parametrize("micro", [1, 4])
-def test_micro_batches_give_the_gradients_of_one_batch(tmp_path: Path, data: relpt.Dataset, micro: int) -> None:
+def test_micro_batches_give_the_gradients_of_one_batch(
+    tmp_path: Path, data: relpt.Dataset, micro: int, objectives: list[Any]
+) -> None:
     encoder = encoder_of(tmp_path, dropout=0.1)
-    sampler, whole = core_parts(trainer_of(encoder, sentences_per_step=5), data)
-    _, parts = core_parts(trainer_of(encoder, sentences_per_step=5, micro_batch_pairs=micro), data)
+    sampler, whole = core_parts(trainer_of(encoder, objectives, sentences_per_step=5), data)
+    _, parts = core_parts(trainer_of(encoder, objectives, sentences_per_step=5, micro_batch_pairs=micro), data)
     want, got = whole.gradients(sampler, 2), parts.gradients(sampler, 2)
-    for name in ("loss", "loss_cp", "loss_mlm", "loss_mtb", "loss_rc"):
+    for name in ("loss", *(f"loss_{item.name}" for item in objectives)):
         assert got[name] == pytest.approx(want[name], rel=1e-6)
     names = [name for name, _ in [*encoder._model.parameters(), *whole.heads()]]
     wanted = {name: whole.get(0, name).astype(np.float64) for name in names}
@@ -161,6 +167,7 @@ def test_objectives_of_one_source_share_its_sentences(tmp_path: Path, data: relp
         ([MTB(temperature=9.0), CP(), RC(source="entities")], 24),
         ([MLM()], 12),
         ([EP(), MTB(temperature=9.0), RC(source="same_entities")], 24),
+        ([RC(source="episodes"), Prototypes(n_way=3, k_shot=2, episodes=2), CP()], 30),
     ):
         trainer = trainer_of(encoder_of(tmp_path), objectives, max_steps=1)
         assert trainer.fit(data, show_progress_bar=False)[0]["sentences"] == sentences
@@ -282,6 +289,9 @@ def test_heads_have_state_as_the_model_has(tmp_path: Path, data: relpt.Dataset) 
         (lambda: CP(source="entities"), "source of cp is 'entities'; expected 'relations'"),
         (lambda: MTB(similarity="euclidean"), "similarity is 'euclidean'; expected one of dot, cosine"),
         (lambda: CP(positives="all"), "positives is 'all'"),
+        (lambda: Prototypes(n_way=1), "n_way is 1; expected a whole number from 2 on"),
+        (lambda: Prototypes(k_shot=0), "k_shot is 0; expected a whole number from 1 on"),
+        (lambda: Prototypes(similarity="euclidean"), "similarity is 'euclidean'; expected one of dot, cosine"),
     ],
 )
 def test_options_of_objectives(make: Any, message: str) -> None:
@@ -298,6 +308,8 @@ def test_options_of_objectives(make: Any, message: str) -> None:
         ([RC(dropout=1.0)], "dropout before the classes is 1, expected 0 <= p < 1"),
         ([RC(label_smoothing=-0.1)], "label_smoothing is -0.1"),
         ([MTB(temperature=0.0)], "temperature is 0, expected above 0"),
+        ([Prototypes(temperature=0.0)], "temperature is 0, expected above 0"),
+        ([Prototypes(), Prototypes(name="other", n_way=3)], "objectives by prototypes share their episodes"),
         ([MTB(positive_share=2.0)], "positive_share is 2; expected 0 .. 1"),
         ([RC(name=f"r{i}") for i in range(9)], "9 objectives, expected at most 8"),
     ],

@@ -14,7 +14,7 @@ from test_oracle_trainer import compare_gradients, oracle  # noqa: F401 - a fixt
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MLM, MTB, RC
+from relpt.objectives import CP, EP, MLM, MTB, RC, Prototypes
 
 pytestmark = pytest.mark.oracle
 
@@ -36,6 +36,16 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "ep, supervised, one side": ([EP(similarity="dot", temperature=20.0, positives="entities", symmetric=False)], {}),
     "rc": ([RC(dropout=0.0)], {"sentences_per_step": 9}),
     "rc, smoothed": ([RC(dropout=0.0, label_smoothing=0.2, weight=3.0)], {"representation": "mean+entity_start"}),
+    "prototypes as published": ([Prototypes(n_way=3, k_shot=2, n_query=2)], {}),
+    "prototypes, temperature": ([Prototypes(temperature=20.0, n_way=4, n_query=3, episodes=3)], {}),
+    "prototypes, cosine, micro-batches": (
+        [
+            Prototypes(similarity="cosine", temperature=0.2, n_way=5, k_shot=3, n_query=2, episodes=2, weight=0.6),
+            RC(source="episodes", dropout=0.0, weight=0.2),
+            CP(temperature=0.3),
+        ],
+        {"micro_batch_pairs": 4, "representation": "cls+mean"},
+    ),
     "cp and rc share their sentences": ([CP(temperature=0.2), RC(dropout=0.0, source="relations", weight=0.4)], {}),
     "all": (
         [
@@ -69,6 +79,8 @@ def torch_loss(
         form |= {"mask_same_relation": True, "positives": "relation" if item.positives == "entities" else "pair"}
         loss, accuracy, _ = contrastive(x, batch["pair"][part], **form)
         return loss, float(accuracy)
+    if isinstance(item, Prototypes):
+        return prototypes_loss(torch, item, x, torch.tensor(relation).long())
     if isinstance(item, MTB):
         x = torch.nn.functional.normalize(x, dim=1) if item.similarity == "cosine" else x
         z = (x[0::2] * x[1::2]).sum(1) / item.temperature
@@ -78,6 +90,22 @@ def torch_loss(
     logits = x @ heads[f"{item.name}.weight"].T + heads[f"{item.name}.bias"]
     target = torch.tensor(relation).long()
     loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=item.label_smoothing)
+    return loss, float((logits.argmax(1) == target).double().mean())
+
+
+def prototypes_loss(torch: Any, item: Prototypes, x: Any, relation: Any) -> tuple[Any, float]:
+    """All episodes at once; a query's way is the one whose supports have its relation."""
+    ways, shots = item.n_way, item.k_shot
+    episodes, classes = x.view(item.episodes, -1, x.shape[1]), relation.view(item.episodes, -1)
+    supports, queries = episodes[:, : ways * shots], episodes[:, ways * shots :]
+    prototypes = supports.reshape(item.episodes, ways, shots, -1).mean(2)
+    if item.similarity == "cosine":
+        prototypes, queries = (torch.nn.functional.normalize(side, dim=2) for side in (prototypes, queries))
+    logits = (queries @ prototypes.transpose(1, 2)).flatten(0, 1) / item.temperature
+    same = classes[:, ways * shots :, None] == classes[:, None, : ways * shots : shots]
+    assert (same.sum(2) == 1).all()
+    target = same.int().argmax(2).flatten()
+    loss = torch.nn.functional.cross_entropy(logits, target)
     return loss, float((logits.argmax(1) == target).double().mean())
 
 

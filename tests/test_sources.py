@@ -20,6 +20,10 @@ def instances(count, *, whole_epochs=False):
     return {"kind": "instances", "count": count, "whole_epochs": whole_epochs}
 
 
+def episodes(count, n_way, k_shot, n_query):
+    return {"kind": "episodes", "count": count, "n_way": n_way, "k_shot": k_shot, "n_query": n_query}
+
+
 def sampler_of(arrays, *sources, **options):
     options = {"seed": 42, "max_length": 32, "prefetch": False, "mlm_probability": 0, **options}
     return _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=sources, **options)
@@ -170,6 +174,82 @@ def test_shares_out_of_range(name):
         sampler_of(random_arrays(3), entity_pairs(4, **{name: 1.5}))
 
 
+# ---- episodes
+
+
+@pytest.mark.parametrize(("n_way", "k_shot", "n_query"), [(5, 1, 1), (3, 4, 2), (2, 1, 6), (7, 1, 1), (1, 1, 1)])
+def test_ways_are_different_relations_of_different_sentences(n_way, k_shot, n_query):
+    arrays = random_arrays(3)
+    sampler = sampler_of(arrays, episodes(6, n_way, k_shot, n_query))
+    texts = [len({tuple(words_of(arrays, row)) for row in np.flatnonzero(arrays["relation"] == r)}) for r in range(7)]
+    assert sampler.counts()[0][0] == sum(count >= k_shot + n_query for count in texts)
+    for step in range(20):
+        batch, rows = sampler.batch(step), sampler.rows(step).reshape(6, -1)
+        np.testing.assert_array_equal(batch["relation"], arrays["relation"][rows.ravel()])
+        for episode in rows:
+            supports = arrays["relation"][episode[: n_way * k_shot]].reshape(n_way, k_shot)
+            queries = arrays["relation"][episode[n_way * k_shot :]].reshape(n_way, n_query)
+            assert len(set(supports[:, 0])) == n_way
+            assert (supports == supports[:, :1]).all()
+            assert (queries == supports[:, :1]).all()
+            assert len({(*words_of(arrays, row), -1, arrays["relation"][row]) for row in episode}) == episode.size
+
+
+def test_sentences_of_a_relation_are_drawn_alike_and_repeated_rows_share_one():
+    """Sentence 0 stands in rows 0, 1 and 2: they are drawn as often together as each other sentence alone."""
+    rng = np.random.default_rng(0)
+    texts = [sentence(rng, 2, 1, 2, 1, 2) for _ in range(16)]
+    sentences = [texts[0], texts[0], *texts]
+    arrays = arrays_of(sentences, relation=[0] * 10 + [1] * 8, n_relations=2)
+    sampler = sampler_of(arrays, episodes(50, 2, 1, 2))
+    counts = np.bincount(np.concatenate([sampler.rows(step) for step in range(60)]), minlength=18)
+    together = np.concatenate([[counts[:3].sum()], counts[3:]])
+    expected = together.sum() / 16  # 3 of 8 sentences a way
+    assert ((together - expected) ** 2 / expected).sum() < 15 + 4.5 * np.sqrt(30)
+    assert ((counts[:3] - expected / 3) ** 2 / (expected / 3)).sum() < 2 + 4.5 * np.sqrt(4)
+
+
+def test_episodes_depend_on_the_seed_and_not_on_their_number_in_a_step():
+    arrays = random_arrays(3)
+    orders = []
+    for count, seed in ((3, 1), (12, 1), (3, 2)):
+        sampler = sampler_of(arrays, episodes(count, 4, 2, 1), seed=seed)
+        orders.append(np.concatenate([sampler.rows(step) for step in range(24 // count)]).tolist())
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_relations_with_too_few_sentences_are_left_out_and_counted():
+    rng = np.random.default_rng(0)
+    one = sentence(rng, 2, 1, 2, 1, 2)
+    sentences = [sentence(rng, 2, 1, 2, 1, 2) for _ in range(9)] + [one] * 5
+    relation = [0] * 3 + [2] * 2 + [3] * 4 + [4] * 5  # relation 1 has none, 4 has one sentence five times
+    arrays = arrays_of(sentences, relation=relation, n_relations=5)
+    sampler = sampler_of(arrays, episodes(4, 2, 2, 1))
+    assert sampler.counts() == [(2, 7)]
+    assert {int(arrays["relation"][row]) for step in range(9) for row in sampler.rows(step)} == {0, 3}
+    with pytest.raises(
+        ValueError,
+        match=r"episodes need n_way 3 relations with 3 different sentences each \(k_shot 2 \+ n_query 1\): 2 of the 5 "
+        "relations have as many, the largest 4; lower n_way, k_shot or n_query, or give more sentences",
+    ):
+        sampler_of(arrays, episodes(4, 3, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((0, 5, 1, 1), "episodes is 0; expected 1"),
+        ((1, 0, 1, 1), "n_way is 0; expected 1"),
+        ((1, 5, 0, 1), "k_shot is 0; expected 1"),
+        ((1, 5, 1, -1), "n_query is -1; expected 1"),
+        ((1, 10**9, 2, 2), "the number of sentences of an episode is 4000000000"),
+    ],
+)
+def test_episodes_out_of_range(shape, message):
+    with pytest.raises(ValueError, match=message):
+        sampler_of(random_arrays(3), episodes(*shape))
+
+
 # ---- several sources
 
 
@@ -199,7 +279,7 @@ def test_two_sources_of_one_kind_draw_apart():
 
 def test_prefetch_and_steps_do_not_change_a_byte():
     arrays = random_arrays(5)
-    sources = [entity_pairs(6), relation_pairs(5, distinct_relations=True), instances(9)]
+    sources = [entity_pairs(6), relation_pairs(5, distinct_relations=True), episodes(2, 4, 1, 2), instances(9)]
     plain, fetching = (sampler_of(arrays, *sources, prefetch=on, mlm_probability=0.2) for on in (False, True))
     for step in (0, 1, 2, 7, 3, 4):
         want, got = plain.batch(step), fetching.batch(step)

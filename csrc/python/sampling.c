@@ -15,7 +15,7 @@ typedef struct sampler_object {
 } sampler_object;
 
 static int parse_source(PyObject *dict, rp_source_options *o) {
-    static const char *const kinds[] = {"relations", "entities", "instances", NULL}; /* rp_source_kind */
+    static const char *const kinds[] = {"relations", "entities", "instances", "episodes", NULL}; /* rp_source_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_source_kind)kind;
@@ -26,6 +26,11 @@ static int parse_source(PyObject *dict, rp_source_options *o) {
         return relpt_field_integer(dict, "pairs_per_relation", &o->pairs_per_relation);
     }
     if (o->kind == RP_SOURCE_INSTANCES) return relpt_field_flag(dict, "whole_epochs", &o->whole_epochs);
+    if (o->kind == RP_SOURCE_EPISODES) {
+        if (relpt_field_integer(dict, "n_way", &o->n_way) < 0) return -1;
+        if (relpt_field_integer(dict, "k_shot", &o->k_shot) < 0) return -1;
+        return relpt_field_integer(dict, "n_query", &o->n_query);
+    }
     if (relpt_field_number(dict, "positive_share", &o->positive_share) < 0) return -1;
     return relpt_field_number(dict, "hard_share", &o->hard_share);
 }

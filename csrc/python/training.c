@@ -39,9 +39,20 @@ static int parse_classify(PyObject *dict, rp_classify_options *o) {
     return relpt_field_number(dict, "dropout", &o->dropout);
 }
 
+static int parse_prototypes(PyObject *dict, rp_prototypes_options *o) {
+    int64_t similarity;
+    if (relpt_field_integer(dict, "similarity", &similarity) < 0) return -1;
+    o->similarity = (rp_similarity)similarity;
+    if (relpt_field_number(dict, "temperature", &o->temperature) < 0) return -1;
+    if (relpt_field_integer(dict, "n_way", &o->n_way) < 0) return -1;
+    if (relpt_field_integer(dict, "k_shot", &o->k_shot) < 0) return -1;
+    return relpt_field_integer(dict, "n_query", &o->n_query);
+}
+
 /* {"kind": …, "name": …, "weight": …, "first": …, "samples": …} and what its kind has besides. */
 static int parse_objective(PyObject *dict, rp_objective_options *o) {
-    static const char *const kinds[] = {"contrastive", "mlm", "match", "classify", NULL}; /* rp_objective_kind */
+    static const char *const kinds[] = {"contrastive", "mlm",        "match",
+                                        "classify",    "prototypes", NULL}; /* rp_objective_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_objective_kind)kind;
@@ -56,6 +67,8 @@ static int parse_objective(PyObject *dict, rp_objective_options *o) {
         return parse_match(dict, &o->match);
     case RP_OBJECTIVE_CLASSIFY:
         return parse_classify(dict, &o->classify);
+    case RP_OBJECTIVE_PROTOTYPES:
+        return parse_prototypes(dict, &o->prototypes);
     default:
         return 0;
     }

@@ -35,6 +35,7 @@ _LOSSES: Final = (
     ("loss_mtb", "blanks", "#009E73"),
     ("loss_ep", "same entities", "#E69F00"),
     ("loss_rc", "relations", "#CC79A7"),
+    ("loss_prototypes", "prototypes", "#56B4E9"),
 )
 
 
