@@ -1,8 +1,10 @@
-"""Few-shot evaluation: N-way K-shot episodes scored by prototypes, with none of the above as an answer."""
+"""Few-shot learning: N-way K-shot episodes by prototypes, to train on and to score, with none of the above."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from relpt.nota import NOTA_SCORES, accuracies, best_threshold, nota_scores
 
 if TYPE_CHECKING:
     from relpt.episodes import Episodes
+    from relpt.history import History
+    from relpt.objectives import Prototypes
 
 __all__ = ["FewShot", "FewShotResult"]
 
@@ -320,6 +324,109 @@ class FewShot:
             np.where(none, self.n_way, ways).ravel(),
         )
 
+    def fit(
+        self,
+        encoder: Any,
+        data: Any,
+        *,
+        learning_rate: float = 2e-5,
+        batch_size: int = 4,
+        epochs: int = 10,
+        max_steps: int | None = None,
+        max_length: int = 128,
+        inputs: str = "C+M",
+        temperature: float | None = None,
+        val: Any = None,
+        callbacks: Iterable[Callable[[dict[str, Any]], Any]] = (),
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 500,
+        resume: bool | str | os.PathLike[str] | None = None,
+        show_progress_bar: bool | None = None,
+        **options: Any,
+    ) -> History:
+        """Trains an encoder on episodes of these ways, shots and queries (``relpt.objectives.Prototypes``).
+
+        Source: Snell et al. 2017; Peng et al. 2020, section 4.1 and appendix B, table 10: similarity "dot", learning
+        rate 2e-5, 4 episodes a step, 10 epochs, 128 word pieces. An epoch is as many steps as draw as many sentences as
+        the data have; the source does not say what it calls one. Step s draws what (seed, s) says. Training
+        episodes have no query that is none of the above: ``fit_threshold`` comes after it.
+
+        Args:
+            encoder: the ``Encoder``, changed in place (``encoder.copy()`` keeps it), as by ``CPTrainer``.
+            data: labelled ``Dataset`` or ``Corpus``, or what ``relpt.load`` takes. Relations with fewer than k_shot +
+                n_query different sentences are left out, and counted in a warning.
+            learning_rate: of AdamW.
+            batch_size: episodes a step.
+            epochs, max_steps: length of the run; max_steps wins.
+            max_length: word pieces a sentence.
+            inputs: the input setting.
+            temperature: similarities are divided by it; None: 1 for "dot", as published, 0.07 for "cosine".
+            val: labelled data of other relations, which ``evaluate`` scores after each epoch and at the end: the
+                records of these steps have val_accuracy and val_ci95.
+            callbacks, checkpoint_dir, checkpoint_every, resume, show_progress_bar: as in ``CPTrainer.fit``.
+            options: others of ``relpt.Trainer``, such as warmup_steps, micro_batch_pairs or dropout (that of the
+                encoder's config.json unless given; no mention is blanked unless p_blank is).
+
+        Returns:
+            The History.
+
+        Raises:
+            ValueError: fewer than n_way relations with enough sentences (says how many, and what to lower); unlabelled
+                data; similarity "euclidean"; an option out of range. TypeError: no such option; no ``Encoder``.
+        """
+        from relpt.encoder import Encoder
+        from relpt.trainer import Trainer
+
+        if not isinstance(encoder, Encoder):
+            raise TypeError(f"fit trains an Encoder; got {type(encoder).__name__}")
+        episodes = self._prototypes(batch_size, temperature)
+        corpus, _ = encoder._as_corpus(data, max_length, show_progress_bar)
+        epoch = max(1, -(-len(corpus) // episodes.sentences))
+        given: dict[str, Any] = {"p_blank": 0.0, "input_mix": {input_name(inputs): 1.0}, "dropout": None}
+        given |= {"learning_rate": learning_rate, "max_length": max_length, "seed": self.seed}
+        given |= {"max_steps": _steps(epochs, epoch) if max_steps is None else max_steps, **options}
+        trainer = Trainer(encoder, objectives=[episodes], **given)
+        watch = [] if val is None else [self._watch(encoder, val, inputs, max_length, epoch, given["max_steps"])]
+        return trainer.fit(
+            corpus,
+            callbacks=[*watch, *callbacks],
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            show_progress_bar=show_progress_bar,
+        )
+
+    def _prototypes(self, batch_size: int, temperature: float | None) -> Prototypes:
+        """The objective of ``fit``."""
+        from relpt.objectives import Prototypes
+
+        if self.similarity == "euclidean":
+            raise ValueError("fit trains by similarity 'dot' or 'cosine', not 'euclidean'; make a FewShot with one")
+        usual = 1.0 if self.similarity == "dot" else 0.07
+        return Prototypes(
+            similarity=self.similarity,
+            temperature=usual if temperature is None else temperature,
+            n_way=self.n_way,
+            k_shot=self.k_shot,
+            n_query=self.n_query,
+            episodes=batch_size,
+        )
+
+    def _watch(
+        self, encoder: Any, val: Any, inputs: str, max_length: int, epoch: int, last: int
+    ) -> Callable[[dict[str, Any]], None]:
+        """A callback that scores ``val`` at the end of each epoch and of the run."""
+        self._check_threshold()
+        corpus, _ = encoder._as_corpus(val, max_length, False)
+        self._check(corpus)
+
+        def see(record: dict[str, Any]) -> None:
+            if record["step"] % epoch == 0 or record["step"] == last:
+                found = self.evaluate(encoder, corpus, inputs=inputs, max_length=max_length, show_progress_bar=False)
+                record |= {"val_accuracy": found.accuracy, "val_ci95": found.ci95}
+
+        return see
+
     # -- the parts ---------------------------------------------------------------------------------------------------
 
     def _encode(
@@ -406,3 +513,9 @@ class FewShot:
                 f"k_shot + n_query is {self.k_shot + self.n_query}, but relation {label!r} has {least} sentences; "
                 "lower k_shot (--shot) or leave the relation out"
             )
+
+
+def _steps(epochs: int, epoch: int) -> int:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs is {epochs!r}; expected a whole number from 1 on")
+    return epochs * epoch

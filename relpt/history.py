@@ -17,12 +17,13 @@ __all__ = ["History"]
 class History:
     """Records of the steps of a run.
 
-    ``history["loss"]`` is a float64 array over the steps, ``history[-1]`` the last record.
+    ``history["loss"]`` is a float64 array over the steps (those that have the figure), ``history[-1]`` the last record.
 
     Attributes:
         records: dicts with step (from 1), loss, the losses of its objectives (loss_cp, loss_mlm, …), accuracy (of the
             first objective that has one; accuracy_<name> of further ones), lr, grad_norm, sentences_per_second,
-            sentences, tokens, masked, truncated, truncated_mentions.
+            sentences, tokens, masked, truncated, truncated_mentions; of some steps val_accuracy and val_ci95, where
+            ``FewShot.fit`` has data to watch.
         status: "finished", "interrupted" (Ctrl-C) or "stopped" (by a callback).
     """
 
@@ -38,13 +39,16 @@ class History:
 
     def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, str):
-            return np.array([record[key] for record in self.records], np.float64)
+            values = [record[key] for record in self.records if key in record]
+            if self.records and not values:
+                raise KeyError(key)
+            return np.array(values, np.float64)
         return self.records[key]
 
     def to_dict(self) -> dict[str, Any]:
-        """Status, and a list over the steps for each field."""
-        fields = list(self.records[0]) if self.records else []
-        return {"status": self.status, **{field: [record[field] for record in self.records] for field in fields}}
+        """Status, and a list over the steps for each field, None where a step has no such figure."""
+        fields = dict.fromkeys(field for record in self.records for field in record)
+        return {"status": self.status, **{field: [record.get(field) for record in self.records] for field in fields}}
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame, a row a step."""
