@@ -4,7 +4,7 @@
                                     [--sentences 64] [--inputs C+M,OnlyC,OnlyM] [--dtype D] [--results FOLDER]
 
 Every recipe of RECIPES trains the same encoder on the same file, with the same sentences a step, steps, blanking and
-input settings; "MTB | CP" puts the vectors of two of them side by side. Tested are 5 and 10 ways, 1 and 5 shots,
+input settings; "MTB with CP" puts the vectors of two of them side by side. Tested are 5 and 10 ways, 1 and 5 shots,
 10,000 episodes, cosine. Each row is kept in FOLDER/objectives.jsonl as soon as it is there, and is not computed again;
 FOLDER/objectives.md has the medians over the seeds with their range.
 """
@@ -28,7 +28,7 @@ from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
 HERE = Path(__file__).parent
 SETTINGS = ((5, 1), (5, 5), (10, 1), (10, 5))  # ways, shots
-# MTB as published, sigmoid of the dot product, begins with logits of hundreds behind LayerNorm: here by the cosine.
+# As published, by the dot product of vectors behind LayerNorm, MTB begins with a loss of some 40: here by the cosine.
 MATCH = MTB(similarity="cosine", temperature=0.1)
 RECIPES: dict[str, list[Objective]] = {
     "before": [],
@@ -41,7 +41,7 @@ RECIPES: dict[str, list[Objective]] = {
     "CP + MLM": [CP(), MLM(weight=0.5)],
     "CP + RC": [CP(), RC(weight=0.5, source="relations")],
 }
-JOINED = {"MTB | CP": ("MTB", "CP")}
+JOINED = {"MTB with CP": ("MTB", "CP")}
 
 
 def settings_of(options: argparse.Namespace, recipe: str, seed: int) -> dict:
@@ -51,9 +51,14 @@ def settings_of(options: argparse.Namespace, recipe: str, seed: int) -> dict:
     return {"recipe": recipe, "seed": seed, **budget, "files": files, "inputs": options.inputs}
 
 
-def trained(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Dataset) -> relpt.Encoder:
+def opened(options: argparse.Namespace) -> relpt.Encoder:
+    """The encoder that all recipes start from."""
+    return relpt.Encoder.from_pretrained(options.encoder, representation=REPRESENTATION, dtype=options.dtype)
+
+
+def trained(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Corpus) -> relpt.Encoder:
     """The encoder after the recipe's training; without objectives as it was."""
-    encoder = relpt.Encoder.from_pretrained(options.encoder, representation=REPRESENTATION, dtype=options.dtype)
+    encoder = opened(options)
     if RECIPES[recipe]:
         trainer = relpt.Trainer(
             encoder,
@@ -63,28 +68,30 @@ def trained(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Da
             max_steps=options.steps,
             seed=seed,
         )
-        trainer.fit(train.tokenize(encoder, show_progress_bar=False), show_progress_bar=False)
+        trainer.fit(train, show_progress_bar=False)
     return encoder
 
 
-def scores(encoder: object, tests: list[relpt.Dataset], inputs: list[str]) -> list[dict]:
+def scores(encoder: object, tests: list[relpt.Corpus], inputs: list[str]) -> list[dict]:
     """A dict for each file, input setting, way and shot."""
     found = []
     for data in tests:
-        relations = [instance.relation for instance in data]
         for name in inputs:
             vectors = encoder.encode(data, inputs=name, show_progress_bar=False)
             for way, shot in SETTINGS:
-                result = relpt.FewShot(n_way=way, k_shot=shot, seed=42).score(vectors, relations, inputs=name)
+                result = relpt.FewShot(n_way=way, k_shot=shot, seed=42).score(vectors, data.relation, inputs=name)
                 found.append({"data": data.name, **result.to_dict()})
     return found
 
 
-def compute(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Dataset, tests: list) -> list[dict]:
-    """The scores of one recipe and seed."""
-    encoders = [trained(options, part, seed, train) for part in JOINED.get(recipe, (recipe,))]
-    encoder = relpt.HybridEncoder(*encoders) if len(encoders) > 1 else encoders[0]
-    return scores(encoder, tests, options.inputs)
+def encoder_of(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Corpus, parts: dict) -> object:
+    """The recipe's encoder; ``parts`` keeps those of the seed that are joined, so that none is trained twice."""
+    if recipe in JOINED:
+        return relpt.HybridEncoder(*(encoder_of(options, part, seed, train, parts) for part in JOINED[recipe]))
+    encoder = parts.get(recipe) or trained(options, recipe, seed, train)
+    if any(recipe in names for names in JOINED.values()):
+        parts[recipe] = encoder
+    return encoder
 
 
 def page(rows: list[dict], options: argparse.Namespace) -> str:
@@ -139,15 +146,19 @@ def main() -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     kept = options.results / "objectives.jsonl"
     done = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
-    train, tests = relpt.load(options.train), [relpt.load(path) for path in options.test]
+    train, *tests = (
+        relpt.load(path).tokenize(opened(options), show_progress_bar=False) for path in (options.train, *options.test)
+    )
     rows = []
     for seed in options.seeds:
+        parts: dict[str, relpt.Encoder] = {}
         for recipe in options.recipes:
             settings = settings_of(options, recipe, 42 if recipe == "before" else seed)
             row = next((row for row in done if settings.items() <= row.items()), None)
             if row is None:
                 begin = time.monotonic()
-                row = {**settings, "scores": compute(options, recipe, seed, train, tests)}
+                encoder = encoder_of(options, recipe, seed, train, parts)
+                row = {**settings, "scores": scores(encoder, tests, options.inputs)}
                 done.append(row)
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
