@@ -52,6 +52,23 @@ static inline __attribute__((always_inline)) void prefetch_sums(const float *c, 
     }
 }
 
+/* -- turning words ---------------------------------------------------------------------------------------- */
+
+typedef uint32_t vw __attribute__((vector_size(VL * sizeof(uint32_t))));
+
+/* The first and the second half of a0 b0 a1 b1 … */
+#if defined(__AVX512F__)
+#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define INTERLEAVE_HIGH(a, b)                                                                                          \
+    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif defined(__AVX2__)
+#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
+
 /* -- bfloat16 -------------------------------------------------------------------------------------------- */
 
 static inline uint32_t bits_of(float x) {
@@ -270,6 +287,29 @@ static inline __attribute__((always_inline)) void pack_columns(uint32_t *out, co
     }
 }
 
+/* The first `columns` columns of the VL rows at inp, `line` apart, to out, NR apart: by log2(VL) perfect shuffles. */
+static inline __attribute__((always_inline)) void turn_block(uint32_t *out, const uint32_t *inp, int64_t line,
+                                                             int64_t columns, uint32_t flip) {
+    vw row[VL], next[VL];
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++) memcpy(&row[i], inp + i * line, sizeof row[i]);
+#pragma GCC unroll 4
+    for (int round = 1; round < VL; round *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < VL / 2; i++) {
+            next[2 * i] = INTERLEAVE_LOW(row[i], row[i + VL / 2]);
+            next[2 * i + 1] = INTERLEAVE_HIGH(row[i], row[i + VL / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) row[i] = next[i];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++) {
+        vw turned = row[i] ^ flip;
+        if (i < columns) memcpy(out + i * NR, &turned, sizeof turned);
+    }
+}
+
 /* A strip from lines of consecutive values, `line` apart: through a tile that stays in cache. */
 static void pack_turned(uint32_t *restrict out, const float *restrict inp, int64_t line, int64_t valid, int64_t k,
                         packing how) {
@@ -279,9 +319,14 @@ static void pack_turned(uint32_t *restrict out, const float *restrict inp, int64
     for (int64_t i = 0; i < valid; i++) to[i] = grid_of(inp + i * line, k, how);
     for (int64_t first = 0; first < k; first += TILE * per_word(how)) {
         int64_t part = at_most(TILE * per_word(how), k - first), depth = words(part, how);
-        for (int64_t i = 0; i < valid; i++) pack_line(tile[i], inp + i * line + first, part, how, to[i]);
-        for (int64_t l = 0; l < depth; l++, out += NR)
-            for (int i = 0; i < NR; i++) out[i] = tile[i][l] ^ flip;
+        const float *next = first + part < k ? inp + first + part : inp + NR * line; /* of this strip, or the next */
+        for (int64_t i = 0; i < valid; i++) {
+            for (int64_t l = 0; l < part; l += 16) __builtin_prefetch(next + i * line + l);
+            pack_line(tile[i], inp + i * line + first, part, how, to[i]);
+        }
+        for (int64_t l = 0; l < depth; l += VL, out += NR * VL)
+            for (int i = 0; i < NR; i += VL) turn_block(out + i, &tile[i][l], TILE, depth - l, flip);
+        out -= NR * (round_up(depth, VL) - depth);
     }
     for (int64_t i = 0; i < NR && how == QUADS; i++) out[i] = bits_of(to[i].step);
 }
