@@ -69,6 +69,11 @@ void rp_encode_run_free(rp_encode_run *run) {
     free(run);
 }
 
+static rp_status keep_weights(rp_encode_run *run) {
+    const rp_model *model = run->model;
+    return run->dev->ops->keep_weights(run->dev, model->values, model->params->total, model->version);
+}
+
 /* Vectors of the batch to out. */
 static rp_status flush(rp_encode_run *run, const rp_represent *spec, float *out) {
     const rp_params *params = run->model->params;
@@ -122,6 +127,7 @@ rp_status rp_encode_rows(rp_encode_run *run, const rp_represent *spec, float *ou
     RP_TRY(rp_represent_check(spec));
     RP_TRY(rp_tokens_check(tokens));
     RP_TRY(check_rows(run, corpus, tokens, rows, n, max_length));
+    RP_TRY(keep_weights(run));
     int64_t dim = rp_network_dim(run->model->params, spec);
     for (int64_t done = 0; done < n;) {
         rp_batch_clear(run->batch);
@@ -164,6 +170,7 @@ rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, cons
     RP_TRY(rp_threads_check_pid(run->owner));
     if (run->model->params->cnn != NULL) return rp_fail(RP_STATUS_VALUE, "a CNN has no hidden states of tokens");
     RP_TRY(check_ids(run, ids, cu_seqlens, S));
+    RP_TRY(keep_weights(run));
     rp_batch *b = run->batch;
     rp_batch_clear(b);
     b->S = (int32_t)S;

@@ -49,6 +49,7 @@ void rp_model_free(rp_model *model) {
 
 rp_status rp_model_set(rp_model *model, int64_t index, const float *host) {
     const rp_param *param = &model->params->table[index];
+    model->version++;
     return model->dev->ops->upload(model->dev, model->values + param->offset, host,
                                    param->count * (int64_t)sizeof(float));
 }

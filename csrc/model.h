@@ -10,7 +10,8 @@ typedef struct rp_model {
     rp_params *params;
     rp_dev *dev; /* owns the memory; runs open devices of their own */
     char backend[32];
-    float *values; /* (params->total) on the device */
+    float *values;   /* (params->total) on the device */
+    int64_t version; /* another one when values have changed */
 } rp_model;
 
 /* An encoder, or a CNN, on `backend` ("cpu", "ref", …) with every value 0. */

@@ -101,6 +101,7 @@ rp_status rp_dev_open(rp_dev **out, const char *backend, int64_t num_threads) {
 
 void rp_dev_close(rp_dev *dev) {
     if (dev == NULL) return;
+    dev->ops->keep_weights(dev, NULL, 0, 0);
     if (dev->scratch != NULL) dev->ops->release(dev, dev->scratch);
     free(dev);
 }

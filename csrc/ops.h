@@ -33,6 +33,7 @@
 #include "status.h"
 
 typedef struct rp_ops rp_ops;
+typedef struct rp_kept rp_kept;
 
 /* In what matrix products are computed; everything else is float32 always.
  * bfloat16: operands rounded to 8 bits of mantissa, ties to even, products summed in float32.
@@ -46,6 +47,7 @@ typedef struct rp_dev {
     int64_t num_threads;
     void *scratch;
     size_t scratch_bytes;
+    rp_kept *kept;       /* what keep_weights keeps; of the back end */
     int (*poll)(void *); /* asked between operations of long calls; not 0: stop (RP_STATUS_INTERRUPT). May be NULL */
     void *poll_context;
     rp_dtype products; /* of linear_forward, linear_gelu_forward and linear_backward, which refuses int8 (VALUE) */
@@ -105,6 +107,10 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
     X(upload, (rp_dev * dev, void *out, const void *host, int64_t bytes))                                              \
     X(download, (rp_dev * dev, void *host, const void *inp, int64_t bytes))                                            \
     X(zero, (rp_dev * dev, void *out, int64_t bytes))                                                                  \
+    /* Says that values(count) stay as they are as long as `version` is the same: what products make of them may be    \
+     * kept in memory of the device, from one call to the next. A call with another version says that they have        \
+     * changed; values NULL frees that memory. Changes no result. */                                                   \
+    X(keep_weights, (rp_dev * dev, const float *values, int64_t count, int64_t version))                               \
                                                                                                                        \
     /* out(T,O) = inp(T,I) weight(O,I)^T + bias(O); bias may be NULL. */                                               \
     X(linear_forward, (rp_dev * dev, float *out, const float *inp, const float *weight, const float *bias, int64_t T,  \

@@ -202,14 +202,23 @@ void rp_trainer_free(rp_trainer *t) {
     free(t);
 }
 
+/* Of packed weights, at most: forward and backward pack their own. */
+static int64_t kept_bytes(const rp_trainer *t) {
+    int64_t matrices = 0;
+    if (t->options.samples <= t->options.micro_samples) return 0;
+    for (int64_t i = 0; i < t->model->params->count; i++)
+        if (t->model->params->table[i].columns > 0) matrices += t->model->params->table[i].count;
+    return 2 * matrices * (int64_t)sizeof(float);
+}
+
 rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_trainer_options *options) {
     rp_trainer t = {0};
     rp_arena device = {0}, host = {0};
     rp_status status =
         measure(&t, (rp_model *)model, options, &device, &host); /* measuring writes nothing to the model */
+    *bytes = status == RP_OK ? (int64_t)(device.used + host.used) + kept_bytes(&t) : 0;
     rp_params_free(t.heads);
     rp_network_close(&t.network);
-    *bytes = (int64_t)(device.used + host.used);
     return status;
 }
 
@@ -307,6 +316,12 @@ static rp_status sum_up(rp_trainer *t, int64_t step, rp_step_stats *stats) {
                    (long long)step, stats->loss, parts);
 }
 
+/* Where several micro-batches of a step are multiplied with the same weights, those are packed once. */
+static rp_status keep_weights(rp_trainer *t, const rp_batch *batch) {
+    if (batch->S <= t->options.micro_samples) return RP_OK;
+    return t->dev->ops->keep_weights(t->dev, t->model->values, t->model->params->total, t->model->version);
+}
+
 rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
     const rp_trainer_options *o = &t->options;
     rp_pass pass = {
@@ -327,6 +342,7 @@ rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t ste
     for (int i = 0; i < TABLES; i++)
         RP_TRY(t->dev->ops->zero(t->dev, t->tensors[i].grads, t->tensors[i].params->total * (int64_t)sizeof(float)));
     for (int64_t i = 0; i < o->objectives; i++) rp_objective_begin(&t->objective[i]);
+    RP_TRY(keep_weights(t, batch));
     RP_TRY(accumulate(t, batch, &pass));
     RP_TRY(sum_up(t, step, stats));
     stats->lr = o->learning_rate * rp_schedule_factor(o->schedule, step, o->warmup_steps, o->max_steps);
@@ -343,6 +359,7 @@ static rp_status update(rp_trainer *t, const rp_tensors *tensors, int64_t step, 
 
 rp_status rp_trainer_step(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
     RP_TRY(rp_trainer_gradients(t, batch, step, stats));
+    t->model->version++;
     for (int i = 0; i < TABLES; i++) RP_TRY(update(t, &t->tensors[i], step, stats));
     return RP_OK;
 }
@@ -390,6 +407,7 @@ rp_status rp_trainer_get(const rp_trainer *t, rp_state which, int64_t index, flo
 rp_status rp_trainer_set(rp_trainer *t, rp_state which, int64_t index, const float *host) {
     const rp_tensors *table = table_of(t, &index);
     const rp_param *param = &table->params->table[index];
+    t->model->version++;
     return t->dev->ops->upload(t->dev, state(table, which) + param->offset, host,
                                param->count * (int64_t)sizeof(float));
 }

@@ -44,7 +44,7 @@ rp_status rp_trainer_new(rp_trainer **out, rp_model *model, const rp_trainer_opt
                          void *poll_context);
 void rp_trainer_free(rp_trainer *trainer); /* takes NULL */
 
-/* Bytes of workspace that these options take on this model, without making them. */
+/* Bytes of workspace that these options take on this model, without making them, at most. */
 rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_trainer_options *options);
 
 /* Loss and gradients of step `step` on its batch, no update. Where micro_samples < samples: representations of all

@@ -104,6 +104,31 @@ def test_gradient_caching_equals_one_big_batch(
             assert np.linalg.norm(found[name] - value) <= 1e-5 * np.linalg.norm(value) + rounding, name
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_vectors_follow_the_weights(folder: Path, data: relpt.Dataset, tmp_path: Path, dtype: str) -> None:
+    """An encoder that has encoded keeps its weights packed: not those of before a step or another change."""
+    encoder, name = encoder_of(folder), "encoder.layer.0.output.dense.weight"
+    before = encoder.encode(data, dtype=dtype, show_progress_bar=False)
+    for change in ("trained", "set"):
+        if change == "trained":
+            trainer_of(encoder, max_steps=2, micro_batch_pairs=3).fit(data, show_progress_bar=False)
+        else:
+            encoder._model.set(name, encoder._model.get(name)[::-1].copy())
+        vectors = encoder.encode(data, dtype=dtype, show_progress_bar=False)
+        fresh = relpt.Encoder.from_pretrained(encoder.save_pretrained(tmp_path / change))
+        assert np.array_equal(fresh.encode(data, dtype=dtype, show_progress_bar=False), vectors)
+        assert not np.array_equal(before, vectors)
+        before = vectors
+
+
+def test_micro_batches_of_a_step_share_packed_weights_of_this_step_alone(folder: Path, data: relpt.Dataset) -> None:
+    whole, parts = (encoder_of(folder) for _ in range(2))
+    trainer_of(whole, max_steps=4).fit(data, show_progress_bar=False)
+    trainer_of(parts, max_steps=4, micro_batch_pairs=2).fit(data, show_progress_bar=False)
+    for name, _ in whole._model.parameters():
+        assert np.allclose(parts._model.get(name), whole._model.get(name), rtol=1e-3, atol=2e-5), name
+
+
 def test_the_loss_may_compare_less_than_the_relation_vector(folder: Path, data: relpt.Dataset) -> None:
     """A run learns what one learns whose encoder gives that part alone; vectors stay those of the encoder."""
     wide, narrow = (encoder_of(folder, representation=parts) for parts in ("cls+entity_start+mean", "entity_start"))

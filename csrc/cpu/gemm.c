@@ -7,6 +7,7 @@
 #include "cpu/gemm.h"
 
 #include "cpu/gelu_row.h"
+#include "kept.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -457,6 +458,7 @@ typedef struct panel {
     int64_t column, width, first, k, depth, strip; /* depth: words of k; strip: words of NR columns */
     packing how;
     kernel *run;
+    bool ready;              /* whether the panel is there already */
     uint32_t *packed, *rows; /* the panel; MB * LINE words of each thread */
 } panel;
 
@@ -518,7 +520,7 @@ static void multiply_panel(rp_dev *dev, const rp_gemm *g, const panel *p) {
         uint32_t mode = rp_threads_flush_denormals();
         uint32_t *own = p->rows + omp_get_thread_num() * MB * LINE;
 #pragma omp for schedule(static)
-        for (int64_t j = 0; j < strips; j++)
+        for (int64_t j = 0; j < (p->ready ? 0 : strips); j++)
             pack_b(p->packed + j * p->strip, g, p->column + j * NR, p->first, p->k, p->how);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < g->m; i += rows) rows_of_panel(g, p, i, at_most(rows, g->m - i), own);
@@ -534,18 +536,33 @@ static rp_status without_sum(const rp_gemm *g) {
     return RP_OK;
 }
 
+static rp_status check_scratch(const rp_dev *dev, int64_t room) {
+    int64_t needed = (room + dev->num_threads * MB * LINE) * (int64_t)sizeof(uint32_t);
+    _Static_assert(MB * LINE <= RP_CPU_ROWS_WORDS, "rp_ops_scratch reserves less");
+    if ((int64_t)dev->scratch_bytes >= needed) return RP_OK;
+    return rp_fail(RP_STATUS_STATE, "a matrix product has %zu bytes of scratch, %lld needed", dev->scratch_bytes,
+                   (long long)needed);
+}
+
+/* Words of all panels of b, where each is cut `deep` values deep. */
+static int64_t words_of(const rp_gemm *g, int64_t deep, packing how) {
+    int64_t depths = g->k / deep * strip_words(words(deep, how), how);
+    if (g->k % deep > 0) depths += strip_words(words(g->k % deep, how), how);
+    return depths * ((g->n + NR - 1) / NR);
+}
+
 rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g) {
     if (g->m == 0 || g->n == 0) return RP_OK;
     int64_t room = (KC + 1) * round_up(at_most(NC, g->n), NR);
-    int64_t needed = (room + dev->num_threads * MB * LINE) * (int64_t)sizeof(uint32_t);
-    _Static_assert(MB * LINE <= RP_CPU_ROWS_WORDS, "rp_ops_scratch reserves less");
-    if ((int64_t)dev->scratch_bytes < needed)
-        return rp_fail(RP_STATUS_STATE, "a matrix product has %zu bytes of scratch, %lld needed", dev->scratch_bytes,
-                       (long long)needed);
+    RP_TRY(check_scratch(dev, room));
     if (g->k == 0) return without_sum(g);
-    panel p = {.how = packing_of(dev), .packed = dev->scratch, .rows = (uint32_t *)dev->scratch + room};
+    panel p = {.how = packing_of(dev), .rows = (uint32_t *)dev->scratch + room};
     int64_t most = KC * per_word(p.how), parts = (g->k + most - 1) / most;
     int64_t deep = round_up((g->k + parts - 1) / parts, per_word(p.how));
+    rp_kept_key key = {.operand = g->b, .n = g->n, .k = g->k, .step = g->bl, .how = (int32_t)p.how};
+    uint32_t *kept;
+    RP_TRY(rp_kept_find(&kept, &p.ready, dev, &key, words_of(g, deep, p.how)));
+    p.packed = kept != NULL ? kept : dev->scratch;
     p.run = kernel_of(g, p.how);
     for (p.column = 0; p.column < g->n; p.column += NC) {
         p.width = at_most(NC, g->n - p.column);
@@ -554,7 +571,9 @@ rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g) {
             p.depth = words(p.k, p.how);
             p.strip = strip_words(p.depth, p.how);
             multiply_panel(dev, g, &p);
+            if (kept != NULL) p.packed += (p.width + NR - 1) / NR * p.strip;
         }
     }
+    if (kept != NULL) rp_kept_fill(dev, &key);
     return RP_OK;
 }

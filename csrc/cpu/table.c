@@ -1,6 +1,7 @@
 #include "cpu/level.h"
 
 #include "host.h"
+#include "kept.h"
 
 const rp_ops *RP_CPU(table)(void) {
     static const rp_ops table = {
@@ -11,6 +12,7 @@ const rp_ops *RP_CPU(table)(void) {
         .upload = rp_host_upload,
         .download = rp_host_download,
         .zero = rp_host_zero,
+        .keep_weights = rp_kept_weights,
 #define OWN(slot) .slot = RP_CPU(slot)
         OWN(linear_forward),
         OWN(linear_backward),

@@ -1,6 +1,7 @@
 #include "ref/ref.h"
 
 #include "host.h"
+#include "kept.h"
 
 static const rp_ops table = {
     .name = "ref",
@@ -10,6 +11,7 @@ static const rp_ops table = {
     .upload = rp_host_upload,
     .download = rp_host_download,
     .zero = rp_host_zero,
+    .keep_weights = rp_kept_weights,
     .linear_forward = rp_ref_linear_forward,
     .linear_backward = rp_ref_linear_backward,
     .embed_forward = rp_ref_embed_forward,

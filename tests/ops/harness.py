@@ -138,6 +138,7 @@ class _DevStruct(ctypes.Structure):
         ("num_threads", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
         ("scratch_bytes", ctypes.c_size_t),
+        ("kept", ctypes.c_void_p),
         ("poll", ctypes.c_void_p),
         ("poll_context", ctypes.c_void_p),
         ("products", ctypes.c_int),

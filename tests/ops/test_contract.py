@@ -6,7 +6,22 @@ import numpy as np
 import pytest
 
 from .cases import all_cases, cases_of
-from .harness import RELU, STATE, TANH, VALUE, Device, OpError, backends, cpu_levels, library, message, signatures
+from .harness import (
+    BFLOAT16,
+    FLOAT32,
+    INT8,
+    RELU,
+    STATE,
+    TANH,
+    VALUE,
+    Device,
+    OpError,
+    backends,
+    cpu_levels,
+    library,
+    message,
+    signatures,
+)
 
 pytestmark = pytest.mark.core
 
@@ -98,6 +113,49 @@ def test_reserve_grows_and_never_shrinks(dev):
     dev.raw("reserve", 5_000_000)
     assert dev.struct.scratch_bytes >= 5_000_000
     ctypes.memset(dev.struct.scratch, 1, 5_000_000)
+
+
+@pytest.mark.parametrize("products", [FLOAT32, BFLOAT16, INT8], ids=["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 3), (70, 100), (1100, 40), (4500, 33), (7, 2100)])
+def test_kept_weights_change_no_result(dev, products, inputs, outputs):
+    """Not when they are first packed, nor when the packed ones are used again, nor when the weights have changed: also
+    where they are cut into several panels."""
+    rng = np.random.default_rng(inputs)
+    weights, other = (rng.normal(size=(outputs, inputs)).astype(np.float32) for _ in range(2))
+    inp, dout = (rng.normal(size=(19, n)).astype(np.float32) for n in (inputs, outputs))
+    address, at = dev.alloc(weights.nbytes), {}
+    for name, array in (("inp", inp), ("dout", dout), ("out", dout), ("dinp", inp)):
+        at[name] = dev.alloc(array.nbytes)
+        dev.raw("upload", at[name], array.ctypes.data, array.nbytes)
+    dev.set_scratch((1, max(inputs, outputs), 1))
+    dev.struct.products = products
+
+    def results():
+        sizes = (len(inp), inputs, outputs)
+        dev.raw("linear_forward", at["out"], at["inp"], address, None, *sizes)
+        got = [np.empty_like(dout)]
+        dev.raw("download", got[0].ctypes.data, at["out"], got[0].nbytes)
+        if products != INT8:
+            dev.raw("linear_backward", at["dinp"], None, None, at["dout"], at["inp"], address, *sizes, 0)
+            got.append(np.empty_like(inp))
+            dev.raw("download", got[1].ctypes.data, at["dinp"], got[1].nbytes)
+        return b"".join(array.tobytes() for array in got)
+
+    expected = []
+    for array in (weights, other):
+        dev.raw("upload", address, array.ctypes.data, array.nbytes)
+        expected.append(results())
+    assert expected[0] != expected[1]
+    for version, array in ((1, weights), (2, other), (3, weights)):
+        dev.raw("upload", address, array.ctypes.data, array.nbytes)
+        for _ in range(3):
+            dev.raw("keep_weights", address, array.size, version)
+            assert results() == expected[(version + 1) % 2]
+    dev.raw("keep_weights", None, 0, 0)
+    dev.raw("upload", address, other.ctypes.data, other.nbytes)
+    assert results() == expected[1]
+    for buffer in (address, *at.values()):
+        dev.raw("release", buffer)
 
 
 @pytest.mark.parametrize("op", ["alloc", "reserve", "zero", "upload", "download"])
