@@ -316,9 +316,10 @@ static rp_status sum_up(rp_trainer *t, int64_t step, rp_step_stats *stats) {
                    (long long)step, stats->loss, parts);
 }
 
-/* Where several micro-batches of a step are multiplied with the same weights, those are packed once. */
-static rp_status keep_weights(rp_trainer *t, const rp_batch *batch) {
-    if (batch->S <= t->options.micro_samples) return RP_OK;
+/* Where several micro-batches of a step are multiplied with the same weights, those are packed once. A smaller batch, as
+ * at an epoch's end, comes here too, or it would be multiplied with what an earlier step has packed. */
+static rp_status keep_weights(rp_trainer *t) {
+    if (t->options.samples <= t->options.micro_samples) return RP_OK;
     return t->dev->ops->keep_weights(t->dev, t->model->values, t->model->params->total, t->model->version);
 }
 
@@ -342,7 +343,7 @@ rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t ste
     for (int i = 0; i < TABLES; i++)
         RP_TRY(t->dev->ops->zero(t->dev, t->tensors[i].grads, t->tensors[i].params->total * (int64_t)sizeof(float)));
     for (int64_t i = 0; i < o->objectives; i++) rp_objective_begin(&t->objective[i]);
-    RP_TRY(keep_weights(t, batch));
+    RP_TRY(keep_weights(t));
     RP_TRY(accumulate(t, batch, &pass));
     RP_TRY(sum_up(t, step, stats));
     stats->lr = o->learning_rate * rp_schedule_factor(o->schedule, step, o->warmup_steps, o->max_steps);
