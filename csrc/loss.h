@@ -161,4 +161,46 @@ rp_status rp_prototypes_run(rp_prototypes *memory, rp_dev *dev, const rp_prototy
                             float *dvectors, double *loss, double *accuracy, const float *vectors, int64_t S,
                             int64_t dim);
 
+/* -- alignment with a graph (loss_alignment.c) -----------------------------------------------------------------------
+ * The vector x of a sentence is mapped into the space of a knowledge graph's embeddings by parameters of its own, and
+ * contrasted there with the embeddings r of all of the graph's relations, which stay as they are: with W (size,dim) and
+ * s the cosine over the temperature, loss = -log softmax s(W x, r)[the sentence's relation] (InfoNCE, van den Oord et
+ * al. 2018, equation 4; text and graph share a space in Weston et al. 2013), mean over the sentences whose relation the
+ * graph knows. */
+typedef struct rp_alignment_options {
+    double temperature;
+    int64_t relations, size;    /* of the graph; of its vectors */
+    const float *graph;         /* (relations,size) of length 1 */
+    int64_t classes;            /* relations of the data */
+    const int32_t *relation_of; /* (classes) the graph's relation of each, -1 none. Both: host memory of the caller's,
+                                   read by rp_alignment_check and rp_alignment_fill alone */
+} rp_alignment_options;
+
+typedef struct rp_alignment {
+    int64_t weight;            /* (size,dim): offset in the heads */
+    float *graph;              /* (relations,size) */
+    float *projected, *unit;   /* (S,size) */
+    float *norm, *dvectors;    /* (S), (S,dim) */
+    float *logits;             /* (S,relations) */
+    float *loss, *host_loss;   /* (S), (S) host */
+    int32_t *correct, *target; /* (S) */
+    int32_t *relation_of;      /* (classes) host */
+    int32_t *host_index;       /* (S) host */
+} rp_alignment;
+
+rp_status rp_alignment_check(const rp_alignment_options *options);
+void rp_alignment_add_heads(rp_alignment *memory, rp_params *heads, const char *name,
+                            const rp_alignment_options *options, int64_t dim);
+void rp_alignment_plan(rp_alignment *memory, rp_arena *arena, rp_arena *host, const rp_alignment_options *options,
+                       int64_t max_samples, int64_t dim);
+/* Copies what the options point to; once, before the first run. */
+rp_status rp_alignment_fill(rp_alignment *memory, rp_dev *dev, const rp_alignment_options *options);
+
+/* dvectors(S,dim) += weight * gradient, and the heads' grads likewise; *loss the mean over samples whose relation the
+ * graph knows, *accuracy the share of them whose most similar relation is their own; untouched where there are none.
+ * relation (S) is host memory. */
+rp_status rp_alignment_run(rp_alignment *memory, rp_dev *dev, const rp_alignment_options *options, double weight,
+                           const rp_tensors *heads, float *dvectors, double *loss, double *accuracy,
+                           const float *vectors, const int32_t *relation, int64_t S, int64_t dim);
+
 #endif

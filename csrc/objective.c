@@ -12,6 +12,8 @@ typedef struct kind {
     void (*add_heads)(rp_objective *o, rp_params *heads, int64_t dim);
     int64_t (*floats)(const rp_params *params, int64_t micro_tokens);
     void (*plan)(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host);
+    rp_status (*fill)(rp_objective *o, rp_dev *dev);
+    int64_t (*widest)(const rp_objective *o);
     rp_status (*run)(rp_objective *o, const rp_view *view);
 } kind;
 
@@ -98,6 +100,30 @@ static rp_status run_prototypes(rp_objective *o, const rp_view *v) {
                              v->dim);
 }
 
+static rp_status check_alignment(const rp_objective_options *o) { return rp_alignment_check(&o->alignment); }
+
+static void add_alignment_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+    rp_alignment_add_heads(&o->memory.alignment, heads, o->options.name, &o->options.alignment, dim);
+}
+
+static void plan_alignment(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_alignment_plan(&o->memory.alignment, arena, host, &o->options.alignment, o->options.samples, sizes->dim);
+}
+
+static rp_status fill_alignment(rp_objective *o, rp_dev *dev) {
+    return rp_alignment_fill(&o->memory.alignment, dev, &o->options.alignment);
+}
+
+static int64_t widest_alignment(const rp_objective *o) { return o->options.alignment.relations; }
+
+static rp_status run_alignment(rp_objective *o, const rp_view *v) {
+    int64_t first = o->options.first * v->dim, left = v->batch->S - o->options.first;
+    return rp_alignment_run(&o->memory.alignment, v->dev, &o->options.alignment, o->options.weight, v->heads,
+                            v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first,
+                            v->batch->relation + o->options.first,
+                            o->options.samples < left ? o->options.samples : left, v->dim);
+}
+
 static const kind kinds[RP_OBJECTIVE_KINDS] = {
     [RP_OBJECTIVE_CONTRASTIVE] = {.over_vectors = true,
                                   .has_accuracy = true,
@@ -119,6 +145,15 @@ static const kind kinds[RP_OBJECTIVE_KINDS] = {
                                  .check = check_prototypes,
                                  .plan = plan_prototypes,
                                  .run = run_prototypes},
+    [RP_OBJECTIVE_ALIGNMENT] = {.over_vectors = true,
+                                .has_accuracy = true,
+                                .single = true,
+                                .check = check_alignment,
+                                .add_heads = add_alignment_heads,
+                                .plan = plan_alignment,
+                                .fill = fill_alignment,
+                                .widest = widest_alignment,
+                                .run = run_alignment},
 };
 
 static const kind *kind_of(const rp_objective *o) { return &kinds[o->options.kind]; }
@@ -178,6 +213,12 @@ int64_t rp_objective_floats(const rp_objective *o, const rp_params *params, int6
 void rp_objective_plan(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
     kind_of(o)->plan(o, sizes, arena, host);
 }
+
+rp_status rp_objective_fill(rp_objective *o, rp_dev *dev) {
+    return kind_of(o)->fill == NULL ? RP_OK : kind_of(o)->fill(o, dev);
+}
+
+int64_t rp_objective_widest(const rp_objective *o) { return kind_of(o)->widest == NULL ? 0 : kind_of(o)->widest(o); }
 
 void rp_objective_begin(rp_objective *o) {
     o->loss = o->accuracy = 0;

@@ -17,6 +17,7 @@ typedef enum rp_objective_kind {
     RP_OBJECTIVE_MATCH,
     RP_OBJECTIVE_CLASSIFY,
     RP_OBJECTIVE_PROTOTYPES,
+    RP_OBJECTIVE_ALIGNMENT,
     RP_OBJECTIVE_KINDS
 } rp_objective_kind;
 
@@ -29,6 +30,7 @@ typedef struct rp_objective_options {
     rp_match_options match;
     rp_classify_options classify;
     rp_prototypes_options prototypes;
+    rp_alignment_options alignment;
 } rp_objective_options;
 
 typedef struct rp_objective {
@@ -41,6 +43,7 @@ typedef struct rp_objective {
         rp_match match;
         rp_classify classify;
         rp_prototypes prototypes;
+        rp_alignment alignment;
     } memory;
 } rp_objective;
 
@@ -78,6 +81,12 @@ void rp_objective_add_heads(rp_objective *objective, rp_params *heads, int64_t d
 /* Floats of memory that are written between the encoder's forward and backward pass alone, which objectives share. */
 int64_t rp_objective_floats(const rp_objective *objective, const rp_params *params, int64_t micro_tokens);
 void rp_objective_plan(rp_objective *objective, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host);
+
+/* Copies to its memory what the options point to, where they do; once, before the first run. */
+rp_status rp_objective_fill(rp_objective *objective, rp_dev *dev);
+
+/* Columns of its widest matrix product, beside the vectors, the samples and the heads. */
+int64_t rp_objective_widest(const rp_objective *objective);
 
 /* Loss and accuracy of the step, and gradients: begin, then one run for the step (over vectors) or for each micro-batch
  * (over rows), then finish. */

@@ -147,6 +147,8 @@ static int64_t widest_product(const rp_trainer *t) {
     int64_t widest = sizes.vocab_size > t->options.samples ? sizes.vocab_size : t->options.samples;
     for (int64_t i = 0; i < t->heads->count; i++)
         if (t->heads->table[i].rows > widest) widest = t->heads->table[i].rows;
+    for (int64_t i = 0; i < t->options.objectives; i++)
+        if (rp_objective_widest(&t->objective[i]) > widest) widest = rp_objective_widest(&t->objective[i]);
     if (t->dim > widest) widest = t->dim;
     return widest > sizes.widest ? widest : sizes.widest;
 }
@@ -163,6 +165,12 @@ static rp_status init_heads(rp_trainer *t) {
     return status;
 }
 
+static rp_status fill_objectives(rp_trainer *t) {
+    for (int64_t i = 0; i < t->options.objectives; i++)
+        if (is_active(&t->objective[i])) RP_TRY(rp_objective_fill(&t->objective[i], t->dev));
+    return RP_OK;
+}
+
 static rp_status allocate(rp_trainer *t, rp_model *model, const rp_trainer_options *o) {
     int64_t head_size = rp_network_sizes_of(model->params).head_size;
     rp_arena device = {0}, host = {0};
@@ -170,6 +178,7 @@ static rp_status allocate(rp_trainer *t, rp_model *model, const rp_trainer_optio
     RP_TRY(rp_dev_open(&t->dev, model->backend, o->num_threads));
     RP_TRY(bind(t, &device, &host));
     RP_TRY(init_heads(t));
+    RP_TRY(fill_objectives(t));
     RP_TRY(t->dev->ops->reserve(t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest_product(t), head_size)));
     return rp_batch_new(&t->slice, o->micro_samples, t->micro_tokens);
 }

@@ -310,9 +310,9 @@ class EncodeRun:
 class Trainer:
     """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
 
-    objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes"), name, weight, first and
-    samples (the samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer: 0 AdamW,
-    1 SGD, which reads momentum, weight_decay and max_grad_norm."""
+    objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes", "alignment"), name, weight,
+    first and samples (the samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer: 0
+    AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
 
     def __new__(
         cls,

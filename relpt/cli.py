@@ -217,6 +217,7 @@ _LOSS_NAMES: Final = {
     "loss_ep": "same entities",
     "loss_rc": "relations",
     "loss_prototypes": "prototypes",
+    "loss_alignment": "alignment",
 }
 
 
@@ -523,7 +524,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="O[:W]",
-        help="cp (default), mlm, mtb, ep, rc or prototypes, with its weight; several by commas or repeated: "
+        help="cp (default), mlm, mtb, ep, rc, prototypes or alignment, with its weight; several by commas or repeated: "
         "cp:1,mlm:0.5",
     )
     p.add_argument("--preset", choices=PRESETS, help="options of cp as published; those given besides win")

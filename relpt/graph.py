@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import logging
 import os
 import platform
@@ -341,6 +343,14 @@ class GraphEmbeddings:
     def _check_trained(self) -> None:
         if not self.entities:
             raise RuntimeError("these embeddings are not trained; call fit first, or GraphEmbeddings.load")
+
+    def _identity(self) -> dict[str, Any]:
+        """What tells these embeddings from others, for the cards of runs that use them."""
+        digest = hashlib.sha256(json.dumps([self.entities, self.relations]).encode())
+        for table in (self.entity_embeddings, self.relation_embeddings):
+            digest.update(np.ascontiguousarray(table).data)
+        sizes = {"dim": self.dim, "entities": len(self.entities), "relations": len(self.relations)}
+        return {"model": self.model, **sizes, "hash": digest.hexdigest()}
 
     def _known(self, triples: Any, what: str) -> np.ndarray:
         """Numbers int32 (n, 3) of triples; ValueError when names are unknown."""

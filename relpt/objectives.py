@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+import numpy as np
+
+from relpt.encoding import unit_length
+from relpt.graph import GraphEmbeddings
 from relpt.inputs import SIMILARITIES, choice
 
-__all__ = ["CP", "EP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Objective", "Prototypes"]
+__all__ = ["CP", "EP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Alignment", "Objective", "Prototypes"]
+
+_log = logging.getLogger("relpt")
 
 SOURCES: Final = ("relations", "entities", "same_entities", "instances", "episodes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What all objectives have in common; use CP, MLM, MTB, EP, RC or Prototypes.
+    """What all objectives have in common; use CP, MLM, MTB, EP, RC, Prototypes or Alignment.
 
     An objective runs on the samples of a source: "relations" (pairs of sentences with the same relation), "entities"
     (pairs with the same pair of entities or not), "same_entities" (those that have it alone), "instances" (single
@@ -44,7 +52,14 @@ class Objective:
 
     def get_params(self) -> dict[str, Any]:
         """All options by name."""
-        return dataclasses.asdict(self)
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def _card(self) -> dict[str, Any]:
+        """What the run card says of the options."""
+        return self.get_params()
+
+    def _check_corpus(self, corpus: Any) -> None:
+        """Says what of a corpus the objective cannot use; ValueError where that is everything."""
 
     def _core(self, relations: Sequence[str]) -> dict[str, Any]:
         """The core's options beside name, weight and samples."""
@@ -299,6 +314,86 @@ class Prototypes(Objective):
         return {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alignment(Objective):
+    """Alignment of relation vectors with a knowledge graph's embeddings of relations (graph-text fusion), by InfoNCE.
+
+    With x the sentence's vector, r_j the embedding of relation j of the graph, y the sentence's relation, and W a
+    learned projection into the graph's space: ``s_j = cos(W x, r_j) / temperature``,
+    ``-log(exp s_y / sum_j exp s_j)``, mean over the sentences whose relation the graph knows. All relations of the
+    graph are candidates, those without a sentence too; its embeddings stay as they are. Text and graph in one space:
+    Weston et al. 2013 ("Connecting language and knowledge bases with embedding models for relation extraction",
+    section 3), there by a ranking loss; InfoNCE: van den Oord et al. 2018, equation 4. ``W`` (graph.dim, dim) belongs
+    to the run: ``Trainer.heads`` has it as "<name>.weight".
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        graph: the ``GraphEmbeddings``, trained, or the folder of saved ones.
+        temperature: the cosine is divided by it.
+        relation_names: what the graph calls a relation of the data, where the two differ, such as {"country": "P17"}.
+        name, source: of its figures and its head; what it runs on: "instances", or the sentences of another objective.
+
+    Raises:
+        FileNotFoundError, FormatError: there is no such folder, or it is damaged; RuntimeError: not trained.
+    """
+
+    needs_relations: ClassVar[bool] = True
+    sources: ClassVar[tuple[str | None, ...]] = SOURCES
+    name: str = "alignment"
+    source: str | None = "instances"
+    graph: GraphEmbeddings | str | os.PathLike[str] | None = None
+    temperature: float = 0.07
+    relation_names: Mapping[str, str] | None = None
+
+    def _check(self) -> None:
+        if isinstance(self.graph, (str, os.PathLike)):
+            object.__setattr__(self, "graph", GraphEmbeddings.load(self.graph))
+        if not isinstance(self.graph, GraphEmbeddings):
+            raise ValueError(
+                f"graph of {self.name} is {self.graph!r}; expected relpt.GraphEmbeddings, or a folder of saved ones"
+            )
+        self.graph._check_trained()
+
+    @property
+    def _embeddings(self) -> GraphEmbeddings:
+        assert isinstance(self.graph, GraphEmbeddings)
+        return self.graph
+
+    def _relation_of(self, relations: Sequence[str]) -> np.ndarray:
+        """int32 (relations,): the graph's row of each, -1 for none."""
+        rows, names = self._embeddings._relation_rows, self.relation_names or {}
+        return np.array([rows.get(names.get(name, name), -1) for name in relations], np.int32)
+
+    def _check_corpus(self, corpus: Any) -> None:
+        unknown = self._relation_of(corpus.relations) < 0
+        sentences = int(unknown[corpus.relation].sum())
+        lacking = [name for name, lacks in zip(corpus.relations, unknown, strict=True) if lacks]
+        counts = (
+            f"{self.name}: the graph knows {len(corpus.relations) - len(lacking):,} of {corpus.name}'s "
+            f"{len(corpus.relations):,} relations; {sentences:,} of {len(corpus):,} sentences are of others, such as "
+            f"{', '.join(map(repr, lacking[:3]))}"
+        )
+        if len(lacking) == len(corpus.relations):
+            known = ", ".join(map(repr, self._embeddings.relations[:3]))
+            raise ValueError(
+                f"{counts}, the graph's such as {known}; give relation_names={{the data's: the graph's}}, or a graph "
+                "with these relations"
+            )
+        if sentences:
+            _log.warning("%s, and take no part in it", counts)
+
+    def _card(self) -> dict[str, Any]:
+        return {**self.get_params(), "graph": self._embeddings._identity()}
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {
+            "kind": "alignment",
+            "temperature": self.temperature,
+            "graph": unit_length(self._embeddings.relation_embeddings.copy()),
+            "relation_of": self._relation_of(relations),
+        }
+
+
 OBJECTIVES: Final[dict[str, type[Objective]]] = {
     "cp": CP,
     "mlm": MLM,
@@ -306,4 +401,5 @@ OBJECTIVES: Final[dict[str, type[Objective]]] = {
     "ep": EP,
     "rc": RC,
     "prototypes": Prototypes,
+    "alignment": Alignment,
 }

@@ -194,7 +194,7 @@ class Trainer:
         encoder: the ``Encoder`` or ``CNNEncoder``, changed in place. A CNN has no hidden states: it takes no MLM, and
             has one representation.
         objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``,
-            ``Prototypes``, with weights.
+            ``Prototypes``, ``Alignment``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
         micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
@@ -264,7 +264,7 @@ class Trainer:
             KeyError: there is no such head, or ``fit`` has not run.
         """
         heads = self.heads
-        if f"{name}.weight" not in heads:
+        if f"{name}.bias" not in heads:
             raise KeyError(f"there is no head {name!r}; there are {', '.join(heads) or 'none: run fit first'}")
         weight, bias = heads[f"{name}.weight"], heads[f"{name}.bias"]
         return _core.logits(np.ascontiguousarray(vectors, np.float32), weight, bias, self.encoder.num_threads)
@@ -461,13 +461,16 @@ class Trainer:
 
         Raises:
             ValueError: a source can draw nothing (no two sentences with a common relation, or pair of entities); a
-                resumed run has other options or data.
+                resumed run has other options or data; an objective can use no sentence.
             FloatingPointError: loss or gradients are not finite; the step is refused and the parameters unchanged.
         """
         corpus, _ = self.encoder._as_corpus(corpus, self.options["max_length"], show_progress_bar)
         asking = [item.name for item in self.objectives if item.needs_relations]
         if asking and not corpus.labelled:
             raise ValueError(f"{corpus.name!r} names no relations; {' and '.join(asking)} cannot be trained without")
+        for item in self.objectives:
+            if item.weight > 0:
+                item._check_corpus(corpus)
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         sampler = self._sampler(corpus)
         self._tell_left_out(sampler, corpus)
@@ -533,7 +536,7 @@ class Trainer:
         return latest_checkpoint(folder)
 
     def _card_options(self) -> dict[str, Any]:
-        described = [{"type": type(item).__name__, **item.get_params()} for item in self.objectives]
+        described = [{"type": type(item).__name__, **item._card()} for item in self.objectives]
         return {"objectives": described, **self.options}
 
     def run_card(self, corpus: Any) -> dict[str, Any]:

@@ -256,7 +256,7 @@ def test_objectives_put_together():
 @pytest.mark.parametrize(
     ("texts", "more", "said"),
     [
-        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, ep, rc, prototypes"),
+        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, ep, rc, prototypes, alignment"),
         (["cp,cp"], {}, "cp is named twice"),
         (["cp:much"], {}, "the weight is 'much', expected a number"),
         (["mtb"], {"preset": "paper"}, "is of the objective cp, not of mtb"),
@@ -387,6 +387,16 @@ def test_pretrain_by_other_objectives(relpt_command, place):
     words = ("--objective", "prototypes", "--set", "prototypes.n_way=3", "--set", "prototypes.episodes=2")
     assert relpt_command(*pretrain("episodes"), *words)[0] == 0
     assert [record["sentences"] for record in history(place / "episodes")] == [12] * 6
+    triples = [(f"{name} head", name, f"{name} tail") for name in card["relations"][1:]]
+    graph = relpt.GraphEmbeddings(dim=4, epochs=1, negatives=2).fit(triples).save(place / "graph")
+    words = ("--objective", "alignment", "--set", f"alignment.graph={graph}")
+    code, _, err = relpt_command(*pretrain("aligned"), *words)
+    assert code == 0
+    assert "loss_alignment" in history(place / "aligned")[0]
+    assert "alignment: the graph knows 5 of" in err
+    code, _, err = relpt_command(*pretrain("no graph"), "--objective", "alignment")
+    assert code == 1
+    assert "graph of alignment is None" in err
     code, _, err = relpt_command(*pretrain("matched"), "--objective", "mtb")
     assert code == 1
     assert "1 pair of entities stands in two different sentences" in err

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from objective_data import records_with_entities
+from objective_data import graph_of, records_with_entities
 from oracle import tiny_bert
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MLM, MTB, RC, Prototypes
+from relpt.objectives import CP, EP, MLM, MTB, RC, Alignment, Prototypes
 from relpt.trainer import PRESETS
 
 COMMON: dict[str, Any] = {
@@ -34,6 +34,7 @@ EVERY = [
     MTB(similarity="cosine", temperature=0.2),
     RC(weight=0.7, label_smoothing=0.1),
 ]
+ALIGNED = [Alignment(graph=graph_of(records_with_entities()), temperature=0.5)]
 EPISODES = [Prototypes(similarity="cosine", temperature=0.2, n_way=3, k_shot=2, n_query=2, episodes=3), MLM(weight=0.2)]
 
 
@@ -66,7 +67,9 @@ def core_parts(trainer: relpt.Trainer, data: relpt.Dataset) -> tuple[Any, Any]:
 
 @pytest.mark.core
 @pytest.mark.parametrize(
-    "objectives", [[MTB(temperature=20.0)], [RC(dropout=0.4)], EVERY, EPISODES], ids=["mtb", "rc", "every", "episodes"]
+    "objectives",
+    [[MTB(temperature=20.0)], [RC(dropout=0.4)], ALIGNED, EVERY, EPISODES],
+    ids=["mtb", "rc", "alignment", "every", "episodes"],
 )
 def test_gradients_are_of_the_loss_with_its_dropout(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     """Along random directions the loss changes as the gradients say, in the model and in the heads."""

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from objective_data import records_with_entities
+from objective_data import graph_of, records_with_entities
 from oracle import tiny_bert
 from test_oracle_trainer import compare_gradients, oracle  # noqa: F401 - a fixture
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MLM, MTB, RC, Prototypes
+from relpt.objectives import CP, EP, MLM, MTB, RC, Alignment, Prototypes
 
 pytestmark = pytest.mark.oracle
 
@@ -28,6 +28,8 @@ OPTIONS: dict[str, Any] = {
     "max_steps": 50,
     "prefetch": False,
 }
+GRAPH = graph_of(records_with_entities())
+PARTIAL = graph_of(records_with_entities(), leave_out="part of", model="distmult")
 CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "mtb as published": ([MTB(temperature=30.0)], {}),
     "mtb, cosine": ([MTB(similarity="cosine", temperature=0.3, hard_share=1.0)], {"representation": "cls+mean"}),
@@ -45,6 +47,11 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
             CP(temperature=0.3),
         ],
         {"micro_batch_pairs": 4, "representation": "cls+mean"},
+    ),
+    "alignment": ([Alignment(graph=GRAPH, temperature=0.2)], {"sentences_per_step": 9}),
+    "alignment, relations unknown, micro-batches": (
+        [Alignment(graph=PARTIAL, weight=0.7, source="relations"), CP(temperature=0.3), RC(dropout=0.0)],
+        {"micro_batch_pairs": 2, "representation": "cls+mean"},
     ),
     "cp and rc share their sentences": ([CP(temperature=0.2), RC(dropout=0.0, source="relations", weight=0.4)], {}),
     "all": (
@@ -81,6 +88,8 @@ def torch_loss(
         return loss, float(accuracy)
     if isinstance(item, Prototypes):
         return prototypes_loss(torch, item, x, torch.tensor(relation).long())
+    if isinstance(item, Alignment):
+        return alignment_loss(torch, item, x, relation, heads[f"{item.name}.weight"])
     if isinstance(item, MTB):
         x = torch.nn.functional.normalize(x, dim=1) if item.similarity == "cosine" else x
         z = (x[0::2] * x[1::2]).sum(1) / item.temperature
@@ -107,6 +116,18 @@ def prototypes_loss(torch: Any, item: Prototypes, x: Any, relation: Any) -> tupl
     target = same.int().argmax(2).flatten()
     loss = torch.nn.functional.cross_entropy(logits, target)
     return loss, float((logits.argmax(1) == target).double().mean())
+
+
+def alignment_loss(torch: Any, item: Alignment, x: Any, relation: Any, weight: Any) -> tuple[Any, float]:
+    """Over the sentences whose relation the graph knows."""
+    names = sorted({record["relation"] for record in records_with_entities()})
+    wanted = [item.graph.relations.index(names[r]) if names[r] in item.graph.relations else -1 for r in relation]
+    target = torch.tensor(wanted)
+    unit = torch.nn.functional.normalize
+    candidates = unit(torch.tensor(item.graph.relation_embeddings).double(), dim=1)
+    logits = (unit(x @ weight.T, dim=1) @ candidates.T / item.temperature)[target >= 0]
+    loss = torch.nn.functional.cross_entropy(logits, target[target >= 0])
+    return loss, float((logits.argmax(1) == target[target >= 0]).double().mean())
 
 
 @pytest.mark.parametrize("name", CASES)

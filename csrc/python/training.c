@@ -49,10 +49,30 @@ static int parse_prototypes(PyObject *dict, rp_prototypes_options *o) {
     return relpt_field_integer(dict, "n_query", &o->n_query);
 }
 
+/* dict[name] as relpt_array_data has it; the dict, which owns the array, outlives the use. */
+static const void *field_array(PyObject *dict, const char *name, relpt_dtype dtype, int ndim, int64_t *dims) {
+    PyObject *array = relpt_field(dict, name);
+    const void *data = array == NULL ? NULL : relpt_array_data(array, name, dtype, ndim, dims);
+    Py_XDECREF(array);
+    return data;
+}
+
+static int parse_alignment(PyObject *dict, rp_alignment_options *o) {
+    int64_t shape[2] = {-1, -1};
+    o->classes = -1;
+    if (relpt_field_number(dict, "temperature", &o->temperature) < 0) return -1;
+    o->graph = field_array(dict, "graph", RELPT_FLOAT32, 2, shape);
+    if (o->graph == NULL) return -1;
+    o->relations = shape[0];
+    o->size = shape[1];
+    o->relation_of = field_array(dict, "relation_of", RELPT_INT32, 1, &o->classes);
+    return o->relation_of == NULL ? -1 : 0;
+}
+
 /* {"kind": …, "name": …, "weight": …, "first": …, "samples": …} and what its kind has besides. */
 static int parse_objective(PyObject *dict, rp_objective_options *o) {
-    static const char *const kinds[] = {"contrastive", "mlm",        "match",
-                                        "classify",    "prototypes", NULL}; /* rp_objective_kind */
+    static const char *const kinds[] = {"contrastive", "mlm",       "match", "classify",
+                                        "prototypes",  "alignment", NULL}; /* rp_objective_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_objective_kind)kind;
@@ -69,6 +89,8 @@ static int parse_objective(PyObject *dict, rp_objective_options *o) {
         return parse_classify(dict, &o->classify);
     case RP_OBJECTIVE_PROTOTYPES:
         return parse_prototypes(dict, &o->prototypes);
+    case RP_OBJECTIVE_ALIGNMENT:
+        return parse_alignment(dict, &o->alignment);
     default:
         return 0;
     }
