@@ -52,6 +52,8 @@ rp_status rp_tokens_check(const rp_tokens *t) {
     if (t->bare && (t->prompt_length > 0 || t->n_types > 0))
         return rp_fail(RP_STATUS_VALUE, "tokens: bare sequences with %s; expected words alone",
                        t->prompt_length > 0 ? "a prompt" : "typed markers");
+    if (t->bare && t->n_entities > 0)
+        return rp_fail(RP_STATUS_VALUE, "tokens: bare sequences have no markers to inject a graph at");
     for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
         if (t->bare && named[i].fixed) continue;
         RP_TRY(check_id(t, named[i].id, named[i].name));
@@ -89,6 +91,9 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->cu_pieces = rp_arena_take(arena, 3 * S + 1, sizeof(int32_t));
     for (int k = 0; k < RP_TAGS; k++) batch->tags[k] = rp_arena_take(arena, T, sizeof(int32_t));
     for (int k = 0; k < 2; k++) batch->distance[k] = rp_arena_take(arena, T, sizeof(int32_t));
+    for (int k = 0; k < 2; k++) batch->entity[k] = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->inject_at = rp_arena_take(arena, 2 * S, sizeof(int32_t));
+    batch->inject_row = rp_arena_take(arena, 2 * S, sizeof(int32_t));
 }
 
 /* Points every array into the batch's own memory (a slice's pointers lead elsewhere). */
@@ -132,7 +137,7 @@ void rp_batch_free(rp_batch *batch) {
 
 void rp_batch_clear(rp_batch *batch) {
     bind_arrays(batch);
-    batch->S = batch->T = batch->M = batch->max_len = 0;
+    batch->S = batch->T = batch->M = batch->K = batch->max_len = 0;
     batch->truncated = batch->truncated_mentions = 0;
     batch->cu_seqlens[0] = 0;
 }
@@ -354,6 +359,14 @@ static void put_prompt(rp_batch *batch, const rp_tokens *tokens, const layout *l
     put_token(batch, tokens->sep, false);
 }
 
+/* The row of a side's entity in the graph's table; -1 where there is none, or its mention is not given. */
+static int32_t graph_row(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample, int side) {
+    int32_t entity = (side ? corpus->a.tail_id : corpus->a.head_id)[sample->row];
+    bool given = gives_mentions(sample->input) && !(side ? sample->blank_tail : sample->blank_head);
+    if (sample->without_graph || !given || entity < 0 || entity >= tokens->n_entities) return -1;
+    return tokens->graph_row[entity];
+}
+
 static rp_status check_types(const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample) {
     bool typed = has_typed_markers(tokens, sample->input);
     for (int side = 0; side < 2 && (typed || gives_types(sample->input)); side++) {
@@ -422,6 +435,7 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
     batch->sample[batch->S] = number;
     batch->relation[batch->S] = corpus->a.relation[sample->row];
     batch->pair[batch->S] = -1;
+    for (int side = 0; side < 2; side++) batch->entity[side][batch->S] = graph_row(corpus, tokens, sample, side);
     batch->cu_seqlens[++batch->S] = batch->T;
     if (kept > batch->max_len) batch->max_len = (int32_t)kept;
     batch->truncated += cut > 0;
@@ -494,6 +508,7 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
     slice->relation = batch->relation + first;
     slice->pair = batch->pair + first;
     for (int k = 0; k < RP_TAGS; k++) slice->tags[k] = batch->tags[k] + t0;
+    for (int k = 0; k < 2; k++) slice->entity[k] = batch->entity[k] + first;
     for (int32_t t = 0; t < slice->T; t++) slice->sequence[t] = batch->sequence[t0 + t] - first;
     for (int32_t s = 0; s < slice->S; s++) {
         int32_t end = batch->cu_seqlens[first + s + 1] - t0;
@@ -535,6 +550,18 @@ void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
         while (r < batch->R && batch->read_sequence[r] < s) r++;
         batch->cu_read[s] = r;
     }
+}
+
+/* -- mentions of a graph's entities ------------------------------------------------------------------------ */
+
+void rp_batch_inject(rp_batch *b) {
+    b->K = 0;
+    for (int32_t s = 0; s < b->S; s++)
+        for (int side = 0; side < 2; side++) {
+            if (b->entity[side][s] < 0) continue;
+            b->inject_at[b->K] = (side ? b->tail : b->head)[s];
+            b->inject_row[b->K++] = b->entity[side][s];
+        }
 }
 
 /* -- places of words against the mentions ---------------------------------------------------------------- */

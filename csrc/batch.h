@@ -38,10 +38,12 @@ typedef struct rp_tokens {
     int32_t n_types;           /* of the corpus; 0: markers say no type */
     const int32_t *marker_ids; /* (marker_offsets[4 n_types]) */
     const int32_t *marker_offsets; /* (4 n_types + 1) */
+    int32_t n_entities;            /* of the corpus; 0: no graph is asked */
+    const int32_t *graph_row;      /* (n_entities) the row of each in a graph's table of embeddings, -1 for none */
 } rp_tokens;
 
 /* VALUE names the token that lies outside the vocabulary, or is not flagged in `special`; a prompt without `mask` or
- * with two; a prompt or typed markers where sequences are bare. */
+ * with two; a prompt, typed markers or a graph where sequences are bare. */
 rp_status rp_tokens_check(const rp_tokens *tokens);
 
 /* How one sample's input is made of a corpus row. */
@@ -50,6 +52,7 @@ typedef struct rp_sample {
     rp_input input;              /* the setting */
     bool blank_head, blank_tail; /* the mention is replaced by [BLANK] (C+M and OnlyM alone) */
     bool role_blanks;            /* … or, for the head, by the subject token, for the tail by the object token */
+    bool without_graph;          /* nothing of a graph is injected */
 } rp_sample;
 
 typedef struct rp_batch {
@@ -78,6 +81,10 @@ typedef struct rp_batch {
     int32_t *tags[RP_TAGS];     /* (T) of the corpus; 0 of fixed tokens and of what stands in place of a mention */
     int32_t *distance[2];       /* (T) of each token to the head and the tail (rp_batch_places) */
     int32_t *cu_pieces;         /* (3S+1) piece i of sequence s is cu_pieces[3s+i] .. cu_pieces[3s+i+1] */
+    int32_t *entity[2];         /* (S) row of the head and of the tail in the graph's table, -1: nothing is injected */
+    int32_t K;                  /* mentions at which a graph's embedding is injected (rp_batch_inject) */
+    int32_t *inject_at;         /* (K) rows of their start markers */
+    int32_t *inject_row;        /* (K) rows of the graph's table */
     int64_t truncated;          /* samples cut by the window */
     int64_t truncated_mentions; /* samples of which a mention itself had to be cut */
     void *memory;
@@ -97,6 +104,7 @@ void rp_batch_clear(rp_batch *batch);
  *   OnlyM  [CLS] [E1] head [/E1] [E2] tail [/E2] [SEP] (head first; with text_order as in the text), no context
  *   OnlyT  the same with the types' names
  * or with the words alone where tokens are bare.
+ * Of a graph, an entity's row goes with its mention: where a setting or a blank hides this, none does.
  * A prompt follows as a second segment of the same sequence: … right [SEP] prompt [SEP], as in the code of arXiv
  * 2312.11062, with token type 0 throughout; the entity markers stay. Where it names an entity, it repeats what stands
  * between that entity's markers in this setting, blank and window.
@@ -129,6 +137,9 @@ typedef struct rp_reads {
 
 /* Fills R, read, read_pos, read_sequence and cu_read. */
 void rp_batch_read(rp_batch *batch, const rp_reads *reads);
+
+/* Fills K, inject_at and inject_row. */
+void rp_batch_inject(rp_batch *batch);
 
 /* Fills distance and cu_pieces. A token before a mention is at minus its distance to the first row of the mention, one
  * behind it at that to the last, one inside at 0 (Zhang et al. 2017, section 3.2), cut to -most .. most, plus `most`: a

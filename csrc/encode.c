@@ -26,7 +26,7 @@ static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
     int64_t longest = sizes.positions < run->max_tokens ? sizes.positions : run->max_tokens;
     rp_arena measure = {0};
     RP_TRY(rp_dev_open(&run->dev, run->model->backend, num_threads));
-    RP_TRY(rp_network_open(&run->network, run->model->params));
+    RP_TRY(rp_network_open(&run->network, run->model));
     plan(run, &measure);
     RP_TRY(rp_arena_check(&measure));
     RP_TRY(run->dev->ops->alloc(run->dev, &run->memory, (int64_t)measure.used));
@@ -192,6 +192,7 @@ rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, cons
     rp_pass pass = {0};
     rp_network *n = &run->network;
     RP_TRY(rp_inputs_upload(&n->inputs, run->dev, b, &reads));
+    n->injection.K = 0; /* there are no mentions */
     RP_TRY(rp_encoder_forward(&n->encoder, run->dev, run->model->values, &n->inputs, &pass));
     return run->dev->ops->download(run->dev, out, n->encoder.hidden,
                                    b->T * run->model->params->config.hidden_size * (int64_t)sizeof(float));

@@ -145,6 +145,7 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
     const float *type = p->type < 0 ? e->no_type : values + p->type;
     const float *position = values + p->position + p->config.position_offset * E;
     RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, position, type, in->T, E));
+    if (e->injection != NULL) RP_TRY(rp_injection_forward(e->injection, dev, e->embedded, values));
     RP_TRY(ops->layernorm_forward(dev, e->normed, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
                                   values + p->norm_beta, (float)p->config.layer_norm_eps, in->T, E));
     if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, e->normed, e->normed, &d, in->T, E));
@@ -367,6 +368,7 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
     if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, dnormed, dnormed, &d, in->T, E));
     RP_TRY(ops->layernorm_backward(dev, dembedded, grads + p->norm_gamma, grads + p->norm_beta, dnormed, e->embedded,
                                    e->mean, e->rstd, values + p->norm_gamma, in->T, E));
+    if (e->injection != NULL) RP_TRY(rp_injection_backward(e->injection, dev, grads, dembedded));
     float *dtype = p->type < 0 ? e->no_type + E : grads + p->type;
     float *dposition = grads + p->position + p->config.position_offset * E;
     return ops->embed_backward(dev, grads + p->word, dposition, dtype, dembedded, in->ids, in->pos, in->T, E);

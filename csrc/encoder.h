@@ -10,6 +10,7 @@
 
 #include "arena.h"
 #include "batch.h"
+#include "injection.h"
 #include "ops.h"
 #include "params.h"
 
@@ -47,6 +48,7 @@ typedef struct rp_layer_memory {
 typedef struct rp_encoder {
     const rp_params *params;
     bool train;
+    rp_injection *injection;         /* of a graph at the markers; NULL: none */
     float *embedded, *mean, *rstd;   /* (T,E), (T), (T): before the embeddings' LN */
     float *normed, *first;           /* (T,E), (T,H): after it (+ dropout), and projected; without projection one */
     float *dembedded, *dnormed;      /* (T,E) where embeddings are projected: gradients */

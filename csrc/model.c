@@ -41,10 +41,24 @@ rp_status rp_model_new_cnn(rp_model **out, const rp_cnn_config *config, const ch
 
 void rp_model_free(rp_model *model) {
     if (model == NULL) return;
+    if (model->graph != NULL) model->dev->ops->release(model->dev, model->graph);
     if (model->values != NULL) model->dev->ops->release(model->dev, model->values);
     rp_dev_close(model->dev);
     rp_params_free(model->params);
     free(model);
+}
+
+rp_status rp_model_set_graph(rp_model *model, const float *host, int64_t rows) {
+    const rp_ops *ops = model->dev->ops;
+    int64_t bytes = rows * model->params->config.graph_size * (int64_t)sizeof(float);
+    void *graph = NULL;
+    if (bytes == 0 || rows > INT32_MAX || model->graph != NULL)
+        return rp_fail(RP_STATUS_VALUE, "a graph of %lld entities of size %lld, expected 1 to %d of 1 or more, once",
+                       (long long)rows, (long long)model->params->config.graph_size, INT32_MAX);
+    RP_TRY(ops->alloc(model->dev, &graph, bytes));
+    model->graph = graph;
+    model->graph_rows = rows;
+    return ops->upload(model->dev, model->graph, host, bytes);
 }
 
 rp_status rp_model_set(rp_model *model, int64_t index, const float *host) {

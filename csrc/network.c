@@ -34,8 +34,9 @@ static int64_t encoder_dim(const rp_params *params, const rp_represent *spec) {
 
 static void encoder_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
                          int64_t spare) {
-    (void)max_sequences;
     rp_encoder_plan(&n->encoder, arena, n->layers, n->params, max_tokens, train, spare);
+    rp_injection_plan(&n->injection, arena, n->params, max_sequences);
+    n->encoder.injection = n->params->config.graph_size > 0 ? &n->injection : NULL;
 }
 
 static rp_status encoder_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
@@ -43,6 +44,7 @@ static rp_status encoder_forward(rp_network *n, rp_dev *dev, float *vectors, con
     rp_reads reads = rp_represent_reads(spec);
     reads.masked = masked;
     RP_TRY(rp_inputs_upload(&n->inputs, dev, batch, &reads));
+    RP_TRY(rp_injection_upload(&n->injection, dev, batch));
     RP_TRY(rp_encoder_forward(&n->encoder, dev, values, &n->inputs, pass));
     return rp_represent_forward(spec, dev, vectors, n->encoder.hidden, &n->inputs, n->params->config.hidden_size);
 }
@@ -118,8 +120,9 @@ rp_network_sizes rp_network_sizes_of(const rp_params *params) { return kind_of(p
 
 int64_t rp_network_dim(const rp_params *params, const rp_represent *spec) { return kind_of(params)->dim(params, spec); }
 
-rp_status rp_network_open(rp_network *n, const rp_params *params) {
-    *n = (rp_network){.params = params};
+rp_status rp_network_open(rp_network *n, const rp_model *model) {
+    const rp_params *params = model->params;
+    *n = (rp_network){.params = params, .injection = {.graph = model->graph, .rows = model->graph_rows}};
     if (params->cnn != NULL) return RP_OK;
     n->layers = calloc((size_t)params->config.num_hidden_layers, sizeof *n->layers);
     return n->layers != NULL ? RP_OK : rp_fail(RP_STATUS_MEMORY, "no memory for a network's layers");

@@ -6,6 +6,7 @@
 #define RP_NETWORK_H
 
 #include "cnn.h"
+#include "model.h"
 #include "represent.h"
 
 typedef struct rp_network_sizes {
@@ -23,6 +24,7 @@ typedef struct rp_network {
     rp_inputs inputs;
     rp_encoder encoder; /* its hidden and dhidden are where further losses read and add; of a CNN all 0 */
     rp_layer_memory *layers;
+    rp_injection injection; /* of an encoder with a graph */
     rp_cnn cnn;
 } rp_network;
 
@@ -31,8 +33,8 @@ rp_network_sizes rp_network_sizes_of(const rp_params *params);
 /* Of the vector. A CNN has one representation, what it pools, and reads no `spec`. */
 int64_t rp_network_dim(const rp_params *params, const rp_represent *spec);
 
-/* Host memory of the network; close takes one that is all 0. */
-rp_status rp_network_open(rp_network *network, const rp_params *params);
+/* Host memory of the network; close takes one that is all 0. The model's graph must be there, where it has one. */
+rp_status rp_network_open(rp_network *network, const rp_model *model);
 void rp_network_close(rp_network *network);
 
 /* Takes the buffers from the arena; call with a measuring arena first. `spare` floats at least are made to be there at

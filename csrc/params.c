@@ -29,6 +29,7 @@ static rp_status check_config(const rp_config *c) {
     RP_TRY(rp_config_in_range("max_position_embeddings", c->max_position_embeddings, 1, 65535));
     RP_TRY(rp_config_in_range("position_offset", c->position_offset, 0, c->max_position_embeddings - 1));
     RP_TRY(rp_config_in_range("type_vocab_size", c->type_vocab_size, 0, 1 << 16));
+    RP_TRY(rp_config_in_range("graph_size", c->graph_size, 0, 1 << 16));
     RP_TRY(is_probability("hidden_dropout_prob", c->hidden_dropout_prob));
     RP_TRY(is_probability("attention_probs_dropout_prob", c->attention_probs_dropout_prob));
     if (c->hidden_size % c->num_attention_heads != 0)
@@ -49,6 +50,7 @@ int64_t rp_config_positions(const rp_config *config) {
 int64_t rp_config_widest(const rp_config *config) {
     int64_t F = config->intermediate_size, E = config->embedding_size, wide = 3 * config->hidden_size;
     if (F > wide) wide = F;
+    if (config->graph_size > wide) wide = config->graph_size;
     return E > wide ? E : wide;
 }
 
@@ -147,9 +149,12 @@ static void add_all(rp_params *p) {
             add_layer(p, i);
     }
     add_head(p);
+    if (p->config.graph_size > 0) /* behind the others, whose initial values it leaves as they are */
+        p->graph_weight =
+            add(p, p->config.embedding_size, p->config.graph_size, RP_INIT_ZERO, true, "graph_projection.weight");
 }
 
-enum { EMBEDDING_PARAMS = 7, LAYER_PARAMS = 16, HEAD_PARAMS = 5 };
+enum { EMBEDDING_PARAMS = 7, LAYER_PARAMS = 16, HEAD_PARAMS = 5, GRAPH_PARAMS = 1 };
 
 rp_status rp_params_open(rp_params **out, int64_t capacity) {
     rp_params *p = calloc(1, sizeof *p);
@@ -167,7 +172,8 @@ rp_status rp_params_open(rp_params **out, int64_t capacity) {
 rp_status rp_params_new(rp_params **out, const rp_config *config) {
     rp_params *p;
     RP_TRY(check_config(config));
-    RP_TRY(rp_params_open(&p, EMBEDDING_PARAMS + LAYER_PARAMS * config->num_hidden_layers + HEAD_PARAMS));
+    RP_TRY(
+        rp_params_open(&p, EMBEDDING_PARAMS + LAYER_PARAMS * config->num_hidden_layers + HEAD_PARAMS + GRAPH_PARAMS));
     p->config = *config;
     p->layers = calloc((size_t)config->num_hidden_layers, sizeof *p->layers);
     if (p->layers == NULL) {

@@ -24,6 +24,7 @@ typedef struct rp_config {
     bool shared_layers;        /* all layers have the first one's parameters (ALBERT) */
     bool attended_dropout;     /* whether what the attention gives goes through dropout (not in DistilBERT) */
     bool feed_forward_dropout; /* the same of what the feed-forward layers give (not in ALBERT) */
+    int64_t graph_size;        /* of a graph's entity embeddings, injected at the markers; 0: there is no graph */
 } rp_config;
 
 typedef enum rp_init { RP_INIT_NORMAL, RP_INIT_ZERO, RP_INIT_ONE } rp_init;
@@ -60,6 +61,7 @@ typedef struct rp_params {
     rp_layer_params *layers;                  /* (num_hidden_layers), all the same where they are shared */
     int64_t transform_weight, transform_bias; /* (E,H), (E) */
     int64_t transform_gamma, transform_beta, decoder_bias;
+    int64_t graph_weight; /* (E,graph_size) where a graph is injected */
 } rp_params;
 
 /* Tokens of the longest sequence; the most columns of a matrix product in the encoder. */

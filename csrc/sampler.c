@@ -70,6 +70,7 @@ static rp_status check_options(const rp_sampler_options *o) {
     RP_TRY(check_count(o->max_length, RP_BATCH_MIN_LENGTH, RP_BATCH_MAX_LENGTH, "max_length"));
     RP_TRY(check_unit(o->p_blank, 1, "p_blank"));
     RP_TRY(check_unit(o->mlm_probability, 1, "mlm_probability"));
+    RP_TRY(check_unit(o->graph_dropout, 1, "graph_dropout"));
     double sum = 0;
     for (int i = 0; i < 5; i++) {
         RP_TRY(check_unit(o->input_weight[i], 1, weights[i]));
@@ -125,13 +126,14 @@ static rp_input draw_input(const double weight[5], rp_rng *rng) {
     return (rp_input)last; /* the sum may fall short of 1 by a rounding error */
 }
 
-/* The setting, then the head's blank, then the tail's. All three are always drawn, so that none depends on another. */
+/* The setting, the head's blank, the tail's, the graph's. All are always drawn, so that none depends on another. */
 static rp_sample draw_sample(const rp_sampler *s, int64_t row, uint32_t step, uint32_t number) {
     rp_rng rng = rp_rng_stream(s->input_key, step, number, 0);
     rp_sample sample = {.row = row, .input = draw_input(s->options.input_weight, &rng)};
     sample.role_blanks = s->options.role_blanks;
     sample.blank_head = rp_rng_unit(&rng) < s->options.p_blank;
     sample.blank_tail = rp_rng_unit(&rng) < s->options.p_blank;
+    sample.without_graph = rp_rng_unit(&rng) < s->options.graph_dropout;
     return sample;
 }
 

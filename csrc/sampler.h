@@ -16,6 +16,7 @@ typedef struct rp_sampler_options {
     double p_blank;         /* probability that a mention is blanked, per mention, sample and step */
     bool role_blanks;       /* a blanked mention is the subject or object token, as in OnlyC, not [BLANK] */
     double mlm_probability; /* 0: no masking */
+    double graph_dropout;   /* probability that a sample gets nothing of the graph, where there is one */
     double input_weight[5]; /* how often a sample is given in each rp_input setting; sums to 1 */
     bool prefetch;
     int64_t sources; /* 1 .. RP_SOURCES; their samples follow one another */

@@ -135,7 +135,7 @@ static rp_status measure(rp_trainer *t, rp_model *model, const rp_trainer_option
     t->dim = rp_network_dim(model->params, &o->represent);
     t->micro_tokens = o->micro_samples * o->max_length;
     RP_TRY(compose(t));
-    RP_TRY(rp_network_open(&t->network, model->params));
+    RP_TRY(rp_network_open(&t->network, model));
     plan(t, device, host);
     RP_TRY(rp_arena_check(device));
     return rp_arena_check(host);

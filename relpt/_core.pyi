@@ -28,6 +28,8 @@ class _Batch(TypedDict):
     prompt_row: _Int32Array  # (S) rows of the prompts' [MASK], -1 without prompt
     relation: _Int32Array  # (S)
     pair: _Int32Array  # (S) number of the pair of entities, -1 where the source knows of none
+    head_entity: _Int32Array  # (S) rows in the graph's table, -1 where nothing is injected
+    tail_entity: _Int32Array  # (S)
     head_end: _Int32Array  # (S) rows behind the mentions
     tail_end: _Int32Array  # (S)
     pos_tag: _Int32Array  # (T) of the corpus, 0 where a token has none
@@ -76,7 +78,8 @@ class Sampler:
 
     tokens: the ids cls, sep, mask, head_start, head_end, tail_start, tail_end, blank, subject and object, the uint8
     array special (vocab_size), and where wanted the flag text_order and the int32 arrays prompt (word pieces and one
-    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1); with the flag bare
+    mask, -1 for the head and -2 for the tail), marker_ids and marker_offsets (4 n_types + 1), and graph_row (of each
+    entity of the corpus the row in a graph's table, -1 for none); with the flag bare
     sequences are words alone, and the ids that only frame them are not read.
     sources: dicts whose samples follow one another (csrc/source.h):
     {"kind": "relations", "count": pairs, "relation_exponent", "distinct_relations", "pairs_per_relation"},
@@ -100,6 +103,7 @@ class Sampler:
         input_weight: Sequence[float] = (1, 0, 0, 0, 0),
         prefetch: bool = True,
         role_blanks: bool = False,
+        graph_dropout: float = 0,
     ) -> Sampler: ...
     def batch(self, step: int, /) -> _Batch:
         """The batch of a step, as a dict of fresh arrays."""
@@ -249,7 +253,8 @@ def graph_ranks(
 @final
 class Model:
     """An encoder with an MLM head, or a CNN (cnn_model): configuration and weights on a device. Reading calls wait for
-    a busy model, writing ones get RuntimeError "busy". embedding_size 0 is hidden_size."""
+    a busy model, writing ones get RuntimeError "busy". embedding_size 0 is hidden_size. graph: float32 (entities,
+    size), embeddings that stay as they are, injected by the parameter graph_projection.weight."""
 
     def __new__(
         cls,
@@ -272,6 +277,7 @@ class Model:
         attended_dropout: bool = True,
         feed_forward_dropout: bool = True,
         backend: str = "cpu",
+        graph: NDArray[np.float32] | None = None,
     ) -> Model: ...
     @property
     def backend(self) -> str:

@@ -266,6 +266,8 @@ def pretrain(args: argparse.Namespace) -> int:
     """Pre-trains an encoder on files."""
     begin = time.monotonic()
     trainer = _trainer(args)  # refuses bad options before anything is loaded
+    if args.graph is None and args.graph_dropout is not None:
+        raise UsageError("--graph-dropout needs --graph")
     run = Path(args.output)
     new, kept = _prepare_run(args, run)
     log = HistoryFile(run / "history.jsonl", kept)
@@ -273,6 +275,8 @@ def pretrain(args: argparse.Namespace) -> int:
     try:
         data = _load(args, args.data)
         encoder = trainer.encoder = _open_encoder(args, args.encoder, data)
+        if args.graph is not None:
+            encoder.inject(args.graph, dropout=args.graph_dropout or 0.0)
         if not args.quiet:
             tell(f"relpt: {data!r}")
             tell(f"relpt: {encoder!r}")
@@ -533,6 +537,8 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--lr", type=float, metavar="F", help="learning rate")
     p.add_argument("--seed", type=_natural, metavar="S", help="seed of every draw (default: 42)")
     _encoder_options(p, device=True)
+    p.add_argument("--graph", metavar="DIR", help="saved relpt.GraphEmbeddings, injected at the entities' markers")
+    p.add_argument("--graph-dropout", type=float, metavar="P", help="share of sentences given without it (default: 0)")
     p.add_argument(
         "--projection",
         action="store_true",

@@ -16,6 +16,8 @@ from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_leng
 from relpt.errors import CudaError
 from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
+from relpt.graph import GraphEmbeddings
+from relpt.injection import Injection, load_injection
 from relpt.inputs import DTYPES, ENCODING_DTYPES, PARTS, choice, input_name, input_number, representation_parts
 from relpt.markers import (
     MARKER_ORDERS,
@@ -52,6 +54,7 @@ class Encoder:
             "cls" (H), "mean" (over all tokens, H), "mask" (the [MASK] of a prompt, H; arXiv 2312.11062), or several
             joined by "+", as "entity_start+mask".
         dim: size of a relation vector.
+        injection: the graph whose entities are injected at the markers, see ``inject``; None for none.
         projection: the map that ``encode`` applies last, made by ``fit_projection``; None for plain hidden states.
     """
 
@@ -72,6 +75,7 @@ class Encoder:
         num_threads: int | None = None,
         seed: int = 42,
         name: str = "encoder",
+        injection: Injection | None = None,
     ) -> None:
         _check_device(device, dtype)
         self._parts = representation_parts(representation)
@@ -81,9 +85,10 @@ class Encoder:
         self.num_threads = _core.default_threads() if num_threads is None else num_threads
         self.card: dict[str, Any] = {}
         self.projection: Projection | None = None
+        self.injection = injection
         config["vocab_size"] = max(int(config["vocab_size"]), tokenizer.get_vocab_size(with_added_tokens=True))
         self._extras: dict[str, np.ndarray] = {}
-        self._model = _core.Model(**weights.core_config(config))
+        self._model = self._new_model()
         self._tokens = core_tokens(tokenizer, special_tokens, markers, config["vocab_size"], name)
         self.prompt, self.marker_style, self.marker_order = prompt, marker_style, marker_order
         self.typed_markers = typed_markers or {}
@@ -166,6 +171,7 @@ class Encoder:
             num_threads=num_threads,
             seed=seed,
             name=str(folder_or_name),
+            injection=load_injection(folder, card),
         )
         encoder.card = card
         if card.get("projection") is not None and not named:
@@ -178,7 +184,7 @@ class Encoder:
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> Path:
         """Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json, relpt.json and, where there
-        is one, projection.safetensors.
+        is one, projection.safetensors; of a graph that is injected, graph.json and graph.safetensors too.
 
         ``transformers.AutoModel.from_pretrained(folder)`` opens it. All files are complete and synced before the first
         one takes its place; other files of the folder stay.
@@ -211,6 +217,8 @@ class Encoder:
         )
         if self.projection is not None:
             save_projection(folder, self.projection)
+        if self.injection is not None:
+            self.injection.save(folder)
         own = {
             "format": "relpt",
             "markers": self.markers,
@@ -221,17 +229,71 @@ class Encoder:
             "prompt": self.prompt,
             "projection": None if self.projection is None else self.projection.card,
         }
-        write_json(folder / "relpt.json", {**card, **own})
+        if self.injection is not None:
+            own["injection"] = {"dropout": self.injection.dropout}
+        kept = {key: value for key, value in card.items() if key != "injection"}
+        write_json(folder / "relpt.json", {**kept, **own})
 
     def copy(self) -> Encoder:
         """An encoder with weights of its own, equal to these; takes as much memory again."""
         twin = copy.copy(self)
         twin.config, twin.card = copy.deepcopy(self.config), copy.deepcopy(self.card)
-        twin._model = _core.Model(**weights.core_config(self.config))
-        twin._runs = Runs(twin._model, twin.num_threads)
-        for name, _ in self._model.parameters():
-            twin._model.set(name, self._model.get(name))
+        twin._take_model(self._model)
         return twin
+
+    def _new_model(self) -> Any:
+        """The core's model, all values 0."""
+        table = None if self.injection is None else self.injection.table
+        return _core.Model(**weights.core_config(self.config), graph=table)
+
+    def _take_model(self, other: Any, without: str = "") -> None:
+        """A model of its own, with the values of another but for one parameter's."""
+        self._model = self._new_model()
+        self._runs = Runs(self._model, self.num_threads)
+        theirs = {name for name, _ in other.parameters()} - {without}
+        for name, _ in self._model.parameters():
+            if name in theirs:
+                self._model.set(name, other.get(name))
+
+    # -- a graph at the markers --------------------------------------------------------------------------------------
+
+    def inject(self, graph: GraphEmbeddings | str | os.PathLike[str] | None, *, dropout: float = 0.0) -> Encoder:
+        """Injects a knowledge graph's entity embeddings at the start markers from now on (graph-text fusion).
+
+        With x the input embedding of an entity's start marker, before the embeddings' LayerNorm, and g the entity's
+        embedding in the graph, ``x + W g`` takes the place of x. The projection W (embedding size, graph.dim) is a
+        weight of the encoder, "graph_projection.weight", 0 at first, so that vectors change as it is trained and not
+        before; g stays as it is. A linear map from an entity's embedding into the input: Poerner et al. 2020 (E-BERT,
+        section 3.1), there fitted beforehand; frozen TransE embeddings beside the text, trained with it: Zhang et al.
+        2019 (ERNIE, section 3.3), there inside the upper layers.
+
+        An entity is looked up by its id, one without id by its name. Those that the graph does not know get nothing,
+        and the log counts them. Nor does a mention that the input setting or a blank hides: the graph says no more than
+        the sentence. ``save_pretrained`` keeps the graph along.
+
+        Args:
+            graph: the ``GraphEmbeddings``, trained, or the folder of saved ones; None injects nothing any more.
+            dropout: probability that a sentence is given without the graph, per sentence and step of training, so that
+                the encoder learns to do without it too.
+
+        Returns:
+            The encoder itself, with W at 0; a projection that was fitted to vectors with another graph is dropped.
+
+        Raises:
+            ValueError: dropout out of range. TypeError: graph is something else. RuntimeError: it is not trained.
+            FileNotFoundError, FormatError: there is no such folder, or it is damaged.
+        """
+        new = None if graph is None else Injection.of(graph, dropout)
+        if self.injection is not None:
+            self.projection = None
+        self.injection = new
+        self._take_model(self._model, without="graph_projection.weight")
+        return self
+
+    def _check_trainable(self, corpus: Any) -> None:
+        """ValueError where W would stay 0, since the graph knows nobody of the corpus."""
+        if self.injection is not None and not self._model.get("graph_projection.weight").any():
+            self.injection.check(corpus)
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
@@ -394,10 +456,12 @@ class Encoder:
         typed = bool(self.typed_markers and names & {"C+M", "OnlyM"})
         if typed or names & {"C+T", "OnlyT"}:
             self._check_types(corpus, np.arange(len(corpus)) if rows is None else rows, typed)
-        if not typed:
-            return self._tokens
-        markers = core_typed_markers(self.tokenizer, self.typed_markers, corpus.types, self.markers, self.name)
-        return {**self._tokens, **markers}
+        found = dict(self._tokens)
+        if typed:
+            found |= core_typed_markers(self.tokenizer, self.typed_markers, corpus.types, self.markers, self.name)
+        if self.injection is not None and names & {"C+M", "OnlyM"}:
+            found["graph_row"] = self.injection.rows(corpus, rows)
+        return found
 
     def _check_types(self, corpus: Any, rows: np.ndarray, typed: bool) -> None:
         """Refuses rows of a corpus that lack a type or, where markers say it (``typed``), have one without markers."""
@@ -437,7 +501,8 @@ class Encoder:
         """The options by name."""
         names = ("representation", "prompt", "marker_order", "device", "dtype", "num_threads", "seed")
         own = {name: getattr(self, name) for name in names}
-        return own | {"markers": self.marker_style, "types": list(self.typed_markers) or None}
+        graph = {} if self.injection is None else {"injection": self.injection.identity()}
+        return own | {"markers": self.marker_style, "types": list(self.typed_markers) or None} | graph
 
     def __repr__(self) -> str:
         c = self.config
@@ -458,6 +523,7 @@ class Encoder:
             **(
                 {} if self.marker_style == "plain" else {"markers": ", ".join([self.marker_style, *self.typed_markers])}
             ),
+            **({} if self.injection is None else {"graph": repr(self.injection.graph)}),
             "device": f"{self._model.backend}, {self.num_threads} threads, {self.dtype}",
         }
         cells = "".join(

@@ -344,6 +344,19 @@ class GraphEmbeddings:
         if not self.entities:
             raise RuntimeError("these embeddings are not trained; call fit first, or GraphEmbeddings.load")
 
+    def _rows_of(self, keys: Sequence[str]) -> np.ndarray:
+        """The row of each entity of a corpus' table ``entities``, int32, -1 for those that are not here: by the id, or
+        for one without id by its name, without regard to case and blanks, where that is one entity's alone."""
+        from relpt.data.report import plain_name
+
+        by_name: dict[str, int] = {}
+        for row, name in enumerate(self.entities):
+            plain = plain_name(name)
+            by_name[plain] = -1 if plain in by_name else row
+        tables = {"id": self._entity_rows, "name": by_name}
+        kinds = (key.partition(":") for key in keys)
+        return np.array([tables[kind].get(name, -1) for kind, _, name in kinds], np.int32)
+
     def _identity(self) -> dict[str, Any]:
         """What tells these embeddings from others, for the cards of runs that use them."""
         digest = hashlib.sha256(json.dumps([self.entities, self.relations]).encode())
@@ -422,12 +435,18 @@ class GraphEmbeddings:
             RuntimeError: not trained.
             OSError: the folder cannot be written.
         """
-        from safetensors.numpy import save
-
         self._check_trained()
         target = Path(os.path.realpath(folder))
         if target.exists() and not (target / _CARD).is_file() and not (target.is_dir() and not any(target.iterdir())):
             raise FileExistsError(f"{target} is there and has no {_CARD}; give another path, or remove it")
+        with replace_folder(target) as new:
+            self._write(new)
+        return Path(folder)
+
+    def _write(self, folder: Path) -> None:
+        """Writes the two files into a folder."""
+        from safetensors.numpy import save
+
         from relpt import __version__
 
         tensors = {
@@ -445,11 +464,8 @@ class GraphEmbeddings:
             "entities": self.entities,
             "relations": self.relations,
         }
-        data = save(tensors)
-        with replace_folder(target) as new:
-            write_file(new / _TENSORS, partial(_write, data))
-            write_json(new / _CARD, card)
-        return Path(folder)
+        write_file(folder / _TENSORS, partial(_write, save(tensors)))
+        write_json(folder / _CARD, card)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, num_threads: int | None = None) -> GraphEmbeddings:

@@ -134,6 +134,7 @@ def compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
         for name in encoder
         if name in card["encoder"]
     }
+    compared["injection"] = card["encoder"].get("injection"), old["encoder"].get("injection")
     for name, (value, was) in compared.items():
         if was != value and name not in ("micro_batch_pairs", "prefetch"):
             raise ValueError(

@@ -415,7 +415,7 @@ class Trainer:
         return shares[0] if shares else 0.0
 
     def _sampler(self, corpus: Any) -> Any:
-        o = self.options
+        o, injection = self.options, getattr(self.encoder, "injection", None)
         settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
         return _core.Sampler(
             self.encoder._core_corpus(corpus),
@@ -428,6 +428,7 @@ class Trainer:
             input_weight=self._input_weights(),
             prefetch=o["prefetch"],
             role_blanks=o["blank_as"] == "role",
+            graph_dropout=0.0 if injection is None else injection.dropout,
         )
 
     # -- training ----------------------------------------------------------------------------------------------------
@@ -471,6 +472,9 @@ class Trainer:
         for item in self.objectives:
             if item.weight > 0:
                 item._check_corpus(corpus)
+        check = getattr(self.encoder, "_check_trainable", None)
+        if check is not None:
+            check(corpus)
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         sampler = self._sampler(corpus)
         self._tell_left_out(sampler, corpus)

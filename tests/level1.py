@@ -59,12 +59,14 @@ class Tokens(ctypes.Structure):
         ("n_types", INT32),
         ("marker_ids", INT32S),
         ("marker_offsets", INT32S),
+        ("n_entities", INT32),
+        ("graph_row", INT32S),
     )
 
     @classmethod
     def of(cls, tokens):
         plain = dict.fromkeys(cls.names, -1) | {"bare": False, "text_order": False, "prompt_length": 0, "prompt": None}
-        plain |= {"n_types": 0, "marker_ids": None, "marker_offsets": None}
+        plain |= {"n_types": 0, "marker_ids": None, "marker_offsets": None, "n_entities": 0, "graph_row": None}
         return structure(cls, plain | tokens | {"vocab_size": len(tokens["special"])})
 
 
@@ -92,6 +94,7 @@ class SamplerOptions(ctypes.Structure):
         ("p_blank", DOUBLE),
         ("role_blanks", ctypes.c_bool),
         ("mlm_probability", DOUBLE),
+        ("graph_dropout", DOUBLE),
         ("input_weight", DOUBLE * 5),
         ("prefetch", ctypes.c_bool),
         ("sources", INT64),

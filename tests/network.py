@@ -37,6 +37,9 @@ class Model(ctypes.Structure):
         ("dev", POINTER),
         ("backend", ctypes.c_char * 32),
         ("values", FLOATS),
+        ("version", INT64),
+        ("graph", FLOATS),
+        ("graph_rows", INT64),
     )
 
 
@@ -63,6 +66,7 @@ class Config(ctypes.Structure):
         *((name, INT64) for name in sizes),
         *((name, ctypes.c_double) for name in rates),
         *((name, ctypes.c_bool) for name in flags),
+        ("graph_size", INT64),
     )
 
 
@@ -72,7 +76,7 @@ class Sample(ctypes.Structure):
     _fields_ = (
         ("row", INT64),
         ("input", ctypes.c_int),
-        *((name, ctypes.c_bool) for name in ("blank_head", "blank_tail", "role_blanks")),
+        *((name, ctypes.c_bool) for name in ("blank_head", "blank_tail", "role_blanks", "without_graph")),
     )
 
 
@@ -151,7 +155,7 @@ class Network:
         self.dim = call("rp_network_dim", model.contents.params, ctypes.byref(self.spec), result=INT64)
         self.dim = getattr(self.dim, "value", self.dim)
         self.workspace = ctypes.create_string_buffer(1 << 14)  # rp_network is opaque here
-        call("rp_network_open", self.workspace, model.contents.params)
+        call("rp_network_open", self.workspace, model)
         measured = Arena()
         plan = (sequences, tokens, ctypes.c_bool(True), 0)
         call("rp_network_plan", self.workspace, ctypes.byref(measured), *plan, result=None)

@@ -387,22 +387,32 @@ def test_pretrain_by_other_objectives(relpt_command, place):
     words = ("--objective", "prototypes", "--set", "prototypes.n_way=3", "--set", "prototypes.episodes=2")
     assert relpt_command(*pretrain("episodes"), *words)[0] == 0
     assert [record["sentences"] for record in history(place / "episodes")] == [12] * 6
-    triples = [(f"{name} head", name, f"{name} tail") for name in card["relations"][1:]]
-    graph = relpt.GraphEmbeddings(dim=4, epochs=1, negatives=2).fit(triples).save(place / "graph")
-    words = ("--objective", "alignment", "--set", f"alignment.graph={graph}")
-    code, _, err = relpt_command(*pretrain("aligned"), *words)
-    assert code == 0
-    assert "loss_alignment" in history(place / "aligned")[0]
-    assert "alignment: the graph knows 5 of" in err
-    code, _, err = relpt_command(*pretrain("no graph"), "--objective", "alignment")
-    assert code == 1
-    assert "graph of alignment is None" in err
     code, _, err = relpt_command(*pretrain("matched"), "--objective", "mtb")
     assert code == 1
     assert "1 pair of entities stands in two different sentences" in err
     assert not (place / "matched").exists()
     code, _, err = relpt_command(*pretrain("unknown"), "--objective", "cq")
     assert code == 2
+
+
+def test_pretrain_with_a_graph(relpt_command, place):
+    sentences = [i for i in relpt.load(place / "data.jsonl") if i.relation != "r0"]
+    triples = [(i.head_id or i.head_name, i.relation, i.tail_id or i.tail_name) for i in sentences]
+    graph = relpt.GraphEmbeddings(dim=4, epochs=1, negatives=2).fit(triples).save(place / "graph")
+    words = ("--objective", "alignment", "--set", f"alignment.graph={graph}")
+    code, _, err = relpt_command(*pretrain("aligned"), *words)
+    assert code == 0
+    assert "loss_alignment" in history(place / "aligned")[0]
+    assert "alignment: the graph knows 5 of data.jsonl's 6 relations; 12 of 72 sentences" in err
+    code, _, err = relpt_command(*pretrain("no graph"), "--objective", "alignment")
+    assert code == 1
+    assert "graph of alignment is None" in err
+    words = ("--objective", "rc", "--graph", graph, "--graph-dropout", "0.5")
+    assert relpt_command(*pretrain("injected"), *words)[0] == 0
+    assert relpt.Encoder.from_pretrained(place / "injected").injection.dropout == 0.5
+    code, _, err = relpt_command(*pretrain("no rate"), "--graph-dropout", "0.5")
+    assert code == 2
+    assert "--graph-dropout needs --graph" in err
 
 
 def test_presets_and_options_reach_the_trainer(relpt_command, place):

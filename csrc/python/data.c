@@ -194,12 +194,15 @@ static const int32_t *parse_pieces(PyObject *dict, const char *name, int64_t *si
     return NULL;
 }
 
-/* What the dict may have: the order, the prompt and the typed markers; -1 with an exception. */
+/* What the dict may have: the order, the prompt, the typed markers and rows of a graph; -1 with an exception. */
 static int parse_form(PyObject *dict, rp_tokens *out, PyObject *kept) {
-    int64_t prompt, pieces, offsets;
+    int64_t prompt, pieces, offsets, entities;
     if (parse_flag(dict, "text_order", &out->text_order) < 0) return -1;
     out->prompt = parse_pieces(dict, "prompt", &prompt, kept);
     if (prompt < 0) return -1;
+    out->graph_row = parse_pieces(dict, "graph_row", &entities, kept);
+    if (entities < 0) return -1;
+    out->n_entities = (int32_t)entities;
     out->marker_ids = parse_pieces(dict, "marker_ids", &pieces, kept);
     if (pieces < 0) return -1;
     out->marker_offsets = parse_pieces(dict, "marker_offsets", &offsets, kept);
@@ -277,6 +280,8 @@ PyObject *relpt_batch_dict(const rp_batch *b) {
                   {"tail", b->tail, b->S},
                   {"relation", b->relation, b->S},
                   {"pair", b->pair, b->S},
+                  {"head_entity", b->entity[0], b->S},
+                  {"tail_entity", b->entity[1], b->S},
                   {"head_end", b->head_end, b->S},
                   {"tail_end", b->tail_end, b->S},
                   {"pos_tag", b->tags[RP_TAG_POS], b->T},

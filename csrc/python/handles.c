@@ -58,17 +58,22 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                             "attended_dropout",
                             "feed_forward_dropout",
                             "backend",
+                            "graph",
                             NULL};
+    PyObject *graph = Py_None;
+    const float *table = NULL;
+    int64_t shape[2] = {-1, -1};
     long long n[9] = {0};
     int embedding_projection = 0, shared_layers = 0, attended_dropout = 1, feed_forward_dropout = 1;
     rp_config c = {0};
     const char *backend = "cpu";
     if (relpt_no_positionals(args, "Model") < 0) return NULL;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "LLLLLLLdddd|LLpppps:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6],
+            args, kwargs, "LLLLLLLdddd|LLppppsO:Model", names, &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6],
             &c.layer_norm_eps, &c.initializer_range, &c.hidden_dropout_prob, &c.attention_probs_dropout_prob, &n[7],
-            &n[8], &embedding_projection, &shared_layers, &attended_dropout, &feed_forward_dropout, &backend))
+            &n[8], &embedding_projection, &shared_layers, &attended_dropout, &feed_forward_dropout, &backend, &graph))
         return NULL;
+    if (graph != Py_None && (table = relpt_array_data(graph, "graph", RELPT_FLOAT32, 2, shape)) == NULL) return NULL;
     c.vocab_size = n[0];
     c.hidden_size = n[1];
     c.num_hidden_layers = n[2];
@@ -82,8 +87,11 @@ static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     c.shared_layers = shared_layers;
     c.attended_dropout = attended_dropout;
     c.feed_forward_dropout = feed_forward_dropout;
+    c.graph_size = table == NULL ? 0 : shape[1];
     rp_model *model = NULL;
     rp_status status = rp_model_new(&model, &c, backend);
+    if (status == RP_OK && table != NULL && (status = rp_model_set_graph(model, table, shape[0])) != RP_OK)
+        rp_model_free(model);
     if (status != RP_OK) return relpt_raise(PyType_GetModuleState(type), status);
     return wrap_model(type, model);
 }

@@ -55,15 +55,15 @@ static int parse_sources(PyObject *list, rp_sampler_options *o) {
 /* The options from keywords; -1 with an exception. *corpus and *tokens are borrowed. */
 static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options *o, PyObject **corpus,
                            PyObject **tokens) {
-    static char *names[] = {"corpus",          "tokens",       "sources",  "seed",        "max_length", "p_blank",
-                            "mlm_probability", "input_weight", "prefetch", "role_blanks", NULL};
+    static char *names[] = {"corpus",          "tokens",       "sources",  "seed",        "max_length",    "p_blank",
+                            "mlm_probability", "input_weight", "prefetch", "role_blanks", "graph_dropout", NULL};
     PyObject *sources = NULL, *seed = NULL, *input_weight = NULL;
     long long max_length = LLONG_MIN; /* not given */
     int prefetch = 1, role_blanks = 0;
     *o = (rp_sampler_options){.p_blank = 0.7, .mlm_probability = 0.15, .input_weight = {1}};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOLddOpp:Sampler", names, corpus, tokens, &sources, &seed,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOLddOppd:Sampler", names, corpus, tokens, &sources, &seed,
                                      &max_length, &o->p_blank, &o->mlm_probability, &input_weight, &prefetch,
-                                     &role_blanks))
+                                     &role_blanks, &o->graph_dropout))
         return -1;
     if (sources == NULL || seed == NULL || max_length == LLONG_MIN) {
         PyErr_SetString(PyExc_TypeError, "Sampler() needs the keywords sources, seed and max_length");
@@ -194,7 +194,7 @@ static PyMethodDef sampler_methods[] = {
 };
 
 PyDoc_STRVAR(sampler_doc, "Sampler(corpus, tokens, *, sources, seed, max_length, p_blank=0.7, mlm_probability=0.15, "
-                          "input_weight=(1, 0, 0, 0, 0), prefetch=True, role_blanks=False)\n--\n\n"
+                          "input_weight=(1, 0, 0, 0, 0), prefetch=True, role_blanks=False, graph_dropout=0)\n--\n\n"
                           "Draws the samples of a step and builds its batch, the next one in a worker thread.");
 
 static PyType_Slot sampler_slots[] = {

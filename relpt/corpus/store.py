@@ -44,6 +44,7 @@ _TABLES: Final = {
     "labelled": bool,
     "n_entities": int,
 }
+_UNHASHED: Final = ("tokenizer", "entities")
 _NOTES: Final = {"name": str, "max_length": int, "n_longer": int}
 
 
@@ -67,6 +68,8 @@ class Corpus:
         vocab_size: every word piece is below it.
         tokenizer: fingerprint of the tokenizer's text side (see ``relpt.corpus.tokenizer_fingerprint``).
         n_entities: distinct entities.
+        entities: what tells each from the others, in the order of their numbers: "id:…", or without id "name:…"; None
+            in a corpus that was saved without.
         name, max_length, n_longer: the data's name; sentences that are longer than max_length with all markers.
 
     Raises:
@@ -93,6 +96,7 @@ class Corpus:
     tokenizer: str
     labelled: bool
     n_entities: int
+    entities: list[str] | None = None
 
     def __init__(
         self,
@@ -136,8 +140,9 @@ class Corpus:
         return {key: getattr(self, key) for key in (*_ARRAYS, *self._tags())}
 
     def tables(self) -> dict[str, Any]:
-        """Names of relations, types and tags, sizes and the tokenizer's fingerprint."""
-        return {key: getattr(self, key) for key in (*_TABLES, *(f"{key}s" for key in self._tags()))}
+        """Names of relations, types, tags and entities, sizes and the tokenizer's fingerprint."""
+        named = ("entities",) if self.entities is not None else ()
+        return {key: getattr(self, key) for key in (*_TABLES, *(f"{key}s" for key in self._tags()), *named)}
 
     def _tags(self) -> list[str]:
         return [key for key in _TAGS if getattr(self, key) is not None]
@@ -147,13 +152,14 @@ class Corpus:
         """SHA-256 of arrays and tables in hexadecimal: equal for equal data, wherever it lies and whatever its name.
 
         The tokenizer's fingerprint is left out, since it may change with the tokenizers library; the word pieces count.
+        So are the entities' names, of which the numbers count.
         """
         if self._hash is None:
             digest = hashlib.sha256()
             for key, array in self.arrays().items():
                 digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
                 digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            tables = {key: value for key, value in self.tables().items() if key != "tokenizer"}
+            tables = {key: value for key, value in self.tables().items() if key not in _UNHASHED}
             digest.update(json.dumps(tables, sort_keys=True).encode())
             self._hash = digest.hexdigest()
         return self._hash
@@ -250,7 +256,7 @@ class Corpus:
         arrays = {key: _map(folder / f"{key}.npy", meta["arrays"].get(key)) for key in (*_ARRAYS, *tags)}
         corpus = cls(
             arrays=arrays,
-            tables={key: meta.get(key) for key in (*_TABLES, *(f"{key}s" for key in tags))},
+            tables={key: meta.get(key) for key in (*_TABLES, *(f"{key}s" for key in tags), "entities")},
             where=str(folder),
             **{key: meta[key] for key in _NOTES},
         )
@@ -297,6 +303,13 @@ def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) ->
             or len(set(names)) != len(names)
         ):
             raise FormatError(f"{where}: {key} must be distinct names")
+    entities = tables.get("entities")
+    if entities is not None and (
+        not isinstance(entities, list)
+        or not all(isinstance(item, str) for item in entities)
+        or not len(set(entities)) == len(entities) == tables["n_entities"]
+    ):
+        raise FormatError(f"{where}: entities must be the distinct names of {tables['n_entities']} entities")
     sizes = {
         "n": arrays["relation"].size,
         "n_ids": arrays["ids"].size,

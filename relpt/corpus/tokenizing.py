@@ -59,7 +59,7 @@ def tokenize(
     )
     ids, lengths, spans, *numbers = (np.concatenate(arrays) for arrays in zip(none, *parts, strict=True))
     relations, relation = number_relations(data)
-    head_id, tail_id, n_entities = _entities(data)
+    head_id, tail_id, entities = _entities(data)
     types, head_type, tail_type = _types(data)
     type_ids, type_lengths = plain.encode([f" {type_text(name)}" for name in types])[:2]  # as inside a sentence
     if (type_lengths == 0).any():
@@ -94,7 +94,8 @@ def tokenize(
         "vocab_size": shared.get_vocab_size(with_added_tokens=True),
         "tokenizer": tokenizer_fingerprint(shared),
         "labelled": data.labelled,
-        "n_entities": n_entities,
+        "n_entities": len(entities),
+        "entities": entities,
         **{f"{tag}_tags": found for tag, found in names.items()},
     }
     return Corpus(arrays=arrays, tables=tables, name=data.name, max_length=max_length, n_longer=n_longer)
@@ -311,12 +312,12 @@ def number_relations(data: Dataset) -> tuple[list[str], np.ndarray]:
     return names, out
 
 
-def _entities(data: Dataset) -> tuple[np.ndarray, np.ndarray, int]:
+def _entities(data: Dataset) -> tuple[np.ndarray, np.ndarray, list[str]]:
     from relpt.data.report import entity_keys
 
     flat, numbers = _numbered(chain.from_iterable(entity_keys(data)))
     pairs = flat.reshape(-1, 2)
-    return pairs[:, 0].copy(), pairs[:, 1].copy(), len(numbers)
+    return pairs[:, 0].copy(), pairs[:, 1].copy(), list(numbers)
 
 
 def _types(data: Dataset) -> tuple[list[str], np.ndarray, np.ndarray]:
