@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from relpt.files import write_file, write_into
+from relpt.report.page import html_figure, html_page
 from relpt.report.plots import pair_rows
 
 __all__ = ["figure_png", "write_report"]
@@ -58,14 +57,6 @@ def _table(rows: Mapping[str, Any]) -> str:
     return f"<table><tbody>{cells}</tbody></table>"
 
 
-def _figure(png: bytes, caption: str, alt: str) -> str:
-    data = base64.b64encode(png).decode()
-    return (
-        f'<figure><img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
 def write_report(
     folder: str | Path,
     *,
@@ -104,7 +95,7 @@ def write_report(
     if before:
         parts += ["<h2>Few-shot accuracy, before and after</h2>", _fewshot_table(before, after)]
     for heading, (png, caption) in (figures or {}).items():
-        parts.append(f"<h2>{html.escape(heading)}</h2>{_figure(png, caption, heading)}")
+        parts.append(f"<h2>{html.escape(heading)}</h2>{html_figure(png, caption, heading)}")
     shown = "".join(f"<li>{instance._repr_html_()}</li>" for instance in examples)
     if shown:
         parts.append(f'<h2>Some of the sentences</h2><ul class="sentences">{shown}</ul>')
@@ -115,8 +106,7 @@ def write_report(
     if options:
         summary = f"<summary>All {len(options)} options of the run</summary>"
         parts.append(f"<h2>Options</h2><details>{summary}{_table(options)}</details>")
-    template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
-    text = template.substitute(title=html.escape(title), lead=html.escape(lead), body="\n".join(parts))
+    text = html_page(title, lead, "\n".join(parts))
     folder = Path(folder)
     with write_into(folder) as new:
         write_file(new / name, lambda file: file.write(text.encode()))

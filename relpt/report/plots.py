@@ -222,15 +222,16 @@ def plot_fewshot(before: Iterable[Any], after: Iterable[Any], ax: Axes | None = 
 # -- ablations --------------------------------------------------------------------------------------------------------
 
 
-def plot_ablation(summary: Sequence[dict[str, Any]], ax: Any = None) -> Any:
+def plot_ablation(summary: Sequence[dict[str, Any]], ax: Any = None, *, columns: int | None = None) -> Any:
     """Bars of means with 95 % intervals, grouped by input setting, a colour a model; a panel a data set and setting.
 
     Args:
-        summary: of an ``Ablation``.
+        summary: of an ``Ablation``; items may have a figure "published", which is shown as a mark.
         ax: Axes, one for each panel; None makes a figure.
+        columns: panels a row of that figure; None: a row a data set, a column a setting.
 
     Returns:
-        The Axes, an array of them where there are several panels: a row a data set, a column a setting.
+        The Axes, an array of them where there are several panels.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -241,7 +242,7 @@ def plot_ablation(summary: Sequence[dict[str, Any]], ax: Any = None) -> Any:
     places = list(dict.fromkeys((item["data"], item["setting"]) for item in summary))
     models = list(dict.fromkeys(item["model"] for item in summary))
     if ax is None:
-        axes = _ablation_axes(places, summary, len(models))
+        axes = _ablation_axes(places, summary, len(models), columns)
     else:
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
     if len(axes) != len(places):
@@ -255,19 +256,22 @@ def plot_ablation(summary: Sequence[dict[str, Any]], ax: Any = None) -> Any:
     return axes[0] if len(axes) == 1 else axes
 
 
-def _ablation_axes(places: list[tuple[str, str]], summary: Sequence[dict[str, Any]], models: int) -> Any:
-    """A figure's Axes for the panels, in their order; a row for each data set."""
-    rows = list(dict.fromkeys(data for data, _ in places))
-    columns = max(sum(data == row for data, _ in places) for row in rows)
+def _ablation_axes(
+    places: list[tuple[str, str]], summary: Sequence[dict[str, Any]], models: int, columns: int | None
+) -> Any:
+    """A figure's Axes for the panels, in their order; a row for each data set, or for so many panels."""
+    if columns is None:
+        rows = [sum(data == row for data, _ in places) for row in dict.fromkeys(data for data, _ in places)]
+    else:
+        rows = [min(columns, len(places) - first) for first in range(0, len(places), columns)]
     groups = len({item["inputs"] for item in summary})
-    size = max(3.2, 0.36 * groups * (models + 1) + 1.0) * columns, 3.0 * len(rows) + 0.5
+    size = max(3.2, 0.36 * groups * (models + 1) + 1.0) * max(rows), 3.0 * len(rows) + 0.5
     figure = _pyplot().figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(rows), columns, squeeze=False)
+    grid = figure.subplots(len(rows), max(rows), squeeze=False)
     chosen = []
-    for i, row in enumerate(rows):
-        filled = sum(data == row for data, _ in places)
-        chosen += list(grid[i, :filled])
-        for empty in grid[i, filled:]:
+    for panels, filled in zip(grid, rows, strict=True):
+        chosen += list(panels[:filled])
+        for empty in panels[filled:]:
             empty.remove()
     return np.array(chosen, dtype=object)
 
@@ -284,6 +288,13 @@ def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> 
         ax.bar(places, means, width * 0.92, color=colour, label=model)
         if any(spreads):
             ax.errorbar(places, means, spreads, fmt="none", ecolor=_INK, capsize=3, linewidth=1)
+        marks = [
+            (x, item["published"]) for x, item in zip(places, own, strict=True) if item.get("published") is not None
+        ]
+        if marks:
+            ax.plot(
+                *zip(*marks, strict=True), "D", color=_INK, markerfacecolor="white", markersize=5, label="_published"
+            )
         for x, mean, spread in zip(places, means, spreads, strict=True):
             place = (x, mean + spread)
             ax.annotate(f"{mean:.2f}", place, (0, 3), textcoords="offset points", ha="center", fontsize=7, color=_INK)
