@@ -30,14 +30,16 @@ def _literal(text: str) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an option's type."""
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
+    origin, kinds = get_origin(hint), get_args(hint)
+    if origin is tuple:
         as_many = isinstance(value, (tuple, list)) and len(value) == len(kinds)
         return as_many and all(_fits(item, kind) for item, kind in zip(value, kinds, strict=True))
-    if get_origin(hint) is Mapping:
-        return isinstance(value, dict)
-    if get_args(hint):
-        return any(_fits(value, kind) for kind in get_args(hint))
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, kinds[0]) for item in value)
+    if origin in (Mapping, dict):
+        return isinstance(value, dict) and all(_fits(item, kinds[1]) for item in value.values())
+    if hint is Any or kinds:
+        return hint is Any or any(_fits(value, kind) for kind in kinds)
     if hint is float or hint is int:
         return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
     return isinstance(value, NoneType if hint in (None, NoneType) else hint)
@@ -49,8 +51,12 @@ def _describe(hint: Any) -> str:
         return f"{len(get_args(hint))} numbers such as 0.9,0.999"
     if hint in names:
         return names[hint]
-    if get_origin(hint) is Mapping:
+    if hint == Mapping[str, float]:
         return """a dict such as '{"C+M": 0.9, "OnlyM": 0.1}'"""
+    if get_origin(hint) is list:
+        return "a list" if Any in get_args(hint) else f"a list, each {_describe(get_args(hint)[0])}"
+    if dict in (hint, get_origin(hint)) or get_origin(hint) is Mapping:
+        return "a table" if Any in get_args(hint) or hint is dict else f"a table, each {_describe(get_args(hint)[1])}"
     return " or ".join(_describe(kind) for kind in get_args(hint)) or hint.__name__
 
 
