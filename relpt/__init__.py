@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from relpt.graph import GraphEmbeddings, LinkPrediction
     from relpt.history import History
     from relpt.hybrid import EntityTable, HybridEncoder
+    from relpt.reproduction import Reproduction, reproduce
     from relpt.trainer import CPTrainer, MTBTrainer, Trainer
     from relpt.words import load_word_vectors
 
@@ -55,6 +56,7 @@ _HOMES = {
     "Instance": "data",
     "LinkPrediction": "graph",
     "Report": "data",
+    "Reproduction": "reproduction",
     "TruncationWarning": "errors",
     "ablate": "ablation",
     "finetune": "finetuning",
@@ -62,6 +64,7 @@ _HOMES = {
     "load_episodes": "episodes",
     "load_sample": "data",
     "load_word_vectors": "words",
+    "reproduce": "reproduction",
     "sample_relations": "data",
     "score_predictions": "episodes",
 }
@@ -90,6 +93,7 @@ __all__ = [
     "LinkPrediction",
     "MTBTrainer",
     "Report",
+    "Reproduction",
     "Trainer",
     "TruncationWarning",
     "__version__",
@@ -99,6 +103,7 @@ __all__ = [
     "load_episodes",
     "load_sample",
     "load_word_vectors",
+    "reproduce",
     "sample_relations",
     "score_predictions",
 ]

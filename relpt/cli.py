@@ -608,6 +608,7 @@ def build_parser() -> argparse.ArgumentParser:
     from relpt.cli_ablate import add_ablate
     from relpt.cli_fewshot import add_fewshot
     from relpt.cli_finetune import add_finetune, add_predict
+    from relpt.cli_reproduce import add_reproduce
 
     parser = argparse.ArgumentParser(
         prog="relpt",
@@ -624,6 +625,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_finetune(commands, common)
     add_ablate(commands, common)
     add_predict(commands, common)
+    add_reproduce(commands, common)
     return parser
 
 
