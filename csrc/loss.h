@@ -123,12 +123,52 @@ void rp_classify_add_heads(rp_classify *memory, rp_params *heads, const char *na
 void rp_classify_plan(rp_classify *memory, rp_arena *arena, rp_arena *host, const rp_classify_options *options,
                       int64_t max_samples, int64_t dim);
 
-/* On the samples first .. first + S of the batch: dvectors(S,dim) += weight * gradient, and the heads' grads likewise.
- * VALUE: a sample is of no class. */
+/* dvectors(S,dim) += weight * gradient, and the heads' grads likewise. relation (S) and sample (S), the number that
+ * keys the dropout, are host memory. VALUE: a sample is of no class. */
 rp_status rp_classify_run(rp_classify *memory, rp_dev *dev, const rp_classify_options *options, double weight,
                           const rp_tensors *heads, float *dvectors, double *loss, double *accuracy,
-                          const float *vectors, const rp_batch *batch, int64_t first, int64_t S, int64_t dim,
+                          const float *vectors, const int32_t *relation, const int32_t *sample, int64_t S, int64_t dim,
                           const rp_pass *pass);
+
+/* -- bags (loss_bags.c) ----------------------------------------------------------------------------------------------
+ * Samples come in bags, runs with one number in batch->pair and one relation, of which some may state it. A bag's
+ * vector is the weighted sum s = sum_i a_i x_i of its sentences' vectors, classified as above. The weights are
+ *   ATTENTION  softmax over the bag of e_i = x_i A r, with r the row of the classes' weight for the bag's relation and
+ * A a diagonal matrix of parameters, the identity at first (Lin et al. 2016, section 3.2) ONE        1 of the sentence
+ * to which the classes give the largest probability of the bag's relation, without dropout, the first of equals; 0 of
+ * the others (Zeng et al. 2015; "at least one") MEAN       1 / n (Lin et al. 2016, section 3.2) */
+typedef enum rp_pooling { RP_POOLING_ATTENTION, RP_POOLING_ONE, RP_POOLING_MEAN, RP_POOLINGS } rp_pooling;
+
+typedef struct rp_bags_options {
+    rp_classify_options classify;
+    rp_pooling pooling;
+} rp_bags_options;
+
+typedef struct rp_bags {                 /* of S samples in B bags, at most as many */
+    rp_classify classify;                /* of the bags' vectors */
+    int64_t attention;                   /* (dim): A's offset in the heads */
+    float *pooled, *dpooled;             /* (B,dim) */
+    float *rows, *drows, *spare;         /* (S,dim) */
+    float *diagonal, *relations, *query; /* (B,dim) for ATTENTION: A, r, A r */
+    float *ddiagonal, *drelations;       /* (B,dim) */
+    float *logits;                       /* (S,classes) for ONE */
+    float *share, *score, *host;         /* (S) a_i; (S); (2,S) host: a_i, and what is made of the scores */
+    int32_t *correct;                    /* (S) for ONE */
+    int32_t *index, *host_index; /* (4,S), (4,S) host: bag and relation of each sample, relation of each bag, 0 */
+    int32_t *start, *sample;     /* (S+1), (S) host: the first sample of each bag; its number */
+} rp_bags;
+
+rp_status rp_bags_check(const rp_bags_options *options);
+void rp_bags_add_heads(rp_bags *memory, rp_params *heads, const char *name, const rp_bags_options *options,
+                       int64_t dim);
+void rp_bags_plan(rp_bags *memory, rp_arena *arena, rp_arena *host, const rp_bags_options *options, int64_t max_samples,
+                  int64_t dim);
+
+/* On the samples first .. first + S of the batch: dvectors(S,dim) += weight * gradient, and the heads' grads likewise;
+ * *loss and *accuracy: means over bags. VALUE: a sample is of no class, or in no bag. */
+rp_status rp_bags_run(rp_bags *memory, rp_dev *dev, const rp_bags_options *options, double weight,
+                      const rp_tensors *heads, float *dvectors, double *loss, double *accuracy, const float *vectors,
+                      const rp_batch *batch, int64_t first, int64_t S, int64_t dim, const rp_pass *pass);
 
 /* -- prototypes (loss_prototypes.c) ----------------------------------------------------------------------------------
  * Samples are episodes one after another, as the source of episodes gives them: supports (n_way, k_shot), then queries

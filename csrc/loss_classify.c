@@ -33,15 +33,14 @@ void rp_classify_plan(rp_classify *m, rp_arena *arena, rp_arena *host, const rp_
 }
 
 /* index (4,S): the classes; then what dropout asks of tokens, of which each vector is one: sample, sequence, place. */
-static rp_status fill_indices(rp_classify *m, rp_dev *dev, const rp_classify_options *o, const rp_batch *batch,
-                              int64_t first, int64_t S) {
+static rp_status fill_indices(rp_classify *m, rp_dev *dev, const rp_classify_options *o, const int32_t *relation,
+                              const int32_t *sample, int64_t S) {
     for (int64_t s = 0; s < S; s++) {
-        int32_t relation = batch->relation[first + s];
-        if (relation >= o->classes)
-            return rp_fail(RP_STATUS_VALUE, "sample %lld is of class %d, expected 0 to %lld", (long long)(first + s),
-                           (int)relation, (long long)o->classes - 1);
-        m->host_index[s] = relation;
-        m->host_index[S + s] = batch->sample[first + s];
+        if (relation[s] >= o->classes)
+            return rp_fail(RP_STATUS_VALUE, "sample %d is of class %d, expected 0 to %lld", (int)sample[s],
+                           (int)relation[s], (long long)o->classes - 1);
+        m->host_index[s] = relation[s];
+        m->host_index[S + s] = sample[s];
         m->host_index[2 * S + s] = (int32_t)s;
         m->host_index[3 * S + s] = 0;
     }
@@ -50,7 +49,7 @@ static rp_status fill_indices(rp_classify *m, rp_dev *dev, const rp_classify_opt
 
 rp_status rp_classify_run(rp_classify *m, rp_dev *dev, const rp_classify_options *o, double weight,
                           const rp_tensors *heads, float *dvectors, double *loss, double *accuracy,
-                          const float *vectors, const rp_batch *batch, int64_t first, int64_t S, int64_t dim,
+                          const float *vectors, const int32_t *relation, const int32_t *sample, int64_t S, int64_t dim,
                           const rp_pass *pass) {
     const rp_ops *ops = dev->ops;
     const float *w = heads->values + m->weight, *b = heads->values + m->bias;
@@ -62,7 +61,7 @@ rp_status rp_classify_run(rp_classify *m, rp_dev *dev, const rp_classify_options
                           .pos = m->index + 3 * S};
     rp_xent xent = {
         .target = m->index, .scale = 1.0f, .weight = (float)(weight / (double)S), .smoothing = (float)o->smoothing};
-    RP_TRY(fill_indices(m, dev, o, batch, first, S));
+    RP_TRY(fill_indices(m, dev, o, relation, sample, S));
     RP_TRY(ops->dropout_forward(dev, m->dropped, vectors, &dropout, S, dim));
     RP_TRY(ops->linear_forward(dev, m->logits, m->dropped, w, b, S, dim, o->classes));
     RP_TRY(ops->softmax_xent(dev, m->logits, m->loss, m->correct, &xent, S, o->classes));

@@ -68,6 +68,12 @@ static rp_status run_match(rp_objective *o, const rp_view *v) {
                         v->dim);
 }
 
+/* The samples of an objective in a step that may have fewer. */
+static int64_t samples_there(const rp_objective *o, const rp_view *v) {
+    int64_t left = v->batch->S - o->options.first;
+    return o->options.samples < left ? o->options.samples : left;
+}
+
 static rp_status check_classify(const rp_objective_options *o) { return rp_classify_check(&o->classify); }
 
 static void add_classify_heads(rp_objective *o, rp_params *heads, int64_t dim) {
@@ -79,10 +85,10 @@ static void plan_classify(rp_objective *o, const rp_objective_sizes *sizes, rp_a
 }
 
 static rp_status run_classify(rp_objective *o, const rp_view *v) {
-    int64_t first = o->options.first * v->dim, left = v->batch->S - o->options.first;
+    int64_t first = o->options.first, at = first * v->dim;
     return rp_classify_run(&o->memory.classify, v->dev, &o->options.classify, o->options.weight, v->heads,
-                           v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first, v->batch, o->options.first,
-                           o->options.samples < left ? o->options.samples : left, v->dim, v->pass);
+                           v->dvectors + at, &o->loss, &o->accuracy, v->vectors + at, v->batch->relation + first,
+                           v->batch->sample + first, samples_there(o, v), v->dim, v->pass);
 }
 
 static rp_status check_prototypes(const rp_objective_options *o) {
@@ -124,6 +130,23 @@ static rp_status run_alignment(rp_objective *o, const rp_view *v) {
                             o->options.samples < left ? o->options.samples : left, v->dim);
 }
 
+static rp_status check_bags(const rp_objective_options *o) { return rp_bags_check(&o->bags); }
+
+static void add_bags_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+    rp_bags_add_heads(&o->memory.bags, heads, o->options.name, &o->options.bags, dim);
+}
+
+static void plan_bags(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_bags_plan(&o->memory.bags, arena, host, &o->options.bags, o->options.samples, sizes->dim);
+}
+
+static rp_status run_bags(rp_objective *o, const rp_view *v) {
+    int64_t at = o->options.first * v->dim;
+    return rp_bags_run(&o->memory.bags, v->dev, &o->options.bags, o->options.weight, v->heads, v->dvectors + at,
+                       &o->loss, &o->accuracy, v->vectors + at, v->batch, o->options.first, samples_there(o, v), v->dim,
+                       v->pass);
+}
+
 static const kind kinds[RP_OBJECTIVE_KINDS] = {
     [RP_OBJECTIVE_CONTRASTIVE] = {.over_vectors = true,
                                   .has_accuracy = true,
@@ -154,6 +177,13 @@ static const kind kinds[RP_OBJECTIVE_KINDS] = {
                                 .fill = fill_alignment,
                                 .widest = widest_alignment,
                                 .run = run_alignment},
+    [RP_OBJECTIVE_BAGS] = {.over_vectors = true,
+                           .has_accuracy = true,
+                           .single = true,
+                           .check = check_bags,
+                           .add_heads = add_bags_heads,
+                           .plan = plan_bags,
+                           .run = run_bags},
 };
 
 static const kind *kind_of(const rp_objective *o) { return &kinds[o->options.kind]; }

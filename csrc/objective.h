@@ -9,7 +9,7 @@
 #include "adamw.h"
 #include "loss.h"
 
-enum { RP_OBJECTIVES = 8 /* of a run, at most */, RP_OBJECTIVE_HEADS = 2 /* parameters of its own, at most */ };
+enum { RP_OBJECTIVES = 8 /* of a run, at most */, RP_OBJECTIVE_HEADS = 4 /* parameters of its own, at most */ };
 
 typedef enum rp_objective_kind {
     RP_OBJECTIVE_CONTRASTIVE,
@@ -18,6 +18,7 @@ typedef enum rp_objective_kind {
     RP_OBJECTIVE_CLASSIFY,
     RP_OBJECTIVE_PROTOTYPES,
     RP_OBJECTIVE_ALIGNMENT,
+    RP_OBJECTIVE_BAGS,
     RP_OBJECTIVE_KINDS
 } rp_objective_kind;
 
@@ -31,6 +32,7 @@ typedef struct rp_objective_options {
     rp_classify_options classify;
     rp_prototypes_options prototypes;
     rp_alignment_options alignment;
+    rp_bags_options bags;
 } rp_objective_options;
 
 typedef struct rp_objective {
@@ -44,6 +46,7 @@ typedef struct rp_objective {
         rp_classify classify;
         rp_prototypes prototypes;
         rp_alignment alignment;
+        rp_bags bags;
     } memory;
 } rp_objective;
 

@@ -62,8 +62,9 @@ static rp_status check_options(const rp_sampler_options *o) {
     RP_TRY(check_count(o->sources, 1, RP_SOURCES, "the number of sources"));
     for (int64_t i = 0; i < o->sources; i++) {
         RP_TRY(rp_source_check(&o->source[i]));
-        if (o->source[i].whole_epochs && i < o->sources - 1) /* the samples behind a short step would move */
-            return rp_fail(RP_STATUS_VALUE, "source %d keeps its epochs whole; expected it to be the last", (int)i);
+        const char *varies = rp_source_varies(&o->source[i]);
+        if (varies != NULL && i < o->sources - 1) /* the samples behind it would move */
+            return rp_fail(RP_STATUS_VALUE, "source %d %s; expected it to be the last", (int)i, varies);
         samples += rp_source_samples(&o->source[i]);
     }
     RP_TRY(check_count(samples, 1, INT32_MAX - 2, "the number of sentences of a step"));

@@ -8,13 +8,17 @@ uint64_t rp_source_key(uint64_t seed, int32_t place, uint32_t site) {
     return rp_rng_key(seed, RP_PURPOSE_PAIR, (uint32_t)place * RP_SITES + site);
 }
 
+bool rp_row_has_pair(const rp_corpus *corpus, int64_t row) {
+    return corpus->a.head_id[row] >= 0 && corpus->a.tail_id[row] >= 0;
+}
+
 bool rp_rows_same_text(const rp_corpus *corpus, int64_t a, int64_t b) {
     return corpus->text_hash[a] == corpus->text_hash[b];
 }
 
 bool rp_rows_same_pair(const rp_corpus *corpus, int64_t a, int64_t b) {
     const int32_t *head = corpus->a.head_id, *tail = corpus->a.tail_id;
-    return head[a] >= 0 && tail[a] >= 0 && head[a] == head[b] && tail[a] == tail[b];
+    return rp_row_has_pair(corpus, a) && head[a] == head[b] && tail[a] == tail[b];
 }
 
 /* -- options --------------------------------------------------------------------------------------------- */
@@ -49,6 +53,9 @@ rp_status rp_source_check(const rp_source_options *o) {
         RP_TRY(check_count(o->k_shot, RP_MAX_PAIRS, "k_shot"));
         RP_TRY(check_count(o->n_query, RP_MAX_PAIRS, "n_query"));
         return check_count(episode_size(o), RP_MAX_PAIRS, "the number of sentences of an episode");
+    case RP_SOURCE_BAGS:
+        RP_TRY(check_count(o->count, RP_MAX_PAIRS, "bags"));
+        return check_count(o->bag_size, RP_MAX_PAIRS / o->count, "bag_size");
     default:
         return rp_fail(RP_STATUS_VALUE, "there is no kind %d of source", (int)o->kind);
     }
@@ -56,7 +63,13 @@ rp_status rp_source_check(const rp_source_options *o) {
 
 int64_t rp_source_samples(const rp_source_options *o) {
     if (o->kind == RP_SOURCE_EPISODES) return o->count * episode_size(o);
+    if (o->kind == RP_SOURCE_BAGS) return o->count * o->bag_size;
     return o->kind == RP_SOURCE_INSTANCES ? o->count : 2 * o->count;
+}
+
+const char *rp_source_varies(const rp_source_options *o) {
+    if (o->kind == RP_SOURCE_BAGS) return "draws bags, which differ in size";
+    return o->whole_epochs ? "keeps its epochs whole" : NULL;
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */
@@ -65,6 +78,7 @@ static void plan(rp_source *s, rp_arena *arena) {
     if (s->options.kind == RP_SOURCE_RELATIONS) rp_relations_plan(&s->of.relations, arena, s->corpus);
     if (s->options.kind == RP_SOURCE_ENTITIES) rp_entities_plan(&s->of.entities, arena, s->corpus);
     if (s->options.kind == RP_SOURCE_EPISODES) rp_episode_source_plan(&s->of.episodes, arena, s->corpus);
+    if (s->options.kind == RP_SOURCE_BAGS) rp_bag_source_plan(&s->of.bags, arena, s->corpus);
 }
 
 static rp_status allocate(rp_source *s) {
@@ -102,6 +116,10 @@ rp_status rp_source_init(rp_source *s, const rp_corpus *corpus, const rp_source_
         s->of.episodes.rows_key = rp_source_key(seed, place, RP_SITE_ROWS);
         return rp_episode_source_fill(&s->of.episodes, corpus, options, &s->counts,
                                       rp_source_key(seed, place, RP_SITE_EPISODES));
+    case RP_SOURCE_BAGS:
+        s->of.bags.key = rp_source_key(seed, place, RP_SITE_BAGS);
+        s->of.bags.rows_key = rp_source_key(seed, place, RP_SITE_ROWS);
+        return rp_bag_source_fill(&s->of.bags, corpus, &s->counts);
     default:
         s->of.instances = rp_source_key(seed, place, RP_SITE_EPOCH);
         return fill_instances(s);
@@ -124,6 +142,8 @@ bool rp_source_can_draw(const rp_source *s, int64_t row) {
         return s->of.entities.pair[row] >= 0;
     case RP_SOURCE_EPISODES:
         return s->of.episodes.can_draw[s->corpus->a.relation[row]];
+    case RP_SOURCE_BAGS:
+        return rp_row_has_pair(s->corpus, row);
     default:
         return true;
     }
@@ -145,6 +165,8 @@ int64_t rp_source_draw(const rp_source *s, uint32_t step, rp_draw *out, void *sc
     case RP_SOURCE_EPISODES:
         rp_episode_source_draw(&s->of.episodes, &s->options, step, out, scratch);
         break;
+    case RP_SOURCE_BAGS:
+        return rp_bag_source_draw(&s->of.bags, &s->options, step, out);
     default:
         return rp_instances_draw(s->of.instances, s->corpus, &s->options, step, out);
     }

@@ -19,12 +19,13 @@ typedef enum rp_source_kind {
     RP_SOURCE_ENTITIES,  /* pairs with the same pair of entities, and pairs without (Baldini Soares et al. 2019) */
     RP_SOURCE_INSTANCES, /* single sentences, all of them in the shuffled order of one epoch after another */
     RP_SOURCE_EPISODES,  /* N-way K-shot episodes (Snell et al. 2017) */
+    RP_SOURCE_BAGS,      /* bags of sentences with the same pair of entities and relation (Riedel et al. 2010) */
     RP_SOURCE_KINDS
 } rp_source_kind;
 
 typedef struct rp_source_options {
     rp_source_kind kind;
-    int64_t count; /* a step: pairs; of instances, sentences; episodes */
+    int64_t count; /* a step: pairs; of instances, sentences; episodes; bags */
     /* relations */
     double relation_exponent;   /* 0 .. 4: relations are drawn in proportion to count^exponent: 1 share, 0 uniform */
     bool distinct_relations;    /* no relation twice in a step while others are left: draws without replacement */
@@ -36,14 +37,17 @@ typedef struct rp_source_options {
     bool whole_epochs; /* a step ends with its epoch, with fewer sentences where they do not go round */
     /* episodes */
     int64_t n_way, k_shot, n_query; /* relations; sentences of each that support, and that ask */
+    /* bags */
+    int64_t bag_size; /* sentences of a bag, at most */
 } rp_source_options;
 
 typedef struct rp_draw {
     int64_t row;
-    int32_t pair; /* number of the row's ordered pair of entities, -1 where the source knows of none */
+    int32_t pair; /* number of the row's ordered pair of entities, of bags the bag's in the step; -1: none */
 } rp_draw;
 
-/* What can be drawn: relations, pairs of entities, or sentences; and sentences left out because theirs cannot. */
+/* What can be drawn: relations, pairs of entities, sentences, or bags; and sentences left out because theirs cannot.
+ */
 typedef struct rp_source_counts {
     int64_t drawable, left_out;
 } rp_source_counts;
@@ -57,13 +61,15 @@ enum {
     RP_SITE_ENTITIES,
     RP_SITE_EPOCH,
     RP_SITE_EPISODES,
+    RP_SITE_BAGS,
     RP_SITES = 16
 };
 
 /* Random tries for a fitting partner before the rows are searched for one. */
 enum { RP_ROW_TRIES = 16 };
 
-/* Whether two rows have the same text; the same pair of entities, both known. */
+/* Whether both entities of a row are known; two rows have the same text; the same pair of entities, both known. */
+bool rp_row_has_pair(const rp_corpus *corpus, int64_t row);
 bool rp_rows_same_text(const rp_corpus *corpus, int64_t a, int64_t b);
 bool rp_rows_same_pair(const rp_corpus *corpus, int64_t a, int64_t b);
 
@@ -126,6 +132,9 @@ void rp_entities_draw(const rp_entities *s, const rp_corpus *corpus, const rp_so
 int64_t rp_instances_draw(uint64_t key, const rp_corpus *corpus, const rp_source_options *o, uint32_t step,
                           rp_draw *out);
 
+/* Where 0 <= index < n stands in the permutation of an epoch. */
+uint64_t rp_permuted(uint64_t key, uint32_t epoch, uint64_t index, uint64_t n);
+
 /* -- episodes (source_episodes.c) ------------------------------------------------------------------------------------
  * Episode number e of the run is step * count + its number in the step: rp_episodes over the different texts of each
  * relation that has k_shot + n_query of them, so that no way has a sentence twice; then a row of each text, uniform. A
@@ -146,6 +155,22 @@ rp_status rp_episode_source_fill(rp_episode_source *s, const rp_corpus *corpus, 
 void rp_episode_source_draw(const rp_episode_source *s, const rp_source_options *o, uint32_t step, rp_draw *out,
                             int64_t *texts);
 
+/* -- bags (source_bags.c) --------------------------------------------------------------------------------------------
+ * A bag is the rows of one ordered pair of entities, both known, and one relation. Bag number b of the run is step *
+ * count + its number in the step, drawn as instances are; of a bag with more than bag_size rows so many are drawn, in
+ * their order. Bags differ in size, and with them steps. */
+typedef struct rp_bag_source {
+    uint64_t key, rows_key;
+    int64_t n_bags;
+    int64_t *bag_start; /* (n_bags+1) */
+    int64_t *bag_rows;  /* rows by bag, ascending */
+} rp_bag_source;
+
+void rp_bag_source_plan(rp_bag_source *s, rp_arena *arena, const rp_corpus *corpus);
+rp_status rp_bag_source_fill(rp_bag_source *s, const rp_corpus *corpus, rp_source_counts *counts);
+/* Bags of a step to out; returns the number of draws. */
+int64_t rp_bag_source_draw(const rp_bag_source *s, const rp_source_options *o, uint32_t step, rp_draw *out);
+
 /* -- any of them (source.c) ------------------------------------------------------------------------------------------
  */
 typedef struct rp_source {
@@ -157,12 +182,15 @@ typedef struct rp_source {
         rp_entities entities;
         uint64_t instances; /* the key */
         rp_episode_source episodes;
+        rp_bag_source bags;
     } of;
     void *memory;
 } rp_source;
 
-/* Samples that a source of these options gives a step; at most, where epochs stay whole. */
+/* Samples that a source of these options gives a step; at most, where steps differ. */
 int64_t rp_source_samples(const rp_source_options *options);
+/* Why steps differ in their number of samples, as the end of "source 1 ..."; NULL: they do not. */
+const char *rp_source_varies(const rp_source_options *options);
 rp_status rp_source_check(const rp_source_options *options);
 
 /* The corpus must outlive it. VALUE: nothing can be drawn; says what there is, and what would be needed. */

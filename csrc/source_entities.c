@@ -16,10 +16,6 @@ void rp_entities_plan(rp_entities *s, rp_arena *arena, const rp_corpus *corpus) 
     s->mentions = rp_arena_take(arena, n, 2 * sizeof *s->mentions);
 }
 
-static bool is_known(const rp_corpus *corpus, int64_t row) {
-    return corpus->a.head_id[row] >= 0 && corpus->a.tail_id[row] >= 0;
-}
-
 typedef struct keyed {
     int32_t head, tail;
     int64_t row;
@@ -45,7 +41,8 @@ static rp_status index_pairs(rp_entities *s, const rp_corpus *corpus) {
     if (sorted == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory to sort %" PRId64 " pairs of entities", n);
     for (int64_t row = 0; row < n; row++) {
         s->pair[row] = -1;
-        if (is_known(corpus, row)) sorted[known++] = (keyed){corpus->a.head_id[row], corpus->a.tail_id[row], row};
+        if (rp_row_has_pair(corpus, row))
+            sorted[known++] = (keyed){corpus->a.head_id[row], corpus->a.tail_id[row], row};
     }
     qsort(sorted, (size_t)known, sizeof *sorted, by_pair);
     s->n_pairs = 0;
@@ -64,7 +61,7 @@ static void index_mentions(rp_entities *s, const rp_corpus *corpus) {
     s->n_mentions = 0;
     for (int64_t row = 0; row < corpus->a.n; row++) {
         int32_t head = corpus->a.head_id[row], tail = corpus->a.tail_id[row];
-        if (!is_known(corpus, row)) continue;
+        if (!rp_row_has_pair(corpus, row)) continue;
         s->mentions[s->n_mentions++] = (rp_mention){head, row};
         if (tail != head) s->mentions[s->n_mentions++] = (rp_mention){tail, row};
     }

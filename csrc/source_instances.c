@@ -5,7 +5,7 @@ enum { ROUNDS = 6 };
 
 /* A Feistel network (Luby and Rackoff 1988) with Philox as its round function permutes 0 .. 4^bits - 1; walking on
  * while the result is not below n makes it one of 0 .. n - 1 (Black and Rogaway 2002). */
-static uint64_t permuted(uint64_t key, uint32_t epoch, uint64_t index, uint64_t n) {
+uint64_t rp_permuted(uint64_t key, uint32_t epoch, uint64_t index, uint64_t n) {
     int bits = 1;
     while (bits < 31 && (uint64_t)1 << (2 * bits) < n) bits++;
     uint32_t mask = ((uint32_t)1 << bits) - 1;
@@ -32,7 +32,7 @@ int64_t rp_instances_draw(uint64_t key, const rp_corpus *corpus, const rp_source
     }
     for (uint64_t i = 0; i < count; i++) {
         uint64_t number = first + i;
-        out[i] = (rp_draw){(int64_t)permuted(key, (uint32_t)(number / n), number % n, n), -1};
+        out[i] = (rp_draw){(int64_t)rp_permuted(key, (uint32_t)(number / n), number % n, n), -1};
     }
     return (int64_t)count;
 }

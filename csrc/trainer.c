@@ -325,8 +325,8 @@ static rp_status sum_up(rp_trainer *t, int64_t step, rp_step_stats *stats) {
                    (long long)step, stats->loss, parts);
 }
 
-/* Where several micro-batches of a step are multiplied with the same weights, those are packed once. A smaller batch, as
- * at an epoch's end, comes here too, or it would be multiplied with what an earlier step has packed. */
+/* Where several micro-batches of a step are multiplied with the same weights, those are packed once. A smaller batch,
+ * as at an epoch's end, comes here too, or it would be multiplied with what an earlier step has packed. */
 static rp_status keep_weights(rp_trainer *t) {
     if (t->options.samples <= t->options.micro_samples) return RP_OK;
     return t->dev->ops->keep_weights(t->dev, t->model->values, t->model->params->total, t->model->version);

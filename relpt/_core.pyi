@@ -110,8 +110,8 @@ class Sampler:
     def rows(self, step: int, /) -> _Int64Array:
         """The corpus rows of a step's samples (S); fewer than in other steps where a whole epoch ends."""
     def counts(self) -> list[tuple[int, int]]:
-        """Of each source: relations, pairs of entities or sentences that can be drawn; and sentences left out because
-        their relation or pair of entities has no two different ones."""
+        """Of each source: relations, pairs of entities, sentences or bags that can be drawn; and sentences left out
+        because their relation or pair of entities has no two different ones, or an entity is unknown."""
 
 def build_batch(
     corpus: Corpus,
@@ -316,9 +316,9 @@ class EncodeRun:
 class Trainer:
     """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
 
-    objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes", "alignment"), name, weight,
-    first and samples (the samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer: 0
-    AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
+    objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes", "alignment", "bags"), name,
+    weight, first and samples (the samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer:
+    0 AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
 
     def __new__(
         cls,

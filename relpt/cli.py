@@ -216,6 +216,7 @@ _LOSS_NAMES: Final = {
     "loss_mtb": "blanks",
     "loss_ep": "same entities",
     "loss_rc": "relations",
+    "loss_mil": "bags",
     "loss_prototypes": "prototypes",
     "loss_alignment": "alignment",
 }
@@ -528,8 +529,8 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="O[:W]",
-        help="cp (default), mlm, mtb, ep, rc, prototypes or alignment, with its weight; several by commas or repeated: "
-        "cp:1,mlm:0.5",
+        help="cp (default), mlm, mtb, ep, rc, mil, prototypes or alignment, with its weight; several by commas or "
+        "repeated: cp:1,mlm:0.5",
     )
     p.add_argument("--preset", choices=PRESETS, help="options of cp as published; those given besides win")
     p.add_argument("--steps", type=_positive, metavar="N", help="steps of the run")

@@ -5,30 +5,46 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from relpt import _core
 from relpt.encoding import unit_length
 from relpt.graph import GraphEmbeddings
 from relpt.inputs import SIMILARITIES, choice
 
-__all__ = ["CP", "EP", "MLM", "MTB", "OBJECTIVES", "RC", "SOURCES", "Alignment", "Objective", "Prototypes"]
+__all__ = [
+    "CP",
+    "EP",
+    "MIL",
+    "MLM",
+    "MTB",
+    "OBJECTIVES",
+    "POOLINGS",
+    "RC",
+    "SOURCES",
+    "Alignment",
+    "Objective",
+    "Prototypes",
+]
 
 _log = logging.getLogger("relpt")
 
-SOURCES: Final = ("relations", "entities", "same_entities", "instances", "episodes")
+SOURCES: Final = ("relations", "entities", "same_entities", "instances", "episodes", "bags")
+POOLINGS: Final = ("attention", "one", "mean")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What all objectives have in common; use CP, MLM, MTB, EP, RC, Prototypes or Alignment.
+    """What all objectives have in common; use CP, MLM, MTB, EP, RC, MIL, Prototypes or Alignment.
 
     An objective runs on the samples of a source: "relations" (pairs of sentences with the same relation), "entities"
     (pairs with the same pair of entities or not), "same_entities" (those that have it alone), "instances" (single
-    sentences, each once an epoch) or "episodes" (N-way K-shot). Objectives that name the same source see the same
-    samples.
+    sentences, each once an epoch), "episodes" (N-way K-shot) or "bags" (sentences with the same pair of entities and
+    relation). Objectives that name the same source see the same samples.
     """
 
     needs_relations: ClassVar[bool] = False
@@ -68,6 +84,11 @@ class Objective:
     def _source_options(self) -> dict[str, Any]:
         """Options of the objective's own source, where it says how that draws."""
         return {}
+
+    @property
+    def _draws(self) -> tuple[int, int] | None:
+        """What a step draws from the objective's own source, where it says so: how many, of how many sentences."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,6 +283,111 @@ class RC(Objective):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MIL(Objective):
+    """Relation classification of bags, for distant labels (multi-instance learning; Riedel et al. 2010).
+
+    A bag is the sentences with one pair of entities and one relation, of which a knowledge base says the relation and
+    not every sentence does. Its vector is a weighted sum of theirs, ``s = sum_i a_i x_i``, and the loss is that of
+    RC: ``softmax(W dropout(s) + b)``, cross-entropy with the bag's relation, mean over bags. The weights are
+
+    - "attention" (selective attention, Lin et al. 2016, section 3.2): ``a = softmax(e)`` over the bag,
+      ``e_i = x_i A r``, r the row of W for the bag's relation, A a diagonal matrix, at first the identity;
+    - "one" (at least one, Zeng et al. 2015): 1 of the sentence with the largest probability of the relation, without
+      dropout, the first of equals; 0 of the others;
+    - "mean": ``1 / n``.
+
+    A bag's relation is not known when it is to be predicted: ``Trainer.bag_scores`` asks for each relation in turn. The
+    head is in ``Trainer.heads`` as "<name>.weight", "<name>.bias" and, of attention, the diagonal of A as
+    "<name>.attention". A relation that means "none of these" is a class like the others.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        pooling: "attention", "one" or "mean".
+        label_smoothing, dropout: as in RC; the dropout is of the bag's vector.
+        bag_size: sentences of a bag, at most; of a larger one so many are drawn, anew each time.
+        bags: how many a step draws, each once an epoch. Steps differ in their number of sentences, as bags do.
+        name, source: of its figures and its head; what it runs on, which is fixed.
+    """
+
+    needs_relations: ClassVar[bool] = True
+    sources: ClassVar[tuple[str | None, ...]] = ("bags",)
+    name: str = "mil"
+    source: str | None = "bags"
+    pooling: str = "attention"
+    label_smoothing: float = 0.0
+    dropout: float = 0.1
+    bag_size: int = 8
+    bags: int = 16
+
+    def _check(self) -> None:
+        choice(self.pooling, POOLINGS, "pooling")
+        _check_counts(self, bag_size=1, bags=1)
+
+    @property
+    def _draws(self) -> tuple[int, int] | None:
+        return self.bags, self.bag_size
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {
+            "kind": "bags",
+            "pooling": self.pooling,
+            "classes": len(relations),
+            "label_smoothing": self.label_smoothing,
+            "dropout": self.dropout,
+        }
+
+    def _source_options(self) -> dict[str, Any]:
+        return {"bag_size": self.bag_size}
+
+    def scores(
+        self,
+        vectors: np.ndarray,
+        bags: Iterable[Any],
+        heads: Mapping[str, np.ndarray],
+        *,
+        num_threads: int | None = None,
+    ) -> np.ndarray:
+        """How likely each bag has each relation, for ``relpt.metrics.bag_curve``.
+
+        Of "attention", the probability of a relation where the bag's vector is made by that relation's query, so that
+        the probabilities of a bag need not sum to 1 (Lin et al. 2016); of "one", the largest probability of the
+        relation among the bag's sentences (Zeng et al. 2015); of "mean", that of the mean vector.
+
+        Args:
+            vectors: float32 (n, dim), of the sentences, as in training.
+            bags: of ``Dataset.bags``, or lists of the numbers of their sentences.
+            heads: as in ``Trainer.heads``, or in a run's heads.safetensors.
+            num_threads: None: all.
+
+        Returns:
+            float64 (bags, relations), relations in the order of the corpus.
+
+        Raises:
+            KeyError: there is no head of this name.
+            ValueError: a bag without sentences, or with numbers that are none of the vectors'.
+        """
+        parts = ("weight", "bias", "attention")[: 3 if self.pooling == "attention" else 2]
+        if missing := [f"{self.name}.{part}" for part in parts if f"{self.name}.{part}" not in heads]:
+            raise KeyError(f"there is no {missing[0]!r}; there are {', '.join(heads) or 'no heads: run fit first'}")
+        weight, bias, *attention = (heads[f"{self.name}.{part}"] for part in parts)
+        rows, starts = _rows_of(bags, len(vectors))
+        if not len(starts):
+            return np.empty((0, len(bias)))
+        x, threads = np.ascontiguousarray(vectors[rows], np.float32), num_threads or _core.default_threads()
+        logits = _core.logits(x, weight, bias, threads).astype(np.float64)
+        if self.pooling == "one":
+            return np.maximum.reduceat(_softmax(logits), starts)
+        sizes = np.diff(starts, append=len(rows))
+        if self.pooling == "mean":
+            return _softmax(np.add.reduceat(logits, starts) / sizes[:, None])
+        asked = _core.logits(x, np.ascontiguousarray(weight * attention[0]), np.zeros_like(bias), threads)
+        powers = np.exp(asked - np.repeat(np.maximum.reduceat(asked, starts), sizes, axis=0), dtype=np.float64)
+        shares = powers / np.repeat(np.add.reduceat(powers, starts), sizes, axis=0)  # (n, relations), of each query
+        pooled = (np.add.reduceat(share[:, None] * logits, starts) for share in shares.T)
+        return np.stack([_softmax(found)[:, relation] for relation, found in enumerate(pooled)], axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Prototypes(Objective):
     """Few-shot training by prototypes (Snell et al. 2017, equations 1 and 2), compared by dot product as in Peng et al.
     2020, section 4.1.
@@ -292,15 +418,16 @@ class Prototypes(Objective):
 
     def _check(self) -> None:
         choice(self.similarity, SIMILARITIES[:2], "similarity")
-        for name, least in (("n_way", 2), ("k_shot", 1), ("n_query", 1), ("episodes", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number from {least} on")
+        _check_counts(self, n_way=2, k_shot=1, n_query=1, episodes=1)
 
     @property
     def sentences(self) -> int:
         """Sentences of a step."""
         return self.episodes * self.n_way * (self.k_shot + self.n_query)
+
+    @property
+    def _draws(self) -> tuple[int, int] | None:
+        return self.episodes, self.n_way * (self.k_shot + self.n_query)
 
     def _core(self, relations: Sequence[str]) -> dict[str, Any]:
         return {
@@ -312,6 +439,30 @@ class Prototypes(Objective):
 
     def _source_options(self) -> dict[str, Any]:
         return {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
+
+
+def _rows_of(bags: Iterable[Any], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sentences of all bags one after another, and where each bag begins; int64."""
+    lists = [list(getattr(bag, "indices", bag)) for bag in bags]
+    sizes = np.fromiter(map(len, lists), np.int64, len(lists))
+    rows = np.fromiter(chain.from_iterable(lists), np.int64, int(sizes.sum()))
+    if not sizes.all():
+        raise ValueError(f"bag {int(np.argmin(sizes))} has no sentence; leave it out")
+    if rows.size and not 0 <= rows.min() <= rows.max() < n:
+        raise ValueError(f"bags name sentences {rows.min()} to {rows.max()}, and there are vectors of {n}")
+    return rows, np.cumsum(sizes) - sizes
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _check_counts(item: Objective, **least: int) -> None:
+    for name, low in least.items():
+        value = getattr(item, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(f"{name} is {value!r}; expected a whole number from {low} on")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -400,6 +551,7 @@ OBJECTIVES: Final[dict[str, type[Objective]]] = {
     "mtb": MTB,
     "ep": EP,
     "rc": RC,
+    "mil": MIL,
     "prototypes": Prototypes,
     "alignment": Alignment,
 }

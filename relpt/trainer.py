@@ -19,7 +19,7 @@ from relpt.cnn import CNNEncoder
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
 from relpt.loop import Loop, compare_cards, free_memory
-from relpt.objectives import CP, MLM, MTB, RC, Objective, Prototypes
+from relpt.objectives import CP, MIL, MLM, MTB, RC, Objective, Prototypes
 
 __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer", "MTBTrainer", "Trainer"]
 
@@ -181,6 +181,19 @@ MTB_DEFAULTS: Final[dict[str, Any]] = {
     "p_blank": 0.7,
 }
 
+# How a source draws where no objective says; what is said where several that share one say different things.
+_NATIVES: Final[dict[str, Objective]] = {
+    "relations": CP(),
+    "entities": MTB(),
+    "instances": RC(),
+    "episodes": Prototypes(),
+    "bags": MIL(),
+}
+_SHARED: Final[dict[type[Objective], str]] = {
+    Prototypes: "objectives by prototypes share their episodes: give all the same ways, shots, queries",
+    MIL: "objectives over bags share these: give all the same bag_size and bags",
+}
+
 
 class Trainer:
     """Trains an encoder by a weighted sum of objectives.
@@ -194,7 +207,7 @@ class Trainer:
         encoder: the ``Encoder`` or ``CNNEncoder``, changed in place. A CNN has no hidden states: it takes no MLM, and
             has one representation.
         objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``,
-            ``Prototypes``, ``Alignment``, with weights.
+            ``MIL``, ``Prototypes``, ``Alignment``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
         micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
@@ -269,6 +282,24 @@ class Trainer:
         weight, bias = heads[f"{name}.weight"], heads[f"{name}.bias"]
         return _core.logits(np.ascontiguousarray(vectors, np.float32), weight, bias, self.encoder.num_threads)
 
+    def bag_scores(self, vectors: np.ndarray, bags: Iterable[Any], *, name: str = "mil") -> np.ndarray:
+        """What an MIL objective makes of bags of sentences: ``MIL.scores`` with the run's head.
+
+        Args:
+            vectors, bags: as there.
+            name: of the objective.
+
+        Returns:
+            float64 (bags, relations).
+
+        Raises:
+            KeyError: there is no such objective, or ``fit`` has not run. ValueError: see there.
+        """
+        named = {item.name: item for item in self.objectives if isinstance(item, MIL)}
+        if name not in named:
+            raise KeyError(f"there is no MIL objective {name!r}; there are {', '.join(named) or 'none'}")
+        return named[name].scores(vectors, bags, self.heads, num_threads=self.encoder.num_threads)
+
     def _check_values(self) -> None:
         o = self.options
         choice(o["schedule"], _SCHEDULES, "schedule")
@@ -290,12 +321,17 @@ class Trainer:
         words = [item for item in self.objectives if isinstance(item, MLM)]
         if len(words) > 1:
             raise ValueError("there are two MLM objectives; words are masked once: take one")
-        shapes = {(*item._source_options().items(), item.episodes) for item in self._by_prototypes()}
-        if len(shapes) > 1:
-            raise ValueError("objectives by prototypes share their episodes: give all the same ways, shots, queries")
+        for kind, said in _SHARED.items():
+            if (
+                len({(*item._source_options().items(), item._draws) for item in self.objectives if type(item) is kind})
+                > 1
+            ):
+                raise ValueError(said)
 
-    def _by_prototypes(self) -> list[Prototypes]:
-        return [item for item in self.objectives if isinstance(item, Prototypes)] or [Prototypes()]
+    def _native(self, source: str) -> Objective:
+        """The objective that says how a source draws: the first of them that can, else one of defaults."""
+        asked = (item for item in self.objectives if item.source == source and item._source_options())
+        return next(asked, _NATIVES[source])
 
     def _loss_parts(self) -> tuple[int, ...] | None:
         named = self.options["loss_representation"]
@@ -330,16 +366,21 @@ class Trainer:
 
     def _layout(self) -> dict[str, tuple[int, int]]:
         """The step's sources in order: the first sample and the number of samples of each."""
-        pairs = 2 * int(self.options["pairs_per_step"])
-        sentences = self.options.get("sentences_per_step")
         kinds = [item.source for item in self.objectives if item.source is not None] or ["instances"]
-        counts = {"instances": sentences or pairs, "episodes": self._by_prototypes()[0].sentences}
         layout, first = {}, 0
-        for kind in dict.fromkeys(kinds):
-            samples = int(counts.get(kind, pairs))
-            layout[kind] = (first, samples)
+        for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind == "bags"):  # which differ in size: last
+            count, size = self._draws(kind)
+            layout[kind] = (first, samples := count * size)
             first += samples
         return layout
+
+    def _draws(self, source: str) -> tuple[int, int]:
+        """What a step draws from a source: how many, of how many sentences each."""
+        pairs = int(self.options["pairs_per_step"])
+        if source == "instances":
+            return int(self.options.get("sentences_per_step") or 2 * pairs), 1
+        said = None if source == "same_entities" else self._native(source)._draws
+        return (pairs, 2) if said is None else said
 
     def _samples(self) -> int:
         """Sentences of a step."""
@@ -397,17 +438,13 @@ class Trainer:
             parts += 1 if parts < 8 else parts // 4
 
     def _core_sources(self) -> list[dict[str, Any]]:
-        episodes, natives = self._by_prototypes()[0], dict[str | None, Objective]()
-        natives |= {"relations": CP(), "entities": MTB(), "instances": RC(), "episodes": episodes}
-        natives |= {item.source: item for item in reversed(self.objectives) if item._source_options()}
         sources = []
-        for kind, (_, samples) in self._layout().items():
-            count = {"instances": samples, "episodes": episodes.episodes}.get(kind, samples // 2)
+        for kind in self._layout():
+            count, _ = self._draws(kind)
             if kind == "same_entities":
                 sources.append({"kind": "entities", "count": count, "positive_share": 1.0, "hard_share": 0.0})
             else:
-                options = natives[kind]._source_options() if kind in natives else {}
-                sources.append({"kind": kind, "count": count, **options})
+                sources.append({"kind": kind, "count": count, **self._native(kind)._source_options()})
         return sources
 
     def _mlm_probability(self) -> float:
@@ -508,7 +545,8 @@ class Trainer:
                     len(corpus.relations),
                 )
             elif left_out and kind == "episodes":
-                shape = self._by_prototypes()[0]
+                shape = self._native(kind)
+                assert isinstance(shape, Prototypes)
                 _log.warning(
                     "%s: %d of %d sentences are left out: their relations have fewer than %d different ones, k_shot + "
                     "n_query (%d of %d relations can be drawn)",
@@ -518,6 +556,14 @@ class Trainer:
                     shape.k_shot + shape.n_query,
                     drawable,
                     len(corpus.relations),
+                )
+            elif left_out and kind == "bags":
+                _log.warning(
+                    "%s: %d of %d sentences are left out: they have an entity with neither id nor name (%d bags)",
+                    corpus.name,
+                    left_out,
+                    len(corpus),
+                    drawable,
                 )
             elif left_out:
                 _log.warning(
@@ -570,7 +616,7 @@ class Trainer:
             "versions": {"relpt": __version__, "python": platform.python_version(), "numpy": np.__version__},
             "cpu": _core.cpu_info()["level"],
         }
-        if any(isinstance(item, RC) for item in self.objectives):
+        if any(isinstance(item, (RC, MIL)) for item in self.objectives):
             card["relations"] = list(corpus.relations)  # the rows of the heads, in their order
         return card
 

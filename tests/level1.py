@@ -82,6 +82,7 @@ class SourceOptions(ctypes.Structure):
         ("positive_share", DOUBLE),
         ("hard_share", DOUBLE),
         ("whole_epochs", ctypes.c_bool),
+        *((name, INT64) for name in ("n_way", "k_shot", "n_query", "bag_size")),
     )
 
 

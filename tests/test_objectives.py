@@ -14,7 +14,7 @@ from oracle import tiny_bert
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MLM, MTB, RC, Alignment, Prototypes
+from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Alignment, Prototypes
 from relpt.trainer import PRESETS
 
 COMMON: dict[str, Any] = {
@@ -36,6 +36,13 @@ EVERY = [
 ]
 ALIGNED = [Alignment(graph=graph_of(records_with_entities()), temperature=0.5)]
 EPISODES = [Prototypes(similarity="cosine", temperature=0.2, n_way=3, k_shot=2, n_query=2, episodes=3), MLM(weight=0.2)]
+
+BAGS = [
+    MIL(bags=9, bag_size=3, dropout=0.3, label_smoothing=0.1),
+    MIL(bags=9, bag_size=3, name="mean", pooling="mean"),
+    RC(source="bags", weight=0.2),
+]
+ONE = MIL(bags=9, bag_size=3, name="one", pooling="one")
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +75,8 @@ def core_parts(trainer: relpt.Trainer, data: relpt.Dataset) -> tuple[Any, Any]:
 @pytest.mark.core
 @pytest.mark.parametrize(
     "objectives",
-    [[MTB(temperature=20.0)], [RC(dropout=0.4)], ALIGNED, EVERY, EPISODES],
-    ids=["mtb", "rc", "alignment", "every", "episodes"],
+    [[MTB(temperature=20.0)], [RC(dropout=0.4)], ALIGNED, EVERY, EPISODES, BAGS],
+    ids=["mtb", "rc", "alignment", "every", "episodes", "bags"],
 )
 def test_gradients_are_of_the_loss_with_its_dropout(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     """Along random directions the loss changes as the gradients say, in the model and in the heads."""
@@ -96,7 +103,7 @@ def test_gradients_are_of_the_loss_with_its_dropout(tmp_path: Path, data: relpt.
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("objectives", [EVERY, EPISODES], ids=["every", "episodes"])
+@pytest.mark.parametrize("objectives", [EVERY, EPISODES, [*BAGS, ONE]], ids=["every", "episodes", "bags"])
 @pytest.mark.parametrize("micro", [1, 4])
 def test_micro_batches_give_the_gradients_of_one_batch(
     tmp_path: Path, data: relpt.Dataset, micro: int, objectives: list[Any]
@@ -114,11 +121,12 @@ def test_micro_batches_give_the_gradients_of_one_batch(
         assert np.linalg.norm(parts.get(0, name) - value) <= 1e-5 * np.linalg.norm(value) + rounding, name
 
 
-def test_threads_do_not_change_a_byte(tmp_path: Path, data: relpt.Dataset) -> None:
+@pytest.mark.parametrize("objectives", [EVERY, [*BAGS, ONE]], ids=["every", "bags"])
+def test_threads_do_not_change_a_byte(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     results = []
     for number, threads in enumerate((1, 2, 3)):
         encoder = encoder_of(tmp_path / str(number), dropout=0.1, num_threads=threads)
-        trainer = trainer_of(encoder, pairs_per_step=20, max_steps=3)
+        trainer = trainer_of(encoder, objectives, pairs_per_step=20, max_steps=3)
         trainer.fit(data, show_progress_bar=False)
         results.append((weights(encoder), {name: head.tobytes() for name, head in trainer.heads.items()}))
     assert results[0] == results[1] == results[2]
@@ -171,6 +179,7 @@ def test_objectives_of_one_source_share_its_sentences(tmp_path: Path, data: relp
         ([MLM()], 12),
         ([EP(), MTB(temperature=9.0), RC(source="same_entities")], 24),
         ([RC(source="episodes"), Prototypes(n_way=3, k_shot=2, episodes=2), CP()], 30),
+        ([RC(source="bags"), MIL(bags=4, bag_size=1), CP(), MIL(bags=4, bag_size=1, name="again")], 16),
     ):
         trainer = trainer_of(encoder_of(tmp_path), objectives, max_steps=1)
         assert trainer.fit(data, show_progress_bar=False)[0]["sentences"] == sentences
@@ -219,13 +228,14 @@ def test_pairs_of_entities_are_learned(tmp_path: Path, data: relpt.Dataset) -> N
 # -- heads and checkpoints --------------------------------------------------------------------------------------------
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, data: relpt.Dataset) -> None:
+@pytest.mark.parametrize("objectives", [EVERY, [*BAGS, ONE]], ids=["every", "bags"])
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    trainer = trainer_of(encoder_of(tmp_path / "e", dropout=0.1))
+    trainer = trainer_of(encoder_of(tmp_path / "e", dropout=0.1), objectives)
     trainer.fit(data, checkpoint_dir=whole, show_progress_bar=False)
-    first = trainer_of(encoder_of(tmp_path / "e", dropout=0.1))
+    first = trainer_of(encoder_of(tmp_path / "e", dropout=0.1), objectives)
     first.fit(data, checkpoint_dir=parts, callbacks=[lambda r: r["step"] == 3], show_progress_bar=False)
-    again = trainer_of(encoder_of(tmp_path / "e", dropout=0.1))
+    again = trainer_of(encoder_of(tmp_path / "e", dropout=0.1), objectives)
     again.fit(data, checkpoint_dir=parts, resume=True, show_progress_bar=False)
     for name in ("model.safetensors", "optimizer.safetensors", "heads.safetensors"):
         assert (whole / "step-00000006" / name).read_bytes() == (parts / "step-00000006" / name).read_bytes(), name
@@ -233,7 +243,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, data: relpt.
         np.testing.assert_array_equal(again.heads[name], head)
         assert np.abs(head - first.heads[name]).max() > 0
     card = json.loads((parts / "step-00000006" / "relpt.json").read_text())
-    assert [item["type"] for item in card["options"]["objectives"]] == ["CP", "MLM", "MTB", "RC"]
+    assert [item["type"] for item in card["options"]["objectives"]] == [type(item).__name__ for item in objectives]
+    assert len(card["relations"]) == 5
     with pytest.raises(ValueError, match="resume: objectives is"):
         trainer_of(encoder_of(tmp_path / "e"), [RC()]).fit(data, checkpoint_dir=parts, resume=True)
 
@@ -295,6 +306,9 @@ def test_heads_have_state_as_the_model_has(tmp_path: Path, data: relpt.Dataset) 
         (lambda: Prototypes(n_way=1), "n_way is 1; expected a whole number from 2 on"),
         (lambda: Prototypes(k_shot=0), "k_shot is 0; expected a whole number from 1 on"),
         (lambda: Prototypes(similarity="euclidean"), "similarity is 'euclidean'; expected one of dot, cosine"),
+        (lambda: MIL(pooling="max"), "pooling is 'max'; expected one of attention, one, mean"),
+        (lambda: MIL(bags=0), "bags is 0; expected a whole number from 1 on"),
+        (lambda: MIL(source="instances"), "source of mil is 'instances'; expected 'bags'"),
     ],
 )
 def test_options_of_objectives(make: Any, message: str) -> None:
@@ -313,6 +327,8 @@ def test_options_of_objectives(make: Any, message: str) -> None:
         ([MTB(temperature=0.0)], "temperature is 0, expected above 0"),
         ([Prototypes(temperature=0.0)], "temperature is 0, expected above 0"),
         ([Prototypes(), Prototypes(name="other", n_way=3)], "objectives by prototypes share their episodes"),
+        ([MIL(), MIL(name="other", bag_size=3)], "objectives over bags share these: give all the same bag_size"),
+        ([MIL(label_smoothing=1.0)], "label_smoothing is 1, expected 0 <= smoothing < 1"),
         ([MTB(positive_share=2.0)], "positive_share is 2; expected 0 .. 1"),
         ([RC(name=f"r{i}") for i in range(9)], "9 objectives, expected at most 8"),
     ],

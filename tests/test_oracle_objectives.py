@@ -14,7 +14,7 @@ from test_oracle_trainer import compare_gradients, oracle  # noqa: F401 - a fixt
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MLM, MTB, RC, Alignment, Prototypes
+from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Alignment, Prototypes
 
 pytestmark = pytest.mark.oracle
 
@@ -52,6 +52,18 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "alignment, relations unknown, micro-batches": (
         [Alignment(graph=PARTIAL, weight=0.7, source="relations"), CP(temperature=0.3), RC(dropout=0.0)],
         {"micro_batch_pairs": 2, "representation": "cls+mean"},
+    ),
+    "mil, attention": ([MIL(dropout=0.0, bags=12, bag_size=4)], {}),
+    "mil, at least one": ([MIL(pooling="one", dropout=0.0, weight=0.6)], {"representation": "cls+mean"}),
+    "mil, mean, smoothed": ([MIL(pooling="mean", dropout=0.0, label_smoothing=0.2, bags=7)], {"micro_batch_pairs": 2}),
+    "mil on the bags of others": (
+        [
+            MIL(dropout=0.0, bags=9, bag_size=3, weight=0.7),
+            CP(temperature=0.3),
+            MIL(dropout=0.0, bags=9, bag_size=3, name="one", pooling="one", label_smoothing=0.1),
+            RC(dropout=0.0, source="bags", weight=0.2),
+        ],
+        {"micro_batch_pairs": 3, "representation": "mean+entity_start"},
     ),
     "cp and rc share their sentences": ([CP(temperature=0.2), RC(dropout=0.0, source="relations", weight=0.4)], {}),
     "all": (
@@ -96,8 +108,10 @@ def torch_loss(
         same = torch.tensor(batch["pair"][part][0::2] == batch["pair"][part][1::2]).double()
         loss = torch.nn.functional.binary_cross_entropy(torch.sigmoid(z), same)
         return loss, float(((z >= 0) == (same == 1)).double().mean())
-    logits = x @ heads[f"{item.name}.weight"].T + heads[f"{item.name}.bias"]
     target = torch.tensor(relation).long()
+    if isinstance(item, MIL):
+        x, target = bag_vectors(torch, item, x, target, batch["pair"][part], heads)
+    logits = x @ heads[f"{item.name}.weight"].T + heads[f"{item.name}.bias"]
     loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=item.label_smoothing)
     return loss, float((logits.argmax(1) == target).double().mean())
 
@@ -128,6 +142,26 @@ def alignment_loss(torch: Any, item: Alignment, x: Any, relation: Any, weight: A
     logits = (unit(x @ weight.T, dim=1) @ candidates.T / item.temperature)[target >= 0]
     loss = torch.nn.functional.cross_entropy(logits, target[target >= 0])
     return loss, float((logits.argmax(1) == target[target >= 0]).double().mean())
+
+
+def bag_vectors(torch: Any, item: MIL, x: Any, relation: Any, bag: Any, heads: Any) -> tuple[Any, Any]:
+    """A bag's vector and relation, bag by bag."""
+    pooled, relations = [], []
+    weight, bias = heads[f"{item.name}.weight"], heads[f"{item.name}.bias"]
+    for number in np.unique(bag):
+        rows = np.flatnonzero(bag == number)
+        (label,) = set(relation[rows].tolist())
+        own = x[rows]
+        if item.pooling == "attention":
+            own = torch.softmax((own * heads[f"{item.name}.attention"]) @ weight[label], 0) @ own
+        elif item.pooling == "one":
+            own = own[torch.softmax(own @ weight.T + bias, 1)[:, label].argmax()]
+        else:
+            own = own.mean(0)
+        pooled.append(own)
+        relations.append(label)
+    assert len(pooled) == item.bags < len(bag)
+    return torch.stack(pooled), torch.tensor(relations)
 
 
 @pytest.mark.parametrize("name", CASES)

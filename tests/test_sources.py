@@ -24,6 +24,10 @@ def episodes(count, n_way, k_shot, n_query):
     return {"kind": "episodes", "count": count, "n_way": n_way, "k_shot": k_shot, "n_query": n_query}
 
 
+def bags(count, bag_size):
+    return {"kind": "bags", "count": count, "bag_size": bag_size}
+
+
 def sampler_of(arrays, *sources, **options):
     options = {"seed": 42, "max_length": 32, "prefetch": False, "mlm_probability": 0, **options}
     return _core.Sampler(_core.Corpus(**arrays), TOKENS, sources=sources, **options)
@@ -250,6 +254,80 @@ def test_episodes_out_of_range(shape, message):
         sampler_of(random_arrays(3), episodes(*shape))
 
 
+# ---- bags
+
+
+def bags_of(batch, rows):
+    """The rows of each bag of a step, with the batch's numbers checked."""
+    ends = np.flatnonzero(np.diff(batch["pair"], append=-1))
+    np.testing.assert_array_equal(batch["pair"][ends], np.arange(len(ends)))
+    return np.split(rows, ends[:-1] + 1)
+
+
+def test_a_bag_is_a_pair_of_entities_and_a_relation_and_comes_once_an_epoch():
+    arrays = random_arrays(3, n_pairs=9)
+    keys = np.stack([arrays["head_id"], arrays["tail_id"], arrays["relation"]], 1)
+    known = (keys >= 0).all(1)
+    every = {tuple(key) for key in keys[known]}
+    sampler = sampler_of(arrays, bags(5, 3))
+    assert sampler.counts() == [(len(every), int((~known).sum()))]
+    assert not known.all()
+    drawn = []
+    for step in range(len(every)):
+        rows = sampler.rows(step)
+        for bag in bags_of(sampler.batch(step), rows):
+            (key,) = {tuple(keys[row]) for row in bag}
+            size = int((keys == key).all(1).sum())
+            assert len(bag) == min(size, 3)
+            assert (np.diff(bag) > 0).all()
+            drawn.append(key)
+    assert len(drawn) == 5 * len(every)
+    for epoch in range(5):
+        assert set(drawn[epoch * len(every) : (epoch + 1) * len(every)]) == every
+
+
+def test_sentences_of_a_large_bag_are_drawn_alike():
+    arrays = arrays_with([[1, 2]] * 7 + [[3, 4]])
+    sampler = sampler_of(arrays, bags(2, 3))
+    rows = np.array([sampler.rows(step) for step in range(2000)])
+    counts = np.bincount(rows.ravel(), minlength=8)
+    assert counts[7] == 2000
+    expected = 2000 * 3 / 7  # 35 subsets of three
+    assert ((counts[:7] - expected) ** 2 / expected).sum() < 6 + 4.5 * np.sqrt(12)
+    subsets = {tuple(row[row < 7]) for row in rows}
+    assert len(subsets) == 35
+
+
+def test_bags_depend_on_the_seed_and_not_on_their_number_in_a_step():
+    arrays = random_arrays(3, n_pairs=9)
+    orders = []
+    for count, seed in ((3, 1), (12, 1), (3, 2)):
+        sampler = sampler_of(arrays, bags(count, 2), seed=seed)
+        orders.append(np.concatenate([sampler.rows(step) for step in range(24 // count)]).tolist())
+    assert orders[0] == orders[1] != orders[2]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "message"),
+    [
+        ([[1, -1], [-1, 2]], (4, 2), "no bag left: none of the 2 sentences knows both of its entities; give them an"),
+        ([[1, 2], [2, 1], [-1, 1]], (4, 2), "no bag has two sentences: 2 sentences know both entities, and each is"),
+        ([[1, 2], [1, 2]], (0, 2), "bags is 0; expected 1"),
+        ([[1, 2], [1, 2]], (2, 0), "bag_size is 0; expected 1"),
+        ([[1, 2], [1, 2]], (10**5, 10**5), "bag_size is 100000; expected 1"),
+    ],
+)
+def test_bags_that_cannot_be_drawn(pairs, options, message):
+    with pytest.raises(ValueError, match=message):
+        sampler_of(arrays_with(pairs), bags(*options))
+
+
+def test_bags_come_last():
+    sampler_of(random_arrays(3), relation_pairs(4), bags(3, 2))
+    with pytest.raises(ValueError, match="source 0 draws bags, which differ in size; expected it to be the last"):
+        sampler_of(random_arrays(3), bags(3, 2), relation_pairs(4))
+
+
 # ---- several sources
 
 
@@ -279,7 +357,7 @@ def test_two_sources_of_one_kind_draw_apart():
 
 def test_prefetch_and_steps_do_not_change_a_byte():
     arrays = random_arrays(5)
-    sources = [entity_pairs(6), relation_pairs(5, distinct_relations=True), episodes(2, 4, 1, 2), instances(9)]
+    sources = [entity_pairs(6), relation_pairs(5, distinct_relations=True), episodes(2, 4, 1, 2), bags(4, 2)]
     plain, fetching = (sampler_of(arrays, *sources, prefetch=on, mlm_probability=0.2) for on in (False, True))
     for step in (0, 1, 2, 7, 3, 4):
         want, got = plain.batch(step), fetching.batch(step)

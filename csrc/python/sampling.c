@@ -15,7 +15,8 @@ typedef struct sampler_object {
 } sampler_object;
 
 static int parse_source(PyObject *dict, rp_source_options *o) {
-    static const char *const kinds[] = {"relations", "entities", "instances", "episodes", NULL}; /* rp_source_kind */
+    static const char *const kinds[] = {"relations", "entities", "instances",
+                                        "episodes",  "bags",     NULL}; /* rp_source_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_source_kind)kind;
@@ -31,6 +32,7 @@ static int parse_source(PyObject *dict, rp_source_options *o) {
         if (relpt_field_integer(dict, "k_shot", &o->k_shot) < 0) return -1;
         return relpt_field_integer(dict, "n_query", &o->n_query);
     }
+    if (o->kind == RP_SOURCE_BAGS) return relpt_field_integer(dict, "bag_size", &o->bag_size);
     if (relpt_field_number(dict, "positive_share", &o->positive_share) < 0) return -1;
     return relpt_field_number(dict, "hard_share", &o->hard_share);
 }

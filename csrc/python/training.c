@@ -69,10 +69,18 @@ static int parse_alignment(PyObject *dict, rp_alignment_options *o) {
     return o->relation_of == NULL ? -1 : 0;
 }
 
+static int parse_bags(PyObject *dict, rp_bags_options *o) {
+    static const char *const poolings[] = {"attention", "one", "mean", NULL}; /* rp_pooling */
+    int pooling;
+    if (relpt_field_choice(dict, "pooling", poolings, &pooling) < 0) return -1;
+    o->pooling = (rp_pooling)pooling;
+    return parse_classify(dict, &o->classify);
+}
+
 /* {"kind": …, "name": …, "weight": …, "first": …, "samples": …} and what its kind has besides. */
 static int parse_objective(PyObject *dict, rp_objective_options *o) {
     static const char *const kinds[] = {"contrastive", "mlm",       "match", "classify",
-                                        "prototypes",  "alignment", NULL}; /* rp_objective_kind */
+                                        "prototypes",  "alignment", "bags",  NULL}; /* rp_objective_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_objective_kind)kind;
@@ -91,6 +99,8 @@ static int parse_objective(PyObject *dict, rp_objective_options *o) {
         return parse_prototypes(dict, &o->prototypes);
     case RP_OBJECTIVE_ALIGNMENT:
         return parse_alignment(dict, &o->alignment);
+    case RP_OBJECTIVE_BAGS:
+        return parse_bags(dict, &o->bags);
     default:
         return 0;
     }
