@@ -67,7 +67,7 @@ typedef struct rp_batch {
     int32_t *sample;            /* (S) number of the sample in the step: keys the dropout masks */
     int32_t *head, *tail;       /* (S) rows (token numbers in the batch) of the two start markers */
     int32_t *prompt_row;        /* (S) row of the prompt's [MASK]; -1 without prompt */
-    int32_t *relation;          /* (S) */
+    int32_t *relation;          /* (S) -1: not known, the sample is of a target's text (rp_source_options) */
     int32_t *pair;              /* (S) number of the sample's pair of entities, or bag (rp_draw); -1: none */
     int32_t *mlm_row;           /* (M) rows of the masked tokens, ascending */
     int32_t *mlm_label;         /* (M) their true ids */

@@ -13,3 +13,9 @@ rp_status rp_loss_means(rp_dev *dev, double *loss, double *accuracy, const float
     *accuracy = right / (double)rows;
     return RP_OK;
 }
+
+/* As the gradient of the rows' products with themselves, of which either half serves. */
+rp_status rp_loss_scale_rows(rp_dev *dev, float *out, float *spare, const float *factor, const float *inp, int64_t R,
+                             int64_t H) {
+    return dev->ops->rows_dot_backward(dev, out, spare, factor, 1, inp, inp, H, R, H);
+}

@@ -15,6 +15,10 @@
 rp_status rp_loss_means(rp_dev *dev, double *loss, double *accuracy, const float *loss_of, const int32_t *correct,
                         float *host_loss, int32_t *host_correct, int64_t rows);
 
+/* out(R,H) = the rows of inp, each times its factor (R); spare (R,H) is written to as well. */
+rp_status rp_loss_scale_rows(rp_dev *dev, float *out, float *spare, const float *factor, const float *inp, int64_t R,
+                             int64_t H);
+
 /* -- contrastive (loss_contrastive.c) --------------------------------------------------------------------------------
  * Samples 2i and 2i+1 are pair i. With s(a,b) the similarity over the temperature:
  *   symmetric   every sample is an anchor, its candidates are all other samples of the step (NT-Xent, Chen et al. 2020;
@@ -242,5 +246,40 @@ rp_status rp_alignment_fill(rp_alignment *memory, rp_dev *dev, const rp_alignmen
 rp_status rp_alignment_run(rp_alignment *memory, rp_dev *dev, const rp_alignment_options *options, double weight,
                            const rp_tensors *heads, float *dvectors, double *loss, double *accuracy,
                            const float *vectors, const int32_t *relation, int64_t S, int64_t dim);
+
+/* -- domains (loss_domain.c) -----------------------------------------------------------------------------------------
+ * A discriminator tells the run's text from the target's by the relation vectors, and the network learns to leave it in
+ * the dark: gradient reversal (Ganin and Lempitsky 2015, section 3; the adversarial adaptation of FewRel 2.0, Gao et
+ * al. 2019). logits = W dropout(max(U x + c, 0)) + b, or without a hidden layer W x + b; softmax cross-entropy with the
+ * sample's domain, mean over samples. The parameters get its gradient, the vectors -lambda times it, where lambda =
+ * reversal (2 / (1 + exp(-10 step / ramp_steps)) - 1), or reversal itself where ramp_steps is 0. */
+typedef struct rp_domain_options {
+    int64_t hidden; /* -1: as many as a vector has; 0: no hidden layer */
+    double dropout, reversal;
+    int64_t ramp_steps;
+} rp_domain_options;
+
+typedef struct rp_domain {
+    int64_t hidden;                        /* units; 0: none */
+    int64_t hidden_weight, hidden_bias;    /* U(hidden,dim), c(hidden): offsets in the heads */
+    int64_t weight, bias;                  /* W(2,inputs), b(2), inputs hidden or dim */
+    float *units, *dropped, *dunits;       /* (S,hidden) */
+    float *dx, *reversed, *spare, *factor; /* (S,dim), (S,dim), (S,dim), (S) */
+    float *logits;                         /* (S,2) */
+    float *loss, *host_loss;               /* (S), (S) host */
+    int32_t *correct;                      /* (S) */
+    int32_t *index, *host_index;           /* (4,S), (4,S) host */
+} rp_domain;
+
+rp_status rp_domain_check(const rp_domain_options *options);
+void rp_domain_add_heads(rp_domain *memory, rp_params *heads, const char *name, const rp_domain_options *options,
+                         int64_t dim);
+void rp_domain_plan(rp_domain *memory, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim);
+
+/* Adds to dvectors(S,dim) and the heads' grads as above, times weight; *accuracy is the discriminator's. relation (S),
+ * negative in the target's text, and sample (S) are host memory. VALUE: all samples are of one domain. */
+rp_status rp_domain_run(rp_domain *memory, rp_dev *dev, const rp_domain_options *options, double weight,
+                        const rp_tensors *heads, float *dvectors, double *loss, double *accuracy, const float *vectors,
+                        const int32_t *relation, const int32_t *sample, int64_t S, int64_t dim, const rp_pass *pass);
 
 #endif

@@ -137,7 +137,7 @@ static rp_status weigh(const run *r, rp_pooling pooling, const float *bias) {
 static rp_status pool(const run *r) {
     const rp_ops *ops = r->dev->ops;
     rp_bags *m = r->m;
-    RP_TRY(ops->rows_dot_backward(r->dev, m->drows, m->spare, m->share, 1, r->x, r->x, r->dim, r->S, r->dim));
+    RP_TRY(rp_loss_scale_rows(r->dev, m->drows, m->spare, m->share, r->x, r->S, r->dim));
     RP_TRY(ops->zero(r->dev, m->pooled, r->B * r->dim * (int64_t)sizeof(float)));
     return ops->rows_scatter_add(r->dev, m->pooled, m->drows, r->dim, r->bag_of, r->S, r->dim);
 }
@@ -195,7 +195,7 @@ rp_status rp_bags_run(rp_bags *m, rp_dev *dev, const rp_bags_options *o, double 
     RP_TRY(rp_classify_run(&m->classify, dev, &o->classify, weight, heads, m->dpooled, loss, accuracy, m->pooled,
                            m->host_index + 2 * S, m->sample, r.B, dim, pass));
     RP_TRY(ops->rows_gather(dev, m->rows, dim, m->dpooled, r.bag_of, S, dim));
-    RP_TRY(ops->rows_dot_backward(dev, m->drows, m->spare, m->share, 1, vectors, m->rows, dim, S, dim));
+    RP_TRY(rp_loss_scale_rows(dev, m->drows, m->spare, m->share, m->rows, S, dim));
     RP_TRY(ops->add_forward(dev, dvectors, dvectors, m->drows, S * dim));
     if (o->pooling != RP_POOLING_ATTENTION) return RP_OK;
     return attention_backward(&r, dvectors, heads->grads + m->classify.weight, heads->grads + m->attention);

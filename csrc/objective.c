@@ -147,6 +147,23 @@ static rp_status run_bags(rp_objective *o, const rp_view *v) {
                        v->pass);
 }
 
+static rp_status check_domain(const rp_objective_options *o) { return rp_domain_check(&o->domain); }
+
+static void add_domain_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+    rp_domain_add_heads(&o->memory.domain, heads, o->options.name, &o->options.domain, dim);
+}
+
+static void plan_domain(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_domain_plan(&o->memory.domain, arena, host, o->options.samples, sizes->dim);
+}
+
+static rp_status run_domain(rp_objective *o, const rp_view *v) {
+    int64_t first = o->options.first, at = first * v->dim;
+    return rp_domain_run(&o->memory.domain, v->dev, &o->options.domain, o->options.weight, v->heads, v->dvectors + at,
+                         &o->loss, &o->accuracy, v->vectors + at, v->batch->relation + first, v->batch->sample + first,
+                         samples_there(o, v), v->dim, v->pass);
+}
+
 static const kind kinds[RP_OBJECTIVE_KINDS] = {
     [RP_OBJECTIVE_CONTRASTIVE] = {.over_vectors = true,
                                   .has_accuracy = true,
@@ -184,6 +201,13 @@ static const kind kinds[RP_OBJECTIVE_KINDS] = {
                            .add_heads = add_bags_heads,
                            .plan = plan_bags,
                            .run = run_bags},
+    [RP_OBJECTIVE_DOMAIN] = {.over_vectors = true,
+                             .has_accuracy = true,
+                             .single = true,
+                             .check = check_domain,
+                             .add_heads = add_domain_heads,
+                             .plan = plan_domain,
+                             .run = run_domain},
 };
 
 static const kind *kind_of(const rp_objective *o) { return &kinds[o->options.kind]; }

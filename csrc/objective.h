@@ -19,6 +19,7 @@ typedef enum rp_objective_kind {
     RP_OBJECTIVE_PROTOTYPES,
     RP_OBJECTIVE_ALIGNMENT,
     RP_OBJECTIVE_BAGS,
+    RP_OBJECTIVE_DOMAIN,
     RP_OBJECTIVE_KINDS
 } rp_objective_kind;
 
@@ -33,6 +34,7 @@ typedef struct rp_objective_options {
     rp_prototypes_options prototypes;
     rp_alignment_options alignment;
     rp_bags_options bags;
+    rp_domain_options domain;
 } rp_objective_options;
 
 typedef struct rp_objective {
@@ -47,6 +49,7 @@ typedef struct rp_objective {
         rp_prototypes prototypes;
         rp_alignment alignment;
         rp_bags bags;
+        rp_domain domain;
     } memory;
 } rp_objective;
 

@@ -27,8 +27,8 @@ typedef struct prefetch {
 } prefetch;
 
 struct rp_sampler {
-    const rp_corpus *corpus;
-    rp_tokens tokens;
+    const rp_corpus *corpus[2]; /* the run's, the target's or NULL */
+    rp_tokens tokens[2];
     rp_sampler_options options;
     uint64_t input_key, mlm_key;
     rp_source source[RP_SOURCES]; /* (options.sources) */
@@ -93,20 +93,20 @@ static rp_status check_corpus(const rp_corpus *corpus, const rp_tokens *tokens) 
     return RP_OK;
 }
 
-static rp_status check_step(int64_t step) { return check_count(step, 0, UINT32_MAX, "step"); }
-
-static bool can_draw(const rp_sampler *s, int64_t row) {
-    for (int64_t i = 0; i < s->options.sources; i++)
-        if (rp_source_can_draw(&s->source[i], row)) return true;
-    return false;
+static rp_status check_target(const rp_sampler_options *o, const rp_text *target) {
+    for (int64_t i = 0; i < o->sources; i++)
+        if (o->source[i].target && target == NULL)
+            return rp_fail(RP_STATUS_VALUE, "source %d draws from a target, and none is given", (int)i);
+    return target == NULL ? RP_OK : check_corpus(target->corpus, target->tokens);
 }
 
+static rp_status check_step(int64_t step) { return check_count(step, 0, UINT32_MAX, "step"); }
+
 /* C+T and OnlyT need both types of every row that can be drawn: said now, rather than in the middle of a training. */
-static rp_status check_types(const rp_sampler *s) {
-    const rp_corpus_arrays *a = &s->corpus->a;
-    if (s->options.input_weight[RP_INPUT_CT] <= 0 && s->options.input_weight[RP_INPUT_OT] <= 0) return RP_OK;
+static rp_status check_types(const rp_source *source) {
+    const rp_corpus_arrays *a = &source->corpus->a;
     for (int64_t row = 0; row < a->n; row++)
-        if ((a->head_type[row] < 0 || a->tail_type[row] < 0) && can_draw(s, row))
+        if ((a->head_type[row] < 0 || a->tail_type[row] < 0) && rp_source_can_draw(source, row))
             return rp_fail(RP_STATUS_VALUE,
                            "row %" PRId64 ": %s is -1 (unknown), and input_weight gives C+T or OnlyT a "
                            "share; give the entity a type, or set these weights to 0",
@@ -138,12 +138,15 @@ static rp_sample draw_sample(const rp_sampler *s, int64_t row, uint32_t step, ui
     return sample;
 }
 
-static rp_status add_sample(const rp_sampler *s, rp_batch *batch, const rp_draw *draw, uint32_t step, int32_t number) {
+static rp_status add_sample(const rp_sampler *s, rp_batch *batch, const rp_source *source, const rp_draw *draw,
+                            uint32_t step, int32_t number) {
+    const rp_tokens *tokens = &s->tokens[source->options.target];
     rp_sample sample = draw_sample(s, draw->row, step, (uint32_t)number);
-    RP_TRY(rp_batch_add(batch, s->corpus, &s->tokens, &sample, s->options.max_length, number));
+    RP_TRY(rp_batch_add(batch, source->corpus, tokens, &sample, s->options.max_length, number));
     batch->pair[number] = draw->pair;
+    if (source->options.target) batch->relation[number] = -1;
     if (s->options.mlm_probability > 0)
-        rp_batch_mask(batch, &s->tokens, number, s->options.mlm_probability, s->mlm_key, step);
+        rp_batch_mask(batch, tokens, number, s->options.mlm_probability, s->mlm_key, step);
     return RP_OK;
 }
 
@@ -158,8 +161,12 @@ static int64_t draw_step(const rp_sampler *s, uint32_t step, rp_draw *draws, voi
 /* Runs in the caller or in the worker, never in both at once (s->draws is one). */
 static rp_status build(const rp_sampler *s, int64_t step, rp_batch *batch) {
     rp_batch_clear(batch);
-    int64_t count = draw_step(s, (uint32_t)step, s->draws, s->scratch);
-    for (int32_t i = 0; i < count; i++) RP_TRY(add_sample(s, batch, &s->draws[i], (uint32_t)step, i));
+    int32_t number = 0;
+    for (int64_t i = 0; i < s->options.sources; i++) {
+        int64_t count = rp_source_draw(&s->source[i], (uint32_t)step, s->draws, s->scratch);
+        for (int64_t j = 0; j < count; j++)
+            RP_TRY(add_sample(s, batch, &s->source[i], &s->draws[j], (uint32_t)step, number++));
+    }
     return RP_OK;
 }
 
@@ -284,7 +291,10 @@ rp_status rp_sampler_batch(rp_sampler *s, int64_t step, const rp_batch **out) {
 /* -- life ------------------------------------------------------------------------------------------------ */
 
 static rp_status make_buffers(rp_sampler *s) {
-    int64_t longest = rp_batch_longest(s->corpus, &s->tokens);
+    int64_t longest = 0;
+    for (int i = 0; i < 2 && s->corpus[i] != NULL; i++)
+        if (rp_batch_longest(s->corpus[i], &s->tokens[i]) > longest)
+            longest = rp_batch_longest(s->corpus[i], &s->tokens[i]);
     if (longest > s->options.max_length) longest = s->options.max_length;
     s->draws = malloc((size_t)s->samples * sizeof *s->draws);
     s->scratch = malloc(scratch_bytes(s));
@@ -298,22 +308,29 @@ static rp_status make_buffers(rp_sampler *s) {
 static rp_status set_up(rp_sampler *s) {
     for (int32_t i = 0; i < s->options.sources; i++) {
         s->samples += rp_source_samples(&s->options.source[i]);
-        RP_TRY(rp_source_init(&s->source[i], s->corpus, &s->options.source[i], s->options.seed, i));
+        RP_TRY(rp_source_init(&s->source[i], s->corpus[s->options.source[i].target], &s->options.source[i],
+                              s->options.seed, i));
+        if (s->options.input_weight[RP_INPUT_CT] > 0 || s->options.input_weight[RP_INPUT_OT] > 0)
+            RP_TRY(check_types(&s->source[i]));
     }
-    RP_TRY(check_types(s));
     RP_TRY(make_buffers(s));
     return s->options.prefetch ? start_worker(s) : RP_OK;
 }
 
-rp_status rp_sampler_new(rp_sampler **out, const rp_corpus *corpus, const rp_tokens *tokens,
+rp_status rp_sampler_new(rp_sampler **out, const rp_corpus *corpus, const rp_tokens *tokens, const rp_text *target,
                          const rp_sampler_options *options) {
     *out = NULL;
     RP_TRY(check_options(options));
     RP_TRY(check_corpus(corpus, tokens));
+    RP_TRY(check_target(options, target));
     rp_sampler *s = calloc(1, sizeof *s);
     if (s == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a sampler");
-    s->corpus = corpus;
-    s->tokens = *tokens;
+    s->corpus[0] = corpus;
+    s->tokens[0] = *tokens;
+    if (target != NULL) {
+        s->corpus[1] = target->corpus;
+        s->tokens[1] = *target->tokens;
+    }
     s->options = *options;
     s->input_key = rp_rng_key(options->seed, RP_PURPOSE_INPUT, 0);
     s->mlm_key = rp_rng_key(options->seed, RP_PURPOSE_MLM, 0);

@@ -25,8 +25,15 @@ typedef struct rp_sampler_options {
 
 typedef struct rp_sampler rp_sampler;
 
-/* The corpus and `tokens->special` must outlive the sampler. VALUE: a source can draw nothing, options out of range. */
-rp_status rp_sampler_new(rp_sampler **out, const rp_corpus *corpus, const rp_tokens *tokens,
+/* A corpus, and the tokens that its sequences are made with. */
+typedef struct rp_text {
+    const rp_corpus *corpus;
+    const rp_tokens *tokens;
+} rp_text;
+
+/* target: where sources ask for it, else NULL. The corpora and their `tokens->special` must outlive the sampler. VALUE:
+ * a source can draw nothing, options out of range. */
+rp_status rp_sampler_new(rp_sampler **out, const rp_corpus *corpus, const rp_tokens *tokens, const rp_text *target,
                          const rp_sampler_options *options);
 void rp_sampler_free(rp_sampler *sampler); /* joins the worker; takes NULL */
 

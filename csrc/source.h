@@ -25,6 +25,7 @@ typedef enum rp_source_kind {
 
 typedef struct rp_source_options {
     rp_source_kind kind;
+    bool target;   /* draws from the sampler's second corpus, whose relations are not known */
     int64_t count; /* a step: pairs; of instances, sentences; episodes; bags */
     /* relations */
     double relation_exponent;   /* 0 .. 4: relations are drawn in proportion to count^exponent: 1 share, 0 uniform */

@@ -104,6 +104,7 @@ class Sampler:
         prefetch: bool = True,
         role_blanks: bool = False,
         graph_dropout: float = 0,
+        target: tuple[Corpus, Mapping[str, Any]] = ...,
     ) -> Sampler: ...
     def batch(self, step: int, /) -> _Batch:
         """The batch of a step, as a dict of fresh arrays."""
@@ -316,9 +317,9 @@ class EncodeRun:
 class Trainer:
     """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
 
-    objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes", "alignment", "bags"), name,
-    weight, first and samples (the samples of a step that it runs on), and what the kind has besides (csrc/loss.h). optimizer:
-    0 AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
+    objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes", "alignment", "bags",
+    "domain"), name, weight, first and samples (the samples of a step that it runs on), and what the kind has besides
+    (csrc/loss.h). optimizer: 0 AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
 
     def __new__(
         cls,

@@ -217,6 +217,7 @@ _LOSS_NAMES: Final = {
     "loss_ep": "same entities",
     "loss_rc": "relations",
     "loss_mil": "bags",
+    "loss_domain": "domains",
     "loss_prototypes": "prototypes",
     "loss_alignment": "alignment",
 }
@@ -275,7 +276,8 @@ def pretrain(args: argparse.Namespace) -> int:
     steps = int(trainer.options["max_steps"])
     try:
         data = _load(args, args.data)
-        encoder = trainer.encoder = _open_encoder(args, args.encoder, data)
+        target = None if args.target is None else _load(args, args.target)
+        encoder = trainer.encoder = _open_encoder(args, args.encoder, *(data, target)[: 1 if target is None else 2])
         if args.graph is not None:
             encoder.inject(args.graph, dropout=args.graph_dropout or 0.0)
         if not args.quiet:
@@ -285,6 +287,7 @@ def pretrain(args: argparse.Namespace) -> int:
         corpus, _ = encoder._as_corpus(data, trainer.options["max_length"], show)
         history = trainer.fit(
             corpus,
+            target=target,
             callbacks=[log, *callbacks_for(args, steps)],
             checkpoint_dir=run / "checkpoints",
             resume=args.resume,
@@ -522,6 +525,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     p = commands.add_parser("pretrain", parents=[common], help="pre-train an encoder", description=text)
     p.add_argument("--data", nargs="+", required=True, metavar="DATA", help="files with labelled sentences")
+    p.add_argument("--target", nargs="+", metavar="DATA", help="files of the domain to adapt to, for objective domain")
     p.add_argument("--encoder", required=True, metavar="E", help='"minilm", a Hugging Face folder, a run, a hub name')
     p.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run")
     p.add_argument(
@@ -529,8 +533,8 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="O[:W]",
-        help="cp (default), mlm, mtb, ep, rc, mil, prototypes or alignment, with its weight; several by commas or "
-        "repeated: cp:1,mlm:0.5",
+        help="cp (default), mlm, mtb, ep, rc, mil, prototypes, alignment or domain, with its weight; several by commas "
+        "or repeated: cp:1,mlm:0.5",
     )
     p.add_argument("--preset", choices=PRESETS, help="options of cp as published; those given besides win")
     p.add_argument("--steps", type=_positive, metavar="N", help="steps of the run")

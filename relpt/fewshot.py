@@ -337,6 +337,8 @@ class FewShot:
         inputs: str = "C+M",
         temperature: float | None = None,
         val: Any = None,
+        target: Any = None,
+        reversal: float = 1.0,
         callbacks: Iterable[Callable[[dict[str, Any]], Any]] = (),
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 500,
@@ -345,6 +347,9 @@ class FewShot:
         **options: Any,
     ) -> History:
         """Trains an encoder on episodes of these ways, shots and queries (``relpt.objectives.Prototypes``).
+
+        With a ``target``, the encoder also learns vectors by which a discriminator cannot tell the data from that text
+        (``relpt.objectives.Domain``; FewRel 2.0, Gao et al. 2019: train on Wikipedia, test on PubMed).
 
         Source: Snell et al. 2017; Peng et al. 2020, section 4.1 and appendix B, table 10: similarity "dot", learning
         rate 2e-5, 4 episodes a step, 10 epochs, 128 word pieces. An epoch is as many steps as draw as many sentences as
@@ -363,6 +368,9 @@ class FewShot:
             temperature: similarities are divided by it; None: 1 for "dot", as published, 0.07 for "cosine".
             val: labelled data of other relations, which ``evaluate`` scores after each epoch and at the end: the
                 records of these steps have val_accuracy and val_ci95.
+            target: text of the domain to be tested in, unlabelled or with labels that are not used; a step takes as
+                many sentences of it as its episodes have.
+            reversal: lambda of the reversed gradient, which is reached over the run as in Ganin and Lempitsky 2015.
             callbacks, checkpoint_dir, checkpoint_every, resume, show_progress_bar: as in ``CPTrainer.fit``.
             options: others of ``relpt.Trainer``, such as warmup_steps, micro_batch_pairs or dropout (that of the
                 encoder's config.json unless given; no mention is blanked unless p_blank is).
@@ -375,6 +383,7 @@ class FewShot:
                 data; similarity "euclidean"; an option out of range. TypeError: no such option; no ``Encoder``.
         """
         from relpt.encoder import Encoder
+        from relpt.objectives import Domain, Objective
         from relpt.trainer import Trainer
 
         if not isinstance(encoder, Encoder):
@@ -385,10 +394,14 @@ class FewShot:
         given: dict[str, Any] = {"p_blank": 0.0, "input_mix": {input_name(inputs): 1.0}, "dropout": None}
         given |= {"learning_rate": learning_rate, "max_length": max_length, "seed": self.seed}
         given |= {"max_steps": _steps(epochs, epoch) if max_steps is None else max_steps, **options}
-        trainer = Trainer(encoder, objectives=[episodes], **given)
+        objectives: list[Objective] = [episodes]
+        if target is not None:
+            objectives.append(Domain(reversal=reversal, ramp_steps=given["max_steps"]))
+        trainer = Trainer(encoder, objectives=objectives, **given)
         watch = [] if val is None else [self._watch(encoder, val, inputs, max_length, epoch, given["max_steps"])]
         return trainer.fit(
             corpus,
+            target=target,
             callbacks=[*watch, *callbacks],
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=checkpoint_every,

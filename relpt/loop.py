@@ -141,6 +141,6 @@ def compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
                 f"resume: {name} is {value!r}, but the checkpoint {checkpoint} was made with {was!r}; "
                 "resume with the same options, or start a new run"
             )
-    if old["data"]["hash"] != card["data"]["hash"]:
+    if any(old.get(text, {}).get("hash") != card.get(text, {}).get("hash") for text in ("data", "target")):
         raise ValueError(f"resume: the data are others than those of the checkpoint {checkpoint}; start a new run")
     return int(old["options"]["micro_batch_pairs"])

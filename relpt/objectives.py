@@ -27,6 +27,7 @@ __all__ = [
     "RC",
     "SOURCES",
     "Alignment",
+    "Domain",
     "Objective",
     "Prototypes",
 ]
@@ -39,12 +40,13 @@ POOLINGS: Final = ("attention", "one", "mean")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What all objectives have in common; use CP, MLM, MTB, EP, RC, MIL, Prototypes or Alignment.
+    """What all objectives have in common; use CP, MLM, MTB, EP, RC, MIL, Prototypes, Alignment or Domain.
 
     An objective runs on the samples of a source: "relations" (pairs of sentences with the same relation), "entities"
     (pairs with the same pair of entities or not), "same_entities" (those that have it alone), "instances" (single
     sentences, each once an epoch), "episodes" (N-way K-shot) or "bags" (sentences with the same pair of entities and
-    relation). Objectives that name the same source see the same samples.
+    relation). Objectives that name the same source see the same samples. Domain alone draws from the "target", other
+    text than the run's.
     """
 
     needs_relations: ClassVar[bool] = False
@@ -441,6 +443,50 @@ class Prototypes(Objective):
         return {"n_way": self.n_way, "k_shot": self.k_shot, "n_query": self.n_query}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Domain(Objective):
+    """Adversarial domain adaptation: relation vectors that do not tell the run's text from unlabelled target text.
+
+    A discriminator learns which of the two texts a sentence of the step is from,
+    ``softmax(W dropout(max(U x + c, 0)) + b)`` by cross-entropy, mean over sentences, and the encoder learns to make it
+    err: the gradient that reaches the vectors x is multiplied by ``-lambda`` (gradient reversal, Ganin and Lempitsky
+    2015, section 3; FewRel 2.0, Gao et al. 2019, on adversarial training for few-shot domain adaptation, whose code
+    trains the encoder on exchanged labels in place of reversed gradients). The run's part are the sentences that the
+    other objectives drew, and the target gives as many: ``Trainer.fit(corpus, target=…)``. Its relations are not used;
+    MLM beside it masks words of both.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out. It multiplies the discriminator's and the encoder's gradients.
+        reversal: lambda, of the encoder's alone; with 0 it does not learn from this loss.
+        ramp_steps: lambda rises as ``reversal (2 / (1 + exp(-10 step / ramp_steps)) - 1)`` (Ganin and Lempitsky 2015,
+            section 4, with the run's length); 0: it is the same from the first step on.
+        hidden: units of the discriminator's hidden layer; None: as many as a vector has; 0: none, ``W x + b``.
+        dropout: behind that layer.
+        name, source: of its figures and its head, "<name>.hidden.weight" (U), ".hidden.bias", ".weight", ".bias"; what
+            it draws from, which is fixed.
+    """
+
+    sources: ClassVar[tuple[str | None, ...]] = ("target",)
+    name: str = "domain"
+    source: str | None = "target"
+    reversal: float = 1.0
+    ramp_steps: int = 0
+    hidden: int | None = None
+    dropout: float = 0.5
+
+    def _check(self) -> None:
+        _check_counts(self, ramp_steps=0, **({} if self.hidden is None else {"hidden": 0}))
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {
+            "kind": "domain",
+            "reversal": self.reversal,
+            "ramp_steps": self.ramp_steps,
+            "hidden": -1 if self.hidden is None else self.hidden,
+            "dropout": self.dropout,
+        }
+
+
 def _rows_of(bags: Iterable[Any], n: int) -> tuple[np.ndarray, np.ndarray]:
     """The sentences of all bags one after another, and where each bag begins; int64."""
     lists = [list(getattr(bag, "indices", bag)) for bag in bags]
@@ -554,4 +600,5 @@ OBJECTIVES: Final[dict[str, type[Objective]]] = {
     "mil": MIL,
     "prototypes": Prototypes,
     "alignment": Alignment,
+    "domain": Domain,
 }

@@ -19,7 +19,7 @@ from relpt.cnn import CNNEncoder
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
 from relpt.loop import Loop, compare_cards, free_memory
-from relpt.objectives import CP, MIL, MLM, MTB, RC, Objective, Prototypes
+from relpt.objectives import CP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes
 
 __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer", "MTBTrainer", "Trainer"]
 
@@ -207,7 +207,7 @@ class Trainer:
         encoder: the ``Encoder`` or ``CNNEncoder``, changed in place. A CNN has no hidden states: it takes no MLM, and
             has one representation.
         objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``,
-            ``MIL``, ``Prototypes``, ``Alignment``, with weights.
+            ``MIL``, ``Prototypes``, ``Alignment``, ``Domain``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
         micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
@@ -366,12 +366,15 @@ class Trainer:
 
     def _layout(self) -> dict[str, tuple[int, int]]:
         """The step's sources in order: the first sample and the number of samples of each."""
-        kinds = [item.source for item in self.objectives if item.source is not None] or ["instances"]
+        kinds = dict.fromkeys(item.source for item in self.objectives if item.source is not None)
+        own = [kind for kind in kinds if kind != "target"] or ["instances"]
+        sizes = {kind: count * size for kind in own for count, size in [self._draws(kind)]}
+        if "target" in kinds:
+            sizes["target"] = sum(sizes.values())
         layout, first = {}, 0
-        for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind == "bags"):  # which differ in size: last
-            count, size = self._draws(kind)
-            layout[kind] = (first, samples := count * size)
-            first += samples
+        for kind in sorted(sizes, key=lambda kind: kind == "bags"):  # which differ in size: last
+            layout[kind] = (first, sizes[kind])
+            first += sizes[kind]
         return layout
 
     def _draws(self, source: str) -> tuple[int, int]:
@@ -390,7 +393,7 @@ class Trainer:
         layout = self._layout()
         found = []
         for item in self.objectives:
-            first, samples = (0, self._samples()) if item.source is None else layout[item.source]
+            first, samples = (0, self._samples()) if item.source in (None, "target") else layout[str(item.source)]
             common = {"name": item.name, "weight": item.weight, "first": first, "samples": samples}
             found.append({**item._core(relations), **common})
         return found
@@ -439,7 +442,10 @@ class Trainer:
 
     def _core_sources(self) -> list[dict[str, Any]]:
         sources = []
-        for kind in self._layout():
+        for kind, (_, samples) in self._layout().items():
+            if kind == "target":
+                sources.append({"kind": kind, "count": samples})
+                continue
             count, _ = self._draws(kind)
             if kind == "same_entities":
                 sources.append({"kind": "entities", "count": count, "positive_share": 1.0, "hard_share": 0.0})
@@ -451,12 +457,16 @@ class Trainer:
         shares = [item.probability for item in self.objectives if isinstance(item, MLM) and item.weight > 0]
         return shares[0] if shares else 0.0
 
-    def _sampler(self, corpus: Any) -> Any:
+    def _sampler(self, corpus: Any, target: Any = None) -> Any:
         o, injection = self.options, getattr(self.encoder, "injection", None)
         settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
+        more: dict[str, Any] = {}
+        if target is not None:
+            more["target"] = self.encoder._core_corpus(target), self.encoder._input_tokens(target, settings)
         return _core.Sampler(
             self.encoder._core_corpus(corpus),
             self.encoder._input_tokens(corpus, settings),
+            **more,
             sources=self._core_sources(),
             seed=o["seed"],
             max_length=o["max_length"],
@@ -474,6 +484,7 @@ class Trainer:
         self,
         corpus: Any,
         *,
+        target: Any = None,
         callbacks: Iterable[Callable[[dict[str, Any]], Any]] = (),
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 500,
@@ -487,6 +498,7 @@ class Trainer:
 
         Args:
             corpus: a ``Corpus`` or ``Dataset``, or what ``relpt.load`` takes; labelled, for CP and RC.
+            target: likewise, the text of the domain to adapt to, for ``Domain``; its relations are not used.
             callbacks: called with each step's record; one that returns True stops the run.
             checkpoint_dir: where checkpoints go, as step-NNNNNNNN, the last two kept.
             checkpoint_every: steps between checkpoints; there is always one at the end.
@@ -499,7 +511,8 @@ class Trainer:
 
         Raises:
             ValueError: a source can draw nothing (no two sentences with a common relation, or pair of entities); a
-                resumed run has other options or data; an objective can use no sentence.
+                resumed run has other options or data; an objective can use no sentence; a target without ``Domain``,
+                or ``Domain`` without one.
             FloatingPointError: loss or gradients are not finite; the step is refused and the parameters unchanged.
         """
         corpus, _ = self.encoder._as_corpus(corpus, self.options["max_length"], show_progress_bar)
@@ -512,11 +525,14 @@ class Trainer:
         check = getattr(self.encoder, "_check_trainable", None)
         if check is not None:
             check(corpus)
+        target = self._target(target, show_progress_bar)
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-        sampler = self._sampler(corpus)
+        sampler = self._sampler(corpus, target)
         self._tell_left_out(sampler, corpus)
         start = self._resume_from(folder, resume)
         card = self.run_card(corpus)
+        if target is not None:
+            card["target"] = _describe(target)
         if start is not None:
             card["options"]["micro_batch_pairs"] = compare_cards(card, start)
         micro = card["options"]["micro_batch_pairs"]
@@ -532,6 +548,21 @@ class Trainer:
             return loop.run(list(callbacks), show_progress_bar)
         finally:
             self._heads, self._running = self.heads, None
+
+    def _target(self, target: Any, show: bool | None) -> Any:
+        """The tokenized target text; None where no objective asks for it."""
+        asking = [item.name for item in self.objectives if isinstance(item, Domain)]
+        if bool(asking) != (target is not None):
+            got = (
+                f"{asking[0]} adapts to unlabelled text: give it by target=" if asking else "no objective reads target"
+            )
+            raise ValueError(f"{got}; relpt.objectives.Domain and a target go together")
+        if target is None:
+            return None
+        corpus, _ = self.encoder._as_corpus(target, self.options["max_length"], show)
+        if not len(corpus):
+            raise ValueError(f"the target {corpus.name!r} has no sentences; give text of the domain to adapt to")
+        return corpus
 
     def _tell_left_out(self, sampler: Any, corpus: Any) -> None:
         for kind, (drawable, left_out) in zip(self._layout(), sampler.counts(), strict=True):
@@ -607,18 +638,17 @@ class Trainer:
             "options": options,
             "seed": self.options["seed"],
             "encoder": {"name": self.encoder.name, **self.encoder.get_params()},
-            "data": {
-                "name": corpus.name,
-                "hash": corpus.data_hash,
-                "sentences": len(corpus),
-                "relations": len(corpus.relations),
-            },
+            "data": {**_describe(corpus), "relations": len(corpus.relations)},
             "versions": {"relpt": __version__, "python": platform.python_version(), "numpy": np.__version__},
             "cpu": _core.cpu_info()["level"],
         }
         if any(isinstance(item, (RC, MIL)) for item in self.objectives):
             card["relations"] = list(corpus.relations)  # the rows of the heads, in their order
         return card
+
+
+def _describe(corpus: Any) -> dict[str, Any]:
+    return {"name": corpus.name, "hash": corpus.data_hash, "sentences": len(corpus)}
 
 
 class _ReadyMade(Trainer):

@@ -75,6 +75,7 @@ class SourceOptions(ctypes.Structure):
 
     _fields_ = (
         ("kind", ctypes.c_int),
+        ("target", ctypes.c_bool),
         ("count", INT64),
         ("relation_exponent", DOUBLE),
         ("distinct_relations", ctypes.c_bool),

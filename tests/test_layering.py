@@ -11,7 +11,7 @@ FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h"))
 
 SOURCES = {"source", "source_relations", "source_entities", "source_instances", "source_episodes", "source_bags"}
 LOSSES = {"loss_contrastive", "loss_mlm", "loss_match", "loss_classify", "loss_prototypes", "loss_alignment"}
-LOSSES |= {"loss_bags"}
+LOSSES |= {"loss_bags", "loss_domain"}
 LEVELS = {
     0: {"status", "arena", "lanes", "rng", "threads"},
     1: {"ops", "host", "kept", "cpu", "corpus", "sampler", "batch", "episodes", "graph", *SOURCES},

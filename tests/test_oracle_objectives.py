@@ -14,7 +14,7 @@ from test_oracle_trainer import compare_gradients, oracle  # noqa: F401 - a fixt
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Alignment, Prototypes
+from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Alignment, Domain, Prototypes
 
 pytestmark = pytest.mark.oracle
 
@@ -65,6 +65,12 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
         ],
         {"micro_batch_pairs": 3, "representation": "mean+entity_start"},
     ),
+    "domain": ([Domain(dropout=0.0, reversal=0.7, weight=1.3), RC(dropout=0.0, weight=0.5)], {}),
+    "domain, linear, ramp": (
+        [CP(temperature=0.3), Domain(dropout=0.0, hidden=0, ramp_steps=7), MLM(weight=0.2), MIL(dropout=0.0, bags=5)],
+        {"micro_batch_pairs": 4, "representation": "cls+mean"},
+    ),
+    "domain without reversal": ([Domain(dropout=0.0, hidden=5, reversal=0.0), MTB(temperature=20.0)], {}),
     "cp and rc share their sentences": ([CP(temperature=0.2), RC(dropout=0.0, source="relations", weight=0.4)], {}),
     "all": (
         [
@@ -80,7 +86,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
 
 
 def torch_loss(
-    torch: Any, model: Any, item: Any, part: slice, batch: Any, vectors: Any, hidden: Any, heads: Any
+    torch: Any, model: Any, item: Any, part: slice, batch: Any, vectors: Any, hidden: Any, heads: Any, step: int
 ) -> Any:
     """Loss and accuracy of one objective, as its docstring prints it."""
     from oracle.torch_model import contrastive
@@ -88,6 +94,8 @@ def torch_loss(
     x, relation = vectors[part], batch["relation"][part]
     if isinstance(item, MLM):
         return model.mlm(hidden, batch), 0.0
+    if isinstance(item, Domain):
+        return domain_loss(torch, item, x, torch.tensor(relation < 0).long(), heads, step)
     if isinstance(item, CP):
         names = ("similarity", "temperature", "symmetric", "mask_same_relation", "positives")
         loss, accuracy, _ = contrastive(x, relation, **{name: getattr(item, name) for name in names})
@@ -113,6 +121,28 @@ def torch_loss(
         x, target = bag_vectors(torch, item, x, target, batch["pair"][part], heads)
     logits = x @ heads[f"{item.name}.weight"].T + heads[f"{item.name}.bias"]
     loss = torch.nn.functional.cross_entropy(logits, target, label_smoothing=item.label_smoothing)
+    return loss, float((logits.argmax(1) == target).double().mean())
+
+
+def domain_loss(torch: Any, item: Domain, x: Any, target: Any, heads: Any, step: int) -> tuple[Any, float]:
+    """The discriminator's loss, with a function of its own for the gradient that is reversed."""
+    ramp = 2 / (1 + np.exp(-10 * step / item.ramp_steps)) - 1 if item.ramp_steps else 1.0
+
+    class Reversal(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, given: Any) -> Any:
+            return given.view_as(given)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return -item.reversal * ramp * gradient
+
+    assert 0 < int(target.sum()) < len(target)
+    x = Reversal.apply(x)
+    if item.hidden != 0:
+        x = torch.relu(x @ heads[f"{item.name}.hidden.weight"].T + heads[f"{item.name}.hidden.bias"])
+    logits = x @ heads[f"{item.name}.weight"].T + heads[f"{item.name}.bias"]
+    loss = torch.nn.functional.cross_entropy(logits, target)
     return loss, float((logits.argmax(1) == target).double().mean())
 
 
@@ -172,7 +202,8 @@ def test_every_gradient(oracle: Any, tmp_path: Path, name: str) -> None:  # noqa
     encoder = tiny_bert.encoder(tmp_path, representation=options.pop("representation", "entity_start"))
     trainer = relpt.Trainer(encoder, objectives=objectives, **options)
     corpus = relpt.load(records_with_entities()).tokenize(encoder, max_length=32)
-    sampler = trainer._sampler(corpus)
+    target = relpt.load(tiny_bert.records(23, seed=5)).tokenize(encoder, max_length=32)
+    sampler = trainer._sampler(corpus, target if any(isinstance(item, Domain) for item in objectives) else None)
     core = _core.Trainer(**trainer._core_options(trainer._micro_batch_pairs(corpus.relations), corpus.relations))
     rng = np.random.default_rng(0)
     for head, shape in core.heads():
@@ -187,7 +218,7 @@ def test_every_gradient(oracle: Any, tmp_path: Path, name: str) -> None:  # noqa
         vectors, total, accuracies = model.represent(hidden, batch), 0.0, {}
         for item, laid in zip(objectives, trainer._core_objectives(corpus.relations), strict=True):
             part = slice(laid["first"], laid["first"] + laid["samples"])
-            loss, accuracies[item.name] = torch_loss(torch, model, item, part, batch, vectors, hidden, heads)
+            loss, accuracies[item.name] = torch_loss(torch, model, item, part, batch, vectors, hidden, heads, step)
             total = total + item.weight * loss
             assert stats[f"loss_{item.name}"] == pytest.approx(float(loss.detach()), rel=2e-6, abs=2e-6), item.name
         total.backward()

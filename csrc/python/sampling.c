@@ -10,22 +10,25 @@
 
 typedef struct sampler_object {
     PyObject_HEAD rp_sampler *sampler;
-    PyObject *corpus, *tokens; /* what the sampler borrows */
-    int busy;                  /* read and written with the GIL held */
+    PyObject *corpus[2], *tokens[2]; /* what the sampler borrows: the run's, the target's or NULL */
+    int busy;                        /* read and written with the GIL held */
 } sampler_object;
 
 static int parse_source(PyObject *dict, rp_source_options *o) {
-    static const char *const kinds[] = {"relations", "entities", "instances",
-                                        "episodes",  "bags",     NULL}; /* rp_source_kind */
+    static const char *const kinds[] = {
+        "relations", "entities", "instances", "episodes",
+        "bags",      "target",   NULL}; /* rp_source_kind, and instances of the target */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
-    o->kind = (rp_source_kind)kind;
+    o->target = kind == RP_SOURCE_KINDS;
+    o->kind = o->target ? RP_SOURCE_INSTANCES : (rp_source_kind)kind;
     if (relpt_field_integer(dict, "count", &o->count) < 0) return -1;
     if (o->kind == RP_SOURCE_RELATIONS) {
         if (relpt_field_number(dict, "relation_exponent", &o->relation_exponent) < 0) return -1;
         if (relpt_field_flag(dict, "distinct_relations", &o->distinct_relations) < 0) return -1;
         return relpt_field_integer(dict, "pairs_per_relation", &o->pairs_per_relation);
     }
+    if (o->target) return 0;
     if (o->kind == RP_SOURCE_INSTANCES) return relpt_field_flag(dict, "whole_epochs", &o->whole_epochs);
     if (o->kind == RP_SOURCE_EPISODES) {
         if (relpt_field_integer(dict, "n_way", &o->n_way) < 0) return -1;
@@ -54,18 +57,24 @@ static int parse_sources(PyObject *list, rp_sampler_options *o) {
     return 0;
 }
 
-/* The options from keywords; -1 with an exception. *corpus and *tokens are borrowed. */
-static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options *o, PyObject **corpus,
-                           PyObject **tokens) {
-    static char *names[] = {"corpus",          "tokens",       "sources",  "seed",        "max_length",    "p_blank",
-                            "mlm_probability", "input_weight", "prefetch", "role_blanks", "graph_dropout", NULL};
+/* What Python gives, borrowed: corpus and tokens of the run's text, and of the target's or NULL. */
+typedef struct given {
+    PyObject *corpus[2], *tokens[2];
+} given;
+
+/* The options from keywords; -1 with an exception. */
+static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options *o, given *g) {
+    static char *names[] = {
+        "corpus",       "tokens",   "sources",     "seed",          "max_length", "p_blank", "mlm_probability",
+        "input_weight", "prefetch", "role_blanks", "graph_dropout", "target",     NULL};
     PyObject *sources = NULL, *seed = NULL, *input_weight = NULL;
     long long max_length = LLONG_MIN; /* not given */
     int prefetch = 1, role_blanks = 0;
     *o = (rp_sampler_options){.p_blank = 0.7, .mlm_probability = 0.15, .input_weight = {1}};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOLddOppd:Sampler", names, corpus, tokens, &sources, &seed,
-                                     &max_length, &o->p_blank, &o->mlm_probability, &input_weight, &prefetch,
-                                     &role_blanks, &o->graph_dropout))
+    *g = (given){{NULL}, {NULL}};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOLddOppd(OO):Sampler", names, &g->corpus[0], &g->tokens[0],
+                                     &sources, &seed, &max_length, &o->p_blank, &o->mlm_probability, &input_weight,
+                                     &prefetch, &role_blanks, &o->graph_dropout, &g->corpus[1], &g->tokens[1]))
         return -1;
     if (sources == NULL || seed == NULL || max_length == LLONG_MIN) {
         PyErr_SetString(PyExc_TypeError, "Sampler() needs the keywords sources, seed and max_length");
@@ -79,29 +88,40 @@ static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options 
     return relpt_parse_u64(seed, "seed", &o->seed);
 }
 
+/* The sampler of what is given; kept: new references to what its tokens borrow. NULL with an exception. */
+static rp_sampler *make_sampler(const relpt_state *state, const rp_sampler_options *options, const given *g,
+                                PyObject *kept[2]) {
+    rp_text text[2] = {{NULL, NULL}, {NULL, NULL}};
+    rp_tokens ids[2];
+    for (int i = 0; i < 2 && g->corpus[i] != NULL; i++) {
+        text[i] = (rp_text){relpt_corpus_of(state, g->corpus[i], i == 0 ? "corpus" : "target[0]"), &ids[i]};
+        if (text[i].corpus == NULL || relpt_tokens_parse(g->tokens[i], &ids[i], &kept[i]) < 0) return NULL;
+    }
+    rp_sampler *sampler = NULL;
+    const rp_text *target = text[1].corpus == NULL ? NULL : &text[1];
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = rp_sampler_new(&sampler, text[0].corpus, &ids[0], target, options);
+    Py_END_ALLOW_THREADS if (status != RP_OK) relpt_raise(state, status);
+    return sampler;
+}
+
 static PyObject *sampler_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     rp_sampler_options options;
-    PyObject *corpus, *tokens;
-    if (sampler_options(args, kwargs, &options, &corpus, &tokens) < 0) return NULL;
-    const relpt_state *state = PyType_GetModuleState(type);
-    const rp_corpus *inner = relpt_corpus_of(state, corpus, "corpus");
-    if (inner == NULL) return NULL;
-    rp_tokens ids;
-    PyObject *kept;
-    if (relpt_tokens_parse(tokens, &ids, &kept) < 0) return NULL;
-    rp_sampler *sampler = NULL;
-    rp_status status;
-    Py_BEGIN_ALLOW_THREADS status = rp_sampler_new(&sampler, inner, &ids, &options);
-    Py_END_ALLOW_THREADS if (status != RP_OK) relpt_raise(state, status);
-    sampler_object *self = status == RP_OK ? (sampler_object *)PyType_GenericAlloc(type, 0) : NULL;
+    given g;
+    PyObject *kept[2] = {NULL, NULL};
+    if (sampler_options(args, kwargs, &options, &g) < 0) return NULL;
+    rp_sampler *sampler = make_sampler(PyType_GetModuleState(type), &options, &g, kept);
+    sampler_object *self = sampler != NULL ? (sampler_object *)PyType_GenericAlloc(type, 0) : NULL;
     if (self == NULL) {
         rp_sampler_free(sampler);
-        Py_DECREF(kept);
+        for (int i = 0; i < 2; i++) Py_XDECREF(kept[i]);
         return NULL;
     }
     self->sampler = sampler;
-    self->corpus = Py_NewRef(corpus);
-    self->tokens = kept;
+    for (int i = 0; i < 2; i++) {
+        self->corpus[i] = Py_XNewRef(g.corpus[i]);
+        self->tokens[i] = kept[i];
+    }
     return (PyObject *)self;
 }
 
@@ -109,16 +129,21 @@ static void sampler_dealloc(PyObject *object) {
     sampler_object *self = (sampler_object *)object;
     PyObject_GC_UnTrack(object);
     rp_sampler_free(self->sampler); /* before what it borrows */
-    Py_XDECREF(self->tokens);
-    Py_XDECREF(self->corpus);
+    for (int i = 0; i < 2; i++) {
+        Py_XDECREF(self->tokens[i]);
+        Py_XDECREF(self->corpus[i]);
+    }
     relpt_free_object(object);
 }
 
 /* No tp_clear: see corpus_traverse. */
 static int sampler_traverse(PyObject *object, visitproc visit, void *arg) {
+    sampler_object *self = (sampler_object *)object;
     Py_VISIT(Py_TYPE(object));
-    Py_VISIT(((sampler_object *)object)->corpus);
-    Py_VISIT(((sampler_object *)object)->tokens);
+    for (int i = 0; i < 2; i++) {
+        Py_VISIT(self->corpus[i]);
+        Py_VISIT(self->tokens[i]);
+    }
     return 0;
 }
 
@@ -196,7 +221,8 @@ static PyMethodDef sampler_methods[] = {
 };
 
 PyDoc_STRVAR(sampler_doc, "Sampler(corpus, tokens, *, sources, seed, max_length, p_blank=0.7, mlm_probability=0.15, "
-                          "input_weight=(1, 0, 0, 0, 0), prefetch=True, role_blanks=False, graph_dropout=0)\n--\n\n"
+                          "input_weight=(1, 0, 0, 0, 0), prefetch=True, role_blanks=False, graph_dropout=0, "
+                          "target=...)\n--\n\n"
                           "Draws the samples of a step and builds its batch, the next one in a worker thread.");
 
 static PyType_Slot sampler_slots[] = {

@@ -77,10 +77,17 @@ static int parse_bags(PyObject *dict, rp_bags_options *o) {
     return parse_classify(dict, &o->classify);
 }
 
+static int parse_domain(PyObject *dict, rp_domain_options *o) {
+    if (relpt_field_integer(dict, "hidden", &o->hidden) < 0) return -1;
+    if (relpt_field_number(dict, "dropout", &o->dropout) < 0) return -1;
+    if (relpt_field_number(dict, "reversal", &o->reversal) < 0) return -1;
+    return relpt_field_integer(dict, "ramp_steps", &o->ramp_steps);
+}
+
 /* {"kind": …, "name": …, "weight": …, "first": …, "samples": …} and what its kind has besides. */
 static int parse_objective(PyObject *dict, rp_objective_options *o) {
-    static const char *const kinds[] = {"contrastive", "mlm",       "match", "classify",
-                                        "prototypes",  "alignment", "bags",  NULL}; /* rp_objective_kind */
+    static const char *const kinds[] = {"contrastive", "mlm",  "match",  "classify", "prototypes",
+                                        "alignment",   "bags", "domain", NULL}; /* rp_objective_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_objective_kind)kind;
@@ -101,6 +108,8 @@ static int parse_objective(PyObject *dict, rp_objective_options *o) {
         return parse_alignment(dict, &o->alignment);
     case RP_OBJECTIVE_BAGS:
         return parse_bags(dict, &o->bags);
+    case RP_OBJECTIVE_DOMAIN:
+        return parse_domain(dict, &o->domain);
     default:
         return 0;
     }
