@@ -88,6 +88,7 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->pair = rp_arena_take(arena, S, sizeof(int32_t));
     batch->head_end = rp_arena_take(arena, S, sizeof(int32_t));
     batch->tail_end = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->row = rp_arena_take(arena, S, sizeof(int64_t));
     batch->cu_pieces = rp_arena_take(arena, 3 * S + 1, sizeof(int32_t));
     for (int k = 0; k < RP_TAGS; k++) batch->tags[k] = rp_arena_take(arena, T, sizeof(int32_t));
     for (int k = 0; k < 2; k++) batch->distance[k] = rp_arena_take(arena, T, sizeof(int32_t));
@@ -435,6 +436,7 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
     batch->sample[batch->S] = number;
     batch->relation[batch->S] = corpus->a.relation[sample->row];
     batch->pair[batch->S] = -1;
+    batch->row[batch->S] = sample->row;
     for (int side = 0; side < 2; side++) batch->entity[side][batch->S] = graph_row(corpus, tokens, sample, side);
     batch->cu_seqlens[++batch->S] = batch->T;
     if (kept > batch->max_len) batch->max_len = (int32_t)kept;
@@ -507,6 +509,7 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
     slice->sample = batch->sample + first;
     slice->relation = batch->relation + first;
     slice->pair = batch->pair + first;
+    slice->row = batch->row + first;
     for (int k = 0; k < RP_TAGS; k++) slice->tags[k] = batch->tags[k] + t0;
     for (int k = 0; k < 2; k++) slice->entity[k] = batch->entity[k] + first;
     for (int32_t t = 0; t < slice->T; t++) slice->sequence[t] = batch->sequence[t0 + t] - first;

@@ -80,6 +80,7 @@ typedef struct rp_batch {
     int32_t *tail_end;          /*     rows where there are no markers */
     int32_t *tags[RP_TAGS];     /* (T) of the corpus; 0 of fixed tokens and of what stands in place of a mention */
     int32_t *distance[2];       /* (T) of each token to the head and the tail (rp_batch_places) */
+    int64_t *row;               /* (S) of the corpus, that the sample was made of */
     int32_t *cu_pieces;         /* (3S+1) piece i of sequence s is cu_pieces[3s+i] .. cu_pieces[3s+i+1] */
     int32_t *entity[2];         /* (S) row of the head and of the tail in the graph's table, -1: nothing is injected */
     int32_t K;                  /* mentions at which a graph's embedding is injected (rp_batch_inject) */

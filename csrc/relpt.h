@@ -16,6 +16,7 @@
 #include "sampler.h" /* which sentences meet in a step; prefetch */
 
 #include "encode.h"  /* sentences to vectors */
+#include "join.h"    /* several networks side by side */
 #include "model.h"   /* weights */
 #include "ops.h"     /* devices and their operations */
 #include "sgd.h"     /* the other optimiser */

@@ -3,30 +3,33 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "arena.h"
 #include "threads.h"
 
-enum { MODEL, HEADS, TABLES };
-
 struct rp_trainer {
-    rp_model *model;
     rp_params *heads;
     rp_dev *dev;
     rp_trainer_options options;
-    int64_t owner, dim;
+    int64_t owner;
     int64_t micro_tokens; /* of a micro-batch, at most */
     bool over_vectors;    /* whether an objective is */
     void *memory, *host_memory;
-    rp_batch *slice;
+    rp_batch *slice[RP_JOIN_PARTS]; /* (networks) */
 
-    rp_tensors tensors[TABLES];
+    rp_tensors tensors[RP_JOIN_PARTS + 1]; /* of each network, then of the heads */
     rp_objective objective[RP_OBJECTIVES]; /* (options.objectives) */
-    rp_network network;
+    rp_join join;
     float *vectors, *dvectors; /* (samples, dim) */
 };
 
 static bool is_active(const rp_objective *o) { return o->options.weight > 0; }
+
+/* The networks' tables and that of the heads, which is the last. */
+static int tables(const rp_trainer *t) { return t->join.networks + 1; }
+static rp_tensors *heads_of(rp_trainer *t) { return &t->tensors[t->join.networks]; }
+static rp_network *first_network(rp_trainer *t) { return &t->join.part[t->join.first].network; }
 
 /* -- making and freeing ---------------------------------------------------------------------------------- */
 
@@ -38,22 +41,21 @@ static void plan_tensors(rp_tensors *tensors, rp_arena *arena) {
 }
 
 static void plan(rp_trainer *t, rp_arena *arena, rp_arena *host) {
-    const rp_params *params = t->model->params;
+    const rp_params *params = t->tensors[0].params;
     const rp_trainer_options *o = &t->options;
-    size_t row = (size_t)t->dim * sizeof(float);
+    size_t row = (size_t)t->join.dim * sizeof(float);
     int64_t spare = 0;
-    plan_tensors(&t->tensors[MODEL], arena);
-    plan_tensors(&t->tensors[HEADS], arena);
-    t->tensors[HEADS].values = rp_arena_take(arena, (size_t)t->heads->total, sizeof(float));
+    for (int i = 0; i < tables(t); i++) plan_tensors(&t->tensors[i], arena);
+    heads_of(t)->values = rp_arena_take(arena, (size_t)t->heads->total, sizeof(float));
     for (int64_t i = 0; i < o->objectives; i++) {
         int64_t floats =
             is_active(&t->objective[i]) ? rp_objective_floats(&t->objective[i], params, t->micro_tokens) : 0;
         if (floats > spare) spare = floats;
     }
-    rp_network_plan(&t->network, arena, o->micro_samples, t->micro_tokens, true, spare);
+    rp_join_plan(&t->join, arena, host, o->micro_samples, t->micro_tokens, spare);
     t->vectors = rp_arena_take(arena, (size_t)o->samples, row);
     t->dvectors = rp_arena_take(arena, (size_t)o->samples, row);
-    rp_objective_sizes sizes = {params, t->dim, t->micro_tokens, t->network.encoder.spare};
+    rp_objective_sizes sizes = {params, t->join.dim, t->micro_tokens, first_network(t)->encoder.spare};
     for (int64_t i = 0; i < o->objectives; i++)
         if (is_active(&t->objective[i])) rp_objective_plan(&t->objective[i], &sizes, arena, host);
 }
@@ -64,19 +66,26 @@ static rp_status check_optimizer(const rp_trainer_options *o) {
     return o->optimizer == RP_OPTIMIZER_SGD ? rp_sgd_check(&o->sgd) : rp_adamw_check(&o->adamw);
 }
 
-static rp_status check_masked_words(const rp_model *model, const rp_trainer_options *o) {
-    for (int64_t i = 0; i < o->objectives; i++)
-        if (model->params->cnn != NULL && o->objective[i].kind == RP_OBJECTIVE_MLM && o->objective[i].weight > 0)
+static rp_status check_masked_words(const rp_trainer_options *o) {
+    bool cnn = o->join.part[0].model == NULL || o->join.part[0].model->params->cnn != NULL;
+    for (int64_t i = 0; i < o->objectives; i++) {
+        if (o->objective[i].kind != RP_OBJECTIVE_MLM || !(o->objective[i].weight > 0)) continue;
+        if (o->join.parts > 1)
+            return rp_fail(RP_STATUS_VALUE,
+                           "%s: words are masked for one encoder alone, not for %lld joined parts; leave it out",
+                           o->objective[i].name, (long long)o->join.parts);
+        if (cnn)
             return rp_fail(RP_STATUS_VALUE, "%s: a CNN has no hidden states to predict masked words from; leave it out",
                            o->objective[i].name);
+    }
     return RP_OK;
 }
 
-static rp_status check_options(const rp_model *model, const rp_trainer_options *o) {
-    int64_t positions = rp_network_sizes_of(model->params).positions;
-    RP_TRY(rp_represent_check(&o->represent));
+static rp_status check_options(const rp_trainer_options *o) {
+    RP_TRY(rp_join_check(&o->join));
+    int64_t positions = rp_join_sizes(&o->join).positions;
     RP_TRY(rp_objectives_check(o->objective, o->objectives, o->samples));
-    RP_TRY(check_masked_words(model, o));
+    RP_TRY(check_masked_words(o));
     RP_TRY(check_optimizer(o));
     if (!(o->hidden_dropout >= 0 && o->hidden_dropout < 1 && o->attention_dropout >= 0 && o->attention_dropout < 1))
         return rp_fail(RP_STATUS_VALUE, "dropout is %g (attention %g), expected 0 <= p < 1", o->hidden_dropout,
@@ -111,31 +120,32 @@ static rp_status bind(rp_trainer *t, rp_arena *device, rp_arena *host) {
 /* The objectives and the table of their parameters. */
 static rp_status compose(rp_trainer *t) {
     const rp_trainer_options *o = &t->options;
-    double std = rp_network_sizes_of(t->model->params).initializer_range;
+    double std = rp_join_sizes(&o->join).initializer_range;
     RP_TRY(rp_params_new_heads(&t->heads, RP_OBJECTIVES * RP_OBJECTIVE_HEADS, std));
     for (int64_t i = 0; i < o->objectives; i++) {
         rp_objective *objective = &t->objective[i];
         objective->options = o->objective[i];
         if (!is_active(objective)) continue;
-        rp_objective_add_heads(objective, t->heads, t->dim);
+        rp_objective_add_heads(objective, t->heads, t->join.dim);
         t->over_vectors |= rp_objective_over_vectors(objective);
     }
-    t->tensors[MODEL].params = t->model->params;
-    t->tensors[MODEL].values = t->model->values;
-    t->tensors[HEADS].params = t->heads;
+    for (int64_t i = 0; i < o->join.parts; i++) {
+        const rp_model *model = o->join.part[i].model;
+        if (model == NULL) continue;
+        t->tensors[t->join.part[i].number].params = model->params;
+        t->tensors[t->join.part[i].number].values = model->values;
+    }
+    heads_of(t)->params = t->heads;
     return RP_OK;
 }
 
 /* The measured sizes of a trainer that holds nothing yet. */
-static rp_status measure(rp_trainer *t, rp_model *model, const rp_trainer_options *o, rp_arena *device,
-                         rp_arena *host) {
-    RP_TRY(check_options(model, o));
-    t->model = model;
+static rp_status measure(rp_trainer *t, const rp_trainer_options *o, rp_arena *device, rp_arena *host) {
+    RP_TRY(check_options(o));
     t->options = *o;
-    t->dim = rp_network_dim(model->params, &o->represent);
     t->micro_tokens = o->micro_samples * o->max_length;
+    RP_TRY(rp_join_open(&t->join, &o->join));
     RP_TRY(compose(t));
-    RP_TRY(rp_network_open(&t->network, model));
     plan(t, device, host);
     RP_TRY(rp_arena_check(device));
     return rp_arena_check(host);
@@ -143,18 +153,18 @@ static rp_status measure(rp_trainer *t, rp_model *model, const rp_trainer_option
 
 /* The most columns of a matrix product. */
 static int64_t widest_product(const rp_trainer *t) {
-    rp_network_sizes sizes = rp_network_sizes_of(t->model->params);
+    rp_network_sizes sizes = rp_join_sizes(&t->options.join);
     int64_t widest = sizes.vocab_size > t->options.samples ? sizes.vocab_size : t->options.samples;
     for (int64_t i = 0; i < t->heads->count; i++)
         if (t->heads->table[i].rows > widest) widest = t->heads->table[i].rows;
     for (int64_t i = 0; i < t->options.objectives; i++)
         if (rp_objective_widest(&t->objective[i]) > widest) widest = rp_objective_widest(&t->objective[i]);
-    if (t->dim > widest) widest = t->dim;
+    if (t->join.dim > widest) widest = t->join.dim;
     return widest > sizes.widest ? widest : sizes.widest;
 }
 
 static rp_status init_heads(rp_trainer *t) {
-    const rp_tensors *heads = &t->tensors[HEADS];
+    const rp_tensors *heads = heads_of(t);
     if (t->heads->total == 0) return RP_OK;
     float *host = rp_aligned_alloc((size_t)t->heads->total * sizeof *host);
     if (host == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory to initialise the heads");
@@ -171,23 +181,24 @@ static rp_status fill_objectives(rp_trainer *t) {
     return RP_OK;
 }
 
-static rp_status allocate(rp_trainer *t, rp_model *model, const rp_trainer_options *o) {
-    int64_t head_size = rp_network_sizes_of(model->params).head_size;
+static rp_status allocate(rp_trainer *t, const rp_trainer_options *o) {
     rp_arena device = {0}, host = {0};
-    RP_TRY(measure(t, model, o, &device, &host));
-    RP_TRY(rp_dev_open(&t->dev, model->backend, o->num_threads));
+    RP_TRY(measure(t, o, &device, &host));
+    int64_t head_size = rp_join_sizes(&o->join).head_size;
+    RP_TRY(rp_dev_open(&t->dev, o->join.part[t->join.first].model->backend, o->num_threads));
     RP_TRY(bind(t, &device, &host));
     RP_TRY(init_heads(t));
     RP_TRY(fill_objectives(t));
+    RP_TRY(rp_join_upload(&t->join, t->dev, o->micro_samples));
     RP_TRY(t->dev->ops->reserve(t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest_product(t), head_size)));
-    return rp_batch_new(&t->slice, o->micro_samples, t->micro_tokens);
+    for (int i = 0; i < t->join.networks; i++) RP_TRY(rp_batch_new(&t->slice[i], o->micro_samples, t->micro_tokens));
+    return RP_OK;
 }
 
-rp_status rp_trainer_new(rp_trainer **out, rp_model *model, const rp_trainer_options *options, int (*poll)(void *),
-                         void *poll_context) {
+rp_status rp_trainer_new(rp_trainer **out, const rp_trainer_options *options, int (*poll)(void *), void *poll_context) {
     rp_trainer *t = calloc(1, sizeof *t);
     if (t == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a trainer handle");
-    rp_status status = allocate(t, model, options);
+    rp_status status = allocate(t, options);
     if (status != RP_OK) {
         rp_trainer_free(t);
         return status;
@@ -202,36 +213,44 @@ rp_status rp_trainer_new(rp_trainer **out, rp_model *model, const rp_trainer_opt
 
 void rp_trainer_free(rp_trainer *t) {
     if (t == NULL) return;
-    rp_batch_free(t->slice);
+    for (int i = 0; i < RP_JOIN_PARTS; i++) rp_batch_free(t->slice[i]);
     if (t->memory != NULL) t->dev->ops->release(t->dev, t->memory);
     rp_aligned_free(t->host_memory);
     rp_dev_close(t->dev);
     rp_params_free(t->heads);
-    rp_network_close(&t->network);
+    rp_join_close(&t->join);
     free(t);
+}
+
+/* Where several micro-batches of a step are multiplied with the same weights, those are packed once. A device keeps one
+ * network's. */
+static bool keeps_weights(const rp_trainer *t, int64_t samples) {
+    return t->join.networks == 1 && samples > t->options.micro_samples;
 }
 
 /* Of packed weights, at most: forward and backward pack their own. */
 static int64_t kept_bytes(const rp_trainer *t) {
+    const rp_params *params = t->tensors[0].params;
     int64_t matrices = 0;
-    if (t->options.samples <= t->options.micro_samples) return 0;
-    for (int64_t i = 0; i < t->model->params->count; i++)
-        if (t->model->params->table[i].columns > 0) matrices += t->model->params->table[i].count;
+    if (!keeps_weights(t, t->options.samples)) return 0;
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->table[i].columns > 0) matrices += params->table[i].count;
     return 2 * matrices * (int64_t)sizeof(float);
 }
 
-rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_trainer_options *options) {
+rp_status rp_trainer_bytes(int64_t *bytes, const rp_trainer_options *options) {
     rp_trainer t = {0};
     rp_arena device = {0}, host = {0};
-    rp_status status =
-        measure(&t, (rp_model *)model, options, &device, &host); /* measuring writes nothing to the model */
+    rp_status status = measure(&t, options, &device, &host); /* measuring writes nothing to the models */
     *bytes = status == RP_OK ? (int64_t)(device.used + host.used) + kept_bytes(&t) : 0;
     rp_params_free(t.heads);
-    rp_network_close(&t.network);
+    rp_join_close(&t.join);
     return status;
 }
 
 /* -- one step -------------------------------------------------------------------------------------------- */
+
+int rp_trainer_networks(const rp_trainer *t) { return t->join.networks; }
 
 static bool uses_mlm_head(const rp_trainer *t) {
     for (int64_t i = 0; i < t->options.objectives; i++)
@@ -239,9 +258,9 @@ static bool uses_mlm_head(const rp_trainer *t) {
     return false;
 }
 
-static rp_status forward(rp_trainer *t, rp_batch *micro, const rp_pass *pass, float *vectors) {
-    return rp_network_forward(&t->network, t->dev, vectors, t->model->values, micro, &t->options.represent,
-                              uses_mlm_head(t), pass);
+/* The vectors of the slices, as which sample `first` is the first one. */
+static rp_status forward(rp_trainer *t, const rp_pass *pass, int64_t first) {
+    return rp_join_forward(&t->join, t->dev, t->vectors + first * t->join.dim, t->slice, uses_mlm_head(t), pass);
 }
 
 /* Runs the active objectives of one sort. */
@@ -255,7 +274,7 @@ static rp_status run_objectives(rp_trainer *t, const rp_view *view, bool over_ve
 }
 
 static rp_status over_vectors(rp_trainer *t, const rp_view *view) {
-    RP_TRY(t->dev->ops->zero(t->dev, t->dvectors, t->options.samples * t->dim * (int64_t)sizeof(float)));
+    RP_TRY(t->dev->ops->zero(t->dev, t->dvectors, t->options.samples * t->join.dim * (int64_t)sizeof(float)));
     t->dev->products = RP_FLOAT32; /* a similarity over a small temperature needs its digits */
     rp_status status = run_objectives(t, view, true);
     t->dev->products = t->options.dtype;
@@ -264,43 +283,45 @@ static rp_status over_vectors(rp_trainer *t, const rp_view *view) {
 
 /* After forward: gradients of the micro-batch's part of the loss. dvectors are its rows of the vectors' gradient. */
 static rp_status backward(rp_trainer *t, rp_view *view, const float *dvectors) {
-    rp_network *n = &t->network;
-    RP_TRY(rp_network_begin(n, t->dev));
+    const rp_network *n = first_network(t);
+    RP_TRY(rp_join_begin(&t->join, t->dev));
     view->inputs = &n->inputs;
     view->hidden = n->encoder.hidden;
     view->dhidden = n->encoder.dhidden;
     RP_TRY(run_objectives(t, view, false));
-    return rp_network_backward(n, t->dev, t->model->values, t->tensors[MODEL].grads, t->over_vectors ? dvectors : NULL,
-                               &t->options.represent, view->pass);
+    return rp_join_backward(&t->join, t->dev, t->tensors, t->over_vectors ? dvectors : NULL, view->pass);
 }
 
-/* The slice of micro-batch samples first .. first + micro_samples. */
-static rp_status cut(rp_trainer *t, const rp_batch *batch, int64_t first) {
-    int64_t last = first + t->options.micro_samples < batch->S ? first + t->options.micro_samples : batch->S;
-    return rp_batch_slice(t->slice, batch, (int32_t)first, (int32_t)last);
+/* The slices of micro-batch samples first .. first + micro_samples. */
+static rp_status cut(rp_trainer *t, const rp_batch *const *batches, int64_t first) {
+    int64_t S = batches[0]->S, last = first + t->options.micro_samples < S ? first + t->options.micro_samples : S;
+    for (int i = 0; i < t->join.networks; i++)
+        RP_TRY(rp_batch_slice(t->slice[i], batches[i], (int32_t)first, (int32_t)last));
+    return RP_OK;
 }
 
-static rp_status accumulate(rp_trainer *t, const rp_batch *batch, const rp_pass *pass) {
+static rp_status accumulate(rp_trainer *t, const rp_batch *const *batches, const rp_pass *pass) {
+    const rp_batch *batch = batches[0];
     int64_t micro = t->options.micro_samples;
     rp_view view = {.dev = t->dev,
                     .pass = pass,
-                    .model = &t->tensors[MODEL],
-                    .heads = &t->tensors[HEADS],
+                    .model = &t->tensors[0],
+                    .heads = heads_of(t),
                     .batch = batch,
-                    .dim = t->dim,
+                    .dim = t->join.dim,
                     .vectors = t->vectors,
                     .dvectors = t->dvectors};
     for (int64_t first = 0; first < batch->S && t->over_vectors; first += micro) {
-        RP_TRY(cut(t, batch, first));
-        RP_TRY(forward(t, t->slice, pass, t->vectors + first * t->dim));
+        RP_TRY(cut(t, batches, first));
+        RP_TRY(forward(t, pass, first));
     }
     if (t->over_vectors) RP_TRY(over_vectors(t, &view));
     for (int64_t first = 0; first < batch->S; first += micro) {
         if (!t->over_vectors || batch->S > micro) { /* the activations are gone: once more, with the same dropout */
-            RP_TRY(cut(t, batch, first));
-            RP_TRY(forward(t, t->slice, pass, t->vectors + first * t->dim));
+            RP_TRY(cut(t, batches, first));
+            RP_TRY(forward(t, pass, first));
         }
-        RP_TRY(backward(t, &view, t->dvectors + first * t->dim));
+        RP_TRY(backward(t, &view, t->dvectors + first * t->join.dim));
     }
     return RP_OK;
 }
@@ -325,14 +346,48 @@ static rp_status sum_up(rp_trainer *t, int64_t step, rp_step_stats *stats) {
                    (long long)step, stats->loss, parts);
 }
 
-/* Where several micro-batches of a step are multiplied with the same weights, those are packed once. A smaller batch,
- * as at an epoch's end, comes here too, or it would be multiplied with what an earlier step has packed. */
-static rp_status keep_weights(rp_trainer *t) {
-    if (t->options.samples <= t->options.micro_samples) return RP_OK;
-    return t->dev->ops->keep_weights(t->dev, t->model->values, t->model->params->total, t->model->version);
+static rp_status keep_weights(rp_trainer *t, const rp_batch *batch) {
+    const rp_model *model = t->options.join.part[t->join.first].model;
+    if (!keeps_weights(t, batch->S)) return RP_OK;
+    return t->dev->ops->keep_weights(t->dev, model->values, model->params->total, model->version);
 }
 
-rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
+/* To be said before the networks' values change. */
+static void count_versions(rp_trainer *t) {
+    for (int64_t i = 0; i < t->options.join.parts; i++)
+        if (t->options.join.part[i].model != NULL) t->options.join.part[i].model->version++;
+}
+
+/* Every network has to read the same samples. */
+static rp_status check_batches(const rp_trainer *t, const rp_batch *const *batches) {
+    const rp_batch *first = batches[0];
+    if (first->S < 1 || first->S > t->options.samples)
+        return rp_fail(RP_STATUS_VALUE, "the batch has %d samples, this trainer takes 1 to %lld", (int)first->S,
+                       (long long)t->options.samples);
+    for (int i = 1; i < t->join.networks; i++) {
+        if (batches[i]->S != first->S || memcmp(batches[i]->row, first->row, (size_t)first->S * sizeof *first->row) ||
+            memcmp(batches[i]->relation, first->relation, (size_t)first->S * sizeof *first->relation))
+            return rp_fail(RP_STATUS_VALUE,
+                           "the batch of network %d is not of the first one's samples; give all samplers the same "
+                           "sentences, in the same order, and the same options",
+                           i);
+    }
+    return RP_OK;
+}
+
+/* Counts of the step: of tokens those that all networks read, of cut samples those of the network that cuts most. */
+static rp_step_stats counted(const rp_trainer *t, const rp_batch *const *batches) {
+    rp_step_stats stats = {.sentences = batches[0]->S, .masked = batches[0]->M};
+    for (int i = 0; i < t->join.networks; i++) {
+        const rp_batch *b = batches[i];
+        stats.tokens += b->T;
+        if (b->truncated > stats.truncated) stats.truncated = b->truncated;
+        if (b->truncated_mentions > stats.truncated_mentions) stats.truncated_mentions = b->truncated_mentions;
+    }
+    return stats;
+}
+
+rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *const *batches, int64_t step, rp_step_stats *stats) {
     const rp_trainer_options *o = &t->options;
     rp_pass pass = {
         .hidden_dropout = o->hidden_dropout,
@@ -340,23 +395,17 @@ rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *batch, int64_t ste
         .seed = o->seed,
         .step = (uint32_t)step,
     };
-    *stats = (rp_step_stats){.sentences = batch->S,
-                             .tokens = batch->T,
-                             .masked = batch->M,
-                             .truncated = batch->truncated,
-                             .truncated_mentions = batch->truncated_mentions};
+    *stats = counted(t, batches);
     RP_TRY(rp_threads_check_pid(t->owner));
-    if (batch->S < 1 || batch->S > o->samples)
-        return rp_fail(RP_STATUS_VALUE, "the batch has %d samples, this trainer takes 1 to %lld", (int)batch->S,
-                       (long long)o->samples);
-    for (int i = 0; i < TABLES; i++)
+    RP_TRY(check_batches(t, batches));
+    for (int i = 0; i < tables(t); i++)
         RP_TRY(t->dev->ops->zero(t->dev, t->tensors[i].grads, t->tensors[i].params->total * (int64_t)sizeof(float)));
     for (int64_t i = 0; i < o->objectives; i++) rp_objective_begin(&t->objective[i]);
-    RP_TRY(keep_weights(t));
-    RP_TRY(accumulate(t, batch, &pass));
+    RP_TRY(keep_weights(t, batches[0]));
+    RP_TRY(accumulate(t, batches, &pass));
     RP_TRY(sum_up(t, step, stats));
     stats->lr = o->learning_rate * rp_schedule_factor(o->schedule, step, o->warmup_steps, o->max_steps);
-    return rp_adamw_norm(t->dev, t->tensors, TABLES, &stats->grad_norm);
+    return rp_adamw_norm(t->dev, t->tensors, tables(t), &stats->grad_norm);
 }
 
 static rp_status update(rp_trainer *t, const rp_tensors *tensors, int64_t step, const rp_step_stats *stats) {
@@ -367,10 +416,10 @@ static rp_status update(rp_trainer *t, const rp_tensors *tensors, int64_t step, 
     return rp_adamw_apply(t->dev, tensors, &o->adamw, stats->lr, step + 1, stats->grad_norm, mlm_head);
 }
 
-rp_status rp_trainer_step(rp_trainer *t, const rp_batch *batch, int64_t step, rp_step_stats *stats) {
-    RP_TRY(rp_trainer_gradients(t, batch, step, stats));
-    t->model->version++;
-    for (int i = 0; i < TABLES; i++) RP_TRY(update(t, &t->tensors[i], step, stats));
+rp_status rp_trainer_step(rp_trainer *t, const rp_batch *const *batches, int64_t step, rp_step_stats *stats) {
+    RP_TRY(rp_trainer_gradients(t, batches, step, stats));
+    count_versions(t);
+    for (int i = 0; i < tables(t); i++) RP_TRY(update(t, &t->tensors[i], step, stats));
     return RP_OK;
 }
 
@@ -384,17 +433,23 @@ const rp_objective *rp_trainer_objectives(const rp_trainer *t, int64_t *count) {
 const rp_params *rp_trainer_heads(const rp_trainer *t) { return t->heads; }
 
 int64_t rp_trainer_find(const rp_trainer *t, const char *name) {
-    int64_t index = rp_params_find(t->model->params, name);
-    if (index >= 0) return index;
-    index = rp_params_find(t->heads, name);
-    return index < 0 ? -1 : t->model->params->count + index;
+    int64_t index = rp_params_find(t->heads, name), before = 0;
+    for (int i = 0; i < t->join.networks; i++) {
+        const rp_params *params = t->tensors[i].params;
+        char *rest = (char *)name;
+        bool own = t->join.networks == 1 || (strtol(name, &rest, 10) == i && rest > name && *rest++ == '.');
+        int64_t found = own ? rp_params_find(params, rest) : -1;
+        if (found >= 0) return before + found;
+        before += params->count;
+    }
+    return index < 0 ? -1 : before + index;
 }
 
 /* The table that has parameter `*index`, which becomes its number there. */
 static const rp_tensors *table_of(const rp_trainer *t, int64_t *index) {
-    if (*index < t->model->params->count) return &t->tensors[MODEL];
-    *index -= t->model->params->count;
-    return &t->tensors[HEADS];
+    const rp_tensors *table = t->tensors;
+    while (table < t->tensors + t->join.networks && *index >= table->params->count) *index -= table++->params->count;
+    return table;
 }
 
 const rp_param *rp_trainer_param(const rp_trainer *t, int64_t index) {
@@ -417,7 +472,7 @@ rp_status rp_trainer_get(const rp_trainer *t, rp_state which, int64_t index, flo
 rp_status rp_trainer_set(rp_trainer *t, rp_state which, int64_t index, const float *host) {
     const rp_tensors *table = table_of(t, &index);
     const rp_param *param = &table->params->table[index];
-    t->model->version++;
+    count_versions(t);
     return t->dev->ops->upload(t->dev, state(table, which) + param->offset, host,
                                param->count * (int64_t)sizeof(float));
 }

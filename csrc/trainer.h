@@ -4,8 +4,7 @@
 
 #include "adamw.h"
 #include "batch.h"
-#include "model.h"
-#include "network.h"
+#include "join.h"
 #include "objective.h"
 #include "schedule.h"
 #include "sgd.h"
@@ -13,9 +12,9 @@
 typedef enum rp_optimizer { RP_OPTIMIZER_ADAMW, RP_OPTIMIZER_SGD, RP_OPTIMIZERS } rp_optimizer;
 
 typedef struct rp_trainer_options {
-    rp_dtype dtype;         /* of the network's and the MLM head's matrix products */
-    rp_represent represent; /* of an encoder */
-    int64_t objectives;     /* 1 .. RP_OBJECTIVES */
+    rp_dtype dtype;       /* of the networks' and the MLM head's matrix products */
+    rp_join_options join; /* what is trained */
+    int64_t objectives;   /* 1 .. RP_OBJECTIVES */
     rp_objective_options objective[RP_OBJECTIVES];
     rp_optimizer optimizer;
     rp_adamw_options adamw; /* the optimiser's alone is read */
@@ -39,28 +38,32 @@ typedef struct rp_step_stats {
 typedef struct rp_trainer rp_trainer;
 
 /* Gradients, both moments, the objectives' own parameters ("heads", at their initial values) and the workspace. The
- * model must outlive it and nobody else may write its values. */
-rp_status rp_trainer_new(rp_trainer **out, rp_model *model, const rp_trainer_options *options, int (*poll)(void *),
-                         void *poll_context);
+ * models and fixed vectors must outlive it and nobody else may write their values. */
+rp_status rp_trainer_new(rp_trainer **out, const rp_trainer_options *options, int (*poll)(void *), void *poll_context);
 void rp_trainer_free(rp_trainer *trainer); /* takes NULL */
 
-/* Bytes of workspace that these options take on this model, without making them, at most. */
-rp_status rp_trainer_bytes(int64_t *bytes, const rp_model *model, const rp_trainer_options *options);
+/* Bytes of workspace that these options take, without making them, at most. */
+rp_status rp_trainer_bytes(int64_t *bytes, const rp_trainer_options *options);
 
-/* Loss and gradients of step `step` on its batch, no update. Where micro_samples < samples: representations of all
+/* How many networks are trained: a step takes a batch for each. */
+int rp_trainer_networks(const rp_trainer *trainer);
+
+/* Loss and gradients of step `step`, no update. batches[n] is what network n reads of the step's samples; VALUE when
+ * they are not of the same samples. Where micro_samples < samples: representations of all
  * micro-batches first, then the objectives over vectors on all samples, then each micro-batch again with its dropout
  * replayed (gradient caching, Gao et al. 2021), which gives the gradients of one big batch. */
-rp_status rp_trainer_gradients(rp_trainer *trainer, const rp_batch *batch, int64_t step, rp_step_stats *stats);
+rp_status rp_trainer_gradients(rp_trainer *trainer, const rp_batch *const *batches, int64_t step, rp_step_stats *stats);
 
 /* The same, then clipping and the update. NUMERIC: loss or gradients not finite; parameters and moments unchanged. */
-rp_status rp_trainer_step(rp_trainer *trainer, const rp_batch *batch, int64_t step, rp_step_stats *stats);
+rp_status rp_trainer_step(rp_trainer *trainer, const rp_batch *const *batches, int64_t step, rp_step_stats *stats);
 
 /* The objectives (as many as in the options) and the table of the heads. */
 const rp_objective *rp_trainer_objectives(const rp_trainer *trainer, int64_t *count);
 const rp_params *rp_trainer_heads(const rp_trainer *trainer);
 
 /* State to and from host memory, per parameter: gradients (read only), moments, values. The parameters are numbered
- * through: the model's, then the heads'. -1: there is none of that name. */
+ * through: the models', then the heads'. Where several networks are trained, their number stands before the name of a
+ * parameter of theirs ("1.embeddings…"). -1: there is none of that name. */
 typedef enum rp_state { RP_STATE_GRADIENT, RP_STATE_MOMENT1, RP_STATE_MOMENT2, RP_STATE_VALUE } rp_state;
 int64_t rp_trainer_find(const rp_trainer *trainer, const char *name);
 const rp_param *rp_trainer_param(const rp_trainer *trainer, int64_t index);

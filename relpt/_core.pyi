@@ -34,6 +34,7 @@ class _Batch(TypedDict):
     tail_end: _Int32Array  # (S)
     pos_tag: _Int32Array  # (T) of the corpus, 0 where a token has none
     ner_tag: _Int32Array  # (T)
+    row: NDArray[np.int64]  # (S) of the corpus
     mlm_row: _Int32Array  # (M) rows of the masked tokens, ascending
     mlm_label: _Int32Array  # (M) their true ids
     truncated: int  # samples cut by the window
@@ -315,8 +316,10 @@ class EncodeRun:
 
 @final
 class Trainer:
-    """Training of a Model by a sum of objectives: gradients, moments, heads and workspace.
+    """Training of Models by a sum of objectives: gradients, moments, heads and workspace.
 
+    parts: what a relation vector is joined of (csrc/join.h): a Model with its representation, or float32 (rows, dim)
+    vectors of the corpus' rows, which stay as they are. A step takes a sampler for each Model, of the same samples.
     objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes", "alignment", "bags",
     "domain"), name, weight, first and samples (the samples of a step that it runs on), and what the kind has besides
     (csrc/loss.h). optimizer: 0 AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
@@ -324,8 +327,7 @@ class Trainer:
     def __new__(
         cls,
         *,
-        model: Model,
-        representation: Sequence[int],
+        parts: Sequence[tuple[Model, Sequence[int]] | NDArray[np.float32]],
         objectives: Sequence[Mapping[str, Any]],
         beta1: float,
         beta2: float,
@@ -347,10 +349,10 @@ class Trainer:
         optimizer: int = 0,
         momentum: float = 0.0,
     ) -> Trainer: ...
-    def step(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
-        """One update on the sampler's batch of that step; the step's figures: loss, loss_<name> of each objective,
+    def step(self, samplers: Sampler | Sequence[Sampler], step: int, /) -> dict[str, Any]:
+        """One update on the samplers' batches of that step; the step's figures: loss, loss_<name> of each objective,
         accuracy of the first one that has one and accuracy_<name> of the others, lr, grad_norm and counts."""
-    def gradients(self, sampler: Sampler, step: int, /) -> dict[str, Any]:
+    def gradients(self, samplers: Sampler | Sequence[Sampler], step: int, /) -> dict[str, Any]:
         """The same without the update."""
     def heads(self) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of the objectives' own parameters."""

@@ -16,11 +16,12 @@ import numpy as np
 from relpt.analysis import _markdown, _markdown_table, _mcnemar
 from relpt.fewshot import FewShot
 from relpt.finetuning import Protocol, grid, prediction_file
+from relpt.hybrid import open_encoder
 from relpt.intervals import mean_interval, paired_t
 from relpt.progress import progress
 from relpt.runs import Row, RunFolder, data_identity, encoder_identity, projection_identity, run_key
 
-__all__ = ["Ablation", "Comparison", "Predictions", "ablate", "open_model", "splits_of"]
+__all__ = ["Ablation", "Comparison", "Predictions", "ablate", "splits_of"]
 
 _SPLITS: Final = {"train": ("train",), "dev": ("dev", "val", "valid"), "test": ("test",)}
 _AXES: Final = ("data", "model", "inputs", "setting")
@@ -338,8 +339,8 @@ def ablate(
 
     Args:
         models: one or several of: a name or folder as ``Encoder.from_pretrained`` takes it, the folder of a
-            ``HybridEncoder``, or such an object. A mapping gives labels; else the end of its name is one. A hybrid or
-            an ``EntityTable`` cannot be fine-tuned, and is for few-shot tests.
+            ``HybridEncoder`` or ``CNNEncoder``, or such an object. A mapping gives labels; else the end of its name is
+            one. An ``EntityTable`` cannot be fine-tuned, and is for few-shot tests.
         data: a data set, or a mapping of names to them: {"train": …, "dev": …, "test": …} with dev or test or both,
             each what ``relpt.load`` takes; a folder with files of these names; or what ``relpt.load`` takes, labelled,
             for a few-shot test.
@@ -523,16 +524,6 @@ def _encoders(encoder: Any) -> list[Any]:
 # -- what is given ----------------------------------------------------------------------------------------------------
 
 
-def open_model(name: str | os.PathLike[str], **options: Any) -> Any:
-    """The encoder of a name or folder; a ``HybridEncoder`` where the folder holds one."""
-    from relpt.encoder import Encoder
-    from relpt.hybrid import HybridEncoder
-
-    if (Path(name) / "hybrid.json").is_file():
-        return HybridEncoder.from_pretrained(name, **options)
-    return Encoder.from_pretrained(name, **options)
-
-
 def _models(models: Any) -> dict[str, Any]:
     """The encoders by their labels."""
     named: list[tuple[str | None, Any]]
@@ -543,7 +534,7 @@ def _models(models: Any) -> dict[str, Any]:
         named = [(None, model) for model in ([models] if one else models)]
     found: dict[str, Any] = {}
     for given, model in named:
-        encoder = open_model(model) if isinstance(model, (str, os.PathLike)) else model
+        encoder = open_encoder(model) if isinstance(model, (str, os.PathLike)) else model
         if not hasattr(encoder, "encode") and not hasattr(encoder, "_as_corpus"):
             raise TypeError(f"a model is a {type(encoder).__name__}; give a name, a folder, or an encoder")
         label = given if given is not None else _label(encoder)

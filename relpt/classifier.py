@@ -6,20 +6,23 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
 from relpt import _core
+from relpt.cnn import CNNEncoder
 from relpt.corpus import Corpus
-from relpt.encoder import Encoder
 from relpt.encoding import warn_truncated
 from relpt.errors import FormatError, TruncationWarning
-from relpt.files import read_table, write_into
+from relpt.files import read_table, write_into, write_json
 from relpt.history import History
+from relpt.hybrid import HybridEncoder, open_encoder
 from relpt.inputs import choice, input_name
 from relpt.objectives import RC
+from relpt.parts import Parts, Reading
 from relpt.scores import ClassReport, Score, choose_measures, score_labels, unknown_text
 from relpt.trainer import Trainer
 
@@ -42,25 +45,65 @@ class Judged(NamedTuple):
 
 
 class _FineTuning(Trainer):
+    """Trains the parts of an encoder under one head; those that stay have their vectors of each sentence at hand."""
+
     _task: ClassVar[str] = "fine-tune"
+
+    def __init__(self, parts: Parts, reading: Reading, fixed: Mapping[int, np.ndarray], **options: Any) -> None:
+        self.parts, self._reading, self._fixed = parts, reading, fixed
+        super().__init__(parts.trained[0], **options)
+
+    def _core_options(self, micro_batch_pairs: int, relations: Sequence[str] = ()) -> dict[str, Any]:
+        parts = [
+            self._fixed[number] if number in self._fixed else (part._model, part._parts)  # noqa: SIM401
+            for number, part in enumerate(self.parts.all)
+        ]
+        return {**super()._core_options(micro_batch_pairs, relations), "parts": parts}
+
+    def _sampler(self, corpus: Any, encoder: Any = None) -> Any:
+        """One for each part that is trained: they draw the same sentences, which each part reads in its own way."""
+        corpora = self._reading.corpora
+        return [super(_FineTuning, self)._sampler(corpora[n], encoder=self.parts.all[n]) for n in self.parts.numbers]
+
+    def _tell_left_out(self, sampler: Any, corpus: Any) -> None:
+        """Nothing: every sentence is used."""
+
+    def run_card(self, corpus: Any) -> dict[str, Any]:
+        """What relpt.json says of the run."""
+        card = super().run_card(corpus)
+        if len(self.parts.all) > 1:
+            described = [{"name": part.name, **_params(part)} for part in self.parts.all]
+            card["encoder"] = {"name": self.parts.encoder.name, "parts": described}
+        return card
+
+
+def _params(part: Any) -> dict[str, Any]:
+    return part.get_params() if hasattr(part, "get_params") else dict(part.card)
 
 
 class Classifier:
     """Names the relation of a sentence: ``softmax(W x + b)`` of its relation vector x, trained with the encoder.
 
     Source: Peng et al. 2020, section 4.1 and appendix B, table 10: learning rate 3e-5, batches of 64, 6 epochs, 100
-    word pieces. Every sentence is used once an epoch, in an order that is a function of (seed, epoch); an epoch's last
-    batch has what is left. The result is the same to the byte for any number of threads.
+    word pieces; their CNN has rate 0.5 by SGD and batches of 160. Of a hybrid, x = [a; b] of its parts' plain vectors,
+    and all of its encoders are trained together under the one head (arXiv 2312.11062, section 3.3). Every sentence is
+    used once an epoch, in an order that is a function of (seed, epoch); an epoch's last batch has what is left. The
+    result is the same to the byte for any number of threads.
 
     Args:
-        encoder: the ``Encoder`` to start from. It stays as it is, unless ``copy`` is False; each ``fit`` starts from
-            its weights. A projection of it is not used: the head sees the plain relation vector.
+        encoder: the ``Encoder``, ``CNNEncoder`` or ``HybridEncoder`` to start from. It stays as it is, unless ``copy``
+            is False; each ``fit`` starts from its weights. A projection of it, and a hybrid's scale and weights, are
+            not used: the head sees the plain vectors and learns what each counts.
         learning_rate, weight_decay, adam_betas, adam_eps: of AdamW; biases and LayerNorm do not decay.
+        optimizer, momentum: "adamw", or "sgd" with momentum; see ``relpt.Trainer``.
+        frozen: numbers of a hybrid's parts, from 0, that stay as they are; nested hybrids count part by part. An
+            ``EntityTable`` always stays.
         batch_size: sentences a step.
         epochs: how often each sentence is used.
         max_length: word pieces a sentence; a window keeps both entities.
         dropout: probability inside the encoder; None: what its config.json says (BERT: 0.1).
-        head_dropout: of the relation vector before the head; None: as ``dropout``, as BERT's classifiers do.
+        head_dropout: of the relation vector before the head; None: as ``dropout``, as BERT's classifiers do, and 0
+            behind a CNN, which drops out its vector itself.
         label_smoothing: this share of the wanted distribution is spread over all relations (Szegedy et al. 2016).
         warmup_steps: steps over which the rate rises before it falls; None: a tenth of all (the paper names none).
         schedule: "linear" (down to 0), "cosine" or "constant".
@@ -77,7 +120,7 @@ class Classifier:
     Attributes:
         labels: the relations' names, in the order of the columns of ``predict_proba``.
         inputs: the input setting that was trained, and is predicted in.
-        tuned: the fine-tuned ``Encoder``.
+        tuned: the fine-tuned encoder, of the kind of the one given.
         head: weight float32 (relations, dim) and bias float32 (relations).
         history: the ``History`` of the steps; its status is "interrupted" after Ctrl-C, "stopped" after an early stop.
         dev_scores: a ``Score`` for each epoch, where there was a dev set.
@@ -90,7 +133,7 @@ class Classifier:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Any,
         *,
         learning_rate: float = 3e-5,
         batch_size: int = 64,
@@ -105,6 +148,9 @@ class Classifier:
         warmup_steps: int | None = None,
         schedule: str = "linear",
         max_grad_norm: float = 1.0,
+        optimizer: str = "adamw",
+        momentum: float = 0.0,
+        frozen: Sequence[int] = (),
         early_stopping: int | None = None,
         micro_batch_size: int | None = None,
         copy: bool = True,
@@ -113,22 +159,24 @@ class Classifier:
     ) -> None:
         options = dict(locals())
         self.options: dict[str, Any] = {name: options[name] for name in options if name not in ("self", "encoder")}
-        if not isinstance(encoder, Encoder):
-            raise TypeError(
-                f"cannot fine-tune a {type(encoder).__name__}; give a relpt.Encoder (of a HybridEncoder, each of its "
-                "encoders by itself)"
-            )
+        self.options["frozen"] = tuple(frozen)
         self.encoder = encoder
+        self.parts.dtype()
         for name in ("batch_size", "epochs", "max_length", "early_stopping", "micro_batch_size"):
             _check_count(name, self.options[name], name in ("early_stopping", "micro_batch_size"))
         choice(unknown_labels, _UNKNOWN, "unknown_labels")
         self.labels: list[str] = []
         self.inputs = "C+M"
-        self.tuned: Encoder | None = None
+        self.tuned: Any = None
         self.head: Head | None = None
         self.history = History()
         self.dev_scores: list[Score] = []
         self.best_epoch: int | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """What ``fit`` starts from."""
+        return Parts(self.encoder, self.options["frozen"])
 
     def get_params(self) -> dict[str, Any]:
         """The options by name."""
@@ -180,24 +228,25 @@ class Classifier:
         inputs = input_name(inputs)
         if self.options["early_stopping"] is not None and dev is None:
             raise ValueError("early_stopping needs a dev set to judge epochs by; give fit(…, dev=…), or leave it out")
-        encoder = self.encoder
-        if self.options["copy"]:
-            encoder = encoder.copy()
-            encoder.projection = None  # the run would drop it with a word, and the one given keeps it
-        corpus, _ = self._corpus(encoder, train, inputs, show_progress_bar)
-        names = trainable_labels(corpus, labels)
-        corpus = _numbered(corpus, names)
-        steps = -(-len(corpus) // self.options["batch_size"])  # an epoch
-        run = _FineTuning(
-            encoder, objectives=[self._objective(encoder)], **self._trainer_options(inputs, corpus, steps)
-        )
+        parts = self.parts.copy() if self.options["copy"] else self.parts
+        reading = self._read(parts, train, inputs, show_progress_bar)
+        names = trainable_labels(reading.corpus, labels)
+        reading = reading.map(lambda corpus: _numbered(corpus, names))
+        frozen = [number for number in range(len(parts.all)) if number not in parts.numbers]
+        fixed = {n: parts.part_vectors(n, reading, inputs, self._cut, show_progress_bar) for n in frozen}
+        steps = -(-len(reading) // self.options["batch_size"])  # an epoch
+        options = self._trainer_options(inputs, reading.corpus, steps)
+        run = _FineTuning(parts, reading, fixed, objectives=[self._objective(parts)], **options)
         watch = _Epochs(self, run, names, steps)
         if dev is not None:
-            judged, _ = self._corpus(encoder, dev, inputs, show_progress_bar)
-            watch.dev = judged, *self._gold(judged, names), choose_measures(names, metric, negative)
-        history = run.fit(corpus, callbacks=[watch, *callbacks], show_progress_bar=show_progress_bar)
+            judged = self._read(parts, dev, inputs, show_progress_bar)
+            watch.dev = judged, *self._gold(judged.corpus, names), choose_measures(names, metric, negative)
+        begin = reading.corpora[parts.numbers[0]]
+        history = run.fit(begin, callbacks=[watch, *callbacks], show_progress_bar=show_progress_bar)
         watch.restore_best()
-        self.labels, self.inputs, self.tuned, self.head = names, inputs, encoder, watch.head
+        for part in parts.trained:
+            part.card, part.projection = run.encoder.card, None
+        self.labels, self.inputs, self.tuned, self.head = names, inputs, parts.encoder, watch.head
         self.history, self.dev_scores, self.best_epoch = history, watch.scores, watch.best_epoch
         cut, mentions = (
             sum(record[key] for record in history.records[:steps]) for key in ("truncated", "truncated_mentions")
@@ -209,18 +258,21 @@ class Classifier:
     def _cut(self) -> int:
         return int(self.options["max_length"])
 
-    def _objective(self, encoder: Encoder) -> RC:
+    def _objective(self, parts: Parts) -> RC:
         o = self.options
-        inside = encoder.config["hidden_dropout_prob"] if o["dropout"] is None else o["dropout"]
+        inside = parts.dropout() if o["dropout"] is None else o["dropout"]
         dropout = inside if o["head_dropout"] is None else o["head_dropout"]
+        if o["head_dropout"] is None and all(isinstance(part, CNNEncoder) for part in parts.trained):
+            dropout = 0.0
         return RC(label_smoothing=o["label_smoothing"], dropout=dropout, whole_epochs=True)
 
     def _trainer_options(self, inputs: str, corpus: Any, steps: int) -> dict[str, Any]:
         o = self.options
-        same = ("learning_rate", "weight_decay", "adam_betas", "adam_eps", "schedule", "max_grad_norm", "dropout")
+        same = ["learning_rate", "weight_decay", "adam_betas", "adam_eps", "schedule", "max_grad_norm", "dropout"]
+        same += ["optimizer", "momentum", "warmup_steps", "max_length", "seed"]
         batch = min(o["batch_size"], len(corpus))
         return {
-            **{name: o[name] for name in (*same, "warmup_steps", "max_length", "seed")},
+            **{name: o[name] for name in same},
             "sentences_per_step": batch,
             "micro_batch_pairs": -(-(o["micro_batch_size"] or batch) // 2),
             "input_mix": {inputs: 1.0},
@@ -304,41 +356,40 @@ class Classifier:
         return ClassReport.of(judged.gold, judged.predicted, judged.score)
 
     def _judge(self, data: Any, metric: str | None, negative: str | None, show: bool | None) -> Judged:
-        encoder, head = self._fitted()
+        parts, head = self._fitted()
         measures = choose_measures(self.labels, metric, negative)
-        corpus, _ = self._corpus(encoder, data, self.inputs, show)
-        gold, unknown = self._gold(corpus, self.labels)
-        logits = self._logits_of(encoder, head, corpus, self.inputs, show)
+        reading = self._read(parts, data, self.inputs, show)
+        gold, unknown = self._gold(reading.corpus, self.labels)
+        logits = self._logits_of(parts, head, reading, self.inputs, show)
         predicted = [self.labels[i] for i in logits.argmax(axis=1)]
         score = score_labels(gold, predicted, measures, unknown)
         return Judged(gold, predicted, _softmax(logits).max(axis=1).tolist(), score)
 
-    def _fitted(self) -> tuple[Encoder, Head]:
+    def _fitted(self) -> tuple[Parts, Head]:
         if self.tuned is None or self.head is None:
             raise RuntimeError(
                 "the classifier is not fitted; call fit(train), or open one by Classifier.from_pretrained"
             )
-        return self.tuned, self.head
+        return Parts(self.tuned, self.options["frozen"]), self.head
 
     def _logits(self, data: Any, show: bool | None) -> tuple[np.ndarray, bool]:
-        encoder, head = self._fitted()
-        corpus, single = self._corpus(encoder, data, self.inputs, show)
-        return self._logits_of(encoder, head, corpus, self.inputs, show), single
+        parts, head = self._fitted()
+        reading = self._read(parts, data, self.inputs, show)
+        return self._logits_of(parts, head, reading, self.inputs, show), reading.single
 
-    def _logits_of(self, encoder: Encoder, head: Head, corpus: Any, inputs: str, show: bool | None) -> np.ndarray:
-        rows = np.arange(len(corpus))
-        vectors = encoder._states(corpus, rows, inputs, self._cut, encoder.dtype, show)
+    def _logits_of(self, parts: Parts, head: Head, reading: Reading, inputs: str, show: bool | None) -> np.ndarray:
+        vectors = parts.vectors(reading, inputs, self._cut, show)
         if not len(vectors):
             return np.empty((0, len(head[1])), np.float32)
-        return _core.logits(vectors, *head, encoder.num_threads)
+        return _core.logits(vectors, *head, parts.trained[0].num_threads)
 
     # -- data --------------------------------------------------------------------------------------------------------
 
-    def _corpus(self, encoder: Encoder, data: Any, inputs: str, show: bool | None) -> tuple[Any, bool]:
-        """The tokenized data, with the types that setting and markers say; whether it is one sentence alone."""
-        corpus, single = encoder._as_corpus(data, self._cut, show)
-        encoder._input_tokens(corpus, [inputs])
-        return corpus, single
+    def _read(self, parts: Parts, data: Any, inputs: str, show: bool | None) -> Reading:
+        """What the parts read of data, with the types that setting and markers say."""
+        reading = parts.read(data, self._cut, show)
+        parts.check(reading, inputs)
+        return reading
 
     def _gold(self, corpus: Any, labels: Sequence[str]) -> tuple[list[str], int]:
         """The sentences' relations, and how many of them are none of the labels."""
@@ -360,18 +411,22 @@ class Classifier:
     # -- saving and loading ------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> Path:
-        """Writes the fine-tuned encoder in Hugging Face's layout, head.safetensors, and the relations in relpt.json.
+        """Writes the fine-tuned encoder as its ``save_pretrained`` does, head.safetensors, and the relations in
+        relpt.json.
 
-        ``transformers.AutoModel`` and ``Encoder.from_pretrained`` open the folder as an encoder. All files are complete
-        and synced before the first one takes its place.
+        ``transformers.AutoModel`` and ``Encoder.from_pretrained`` open the folder of an ``Encoder``. All files are
+        complete and synced before the first one takes its place.
 
         Args:
             folder: made when it is not there.
             card: further fields of the classifier's part of relpt.json.
+
+        Raises:
+            FileExistsError: the folder has something else than a hybrid, for a hybrid; or a hybrid, for another one.
         """
         from relpt.weights import save_tensors
 
-        encoder, (weight, bias) = self._fitted()
+        parts, (weight, bias) = self._fitted()
         own = {
             "labels": self.labels,
             "inputs": self.inputs,
@@ -381,8 +436,13 @@ class Classifier:
             "best_epoch": self.best_epoch,
             "dev_scores": [float(score) for score in self.dev_scores],
         }
-        with write_into(Path(folder)) as new:
-            encoder._write(new, {**encoder.card, "classifier": {**(card or {}), **own}})
+        whole = {**parts.trained[0].card, "classifier": {**(card or {}), **own}}
+        with _writing(self.tuned, Path(folder)) as new:
+            if isinstance(self.tuned, HybridEncoder):
+                self.tuned._write(new)
+                write_json(new / "relpt.json", {**whole, "format": "relpt"})
+            else:
+                self.tuned._write(new, whole)
             entries = [("weight", weight.shape, lambda: weight), ("bias", bias.shape, lambda: bias)]
             save_tensors(new / _FILE, entries)
         return Path(folder)
@@ -414,12 +474,21 @@ class Classifier:
         labels, options = own.get("labels"), own.get("options")
         if not isinstance(labels, list) or not isinstance(options, dict):
             raise FormatError(f"{path / 'relpt.json'}: classifier.labels or .options are missing; the file is damaged")
-        encoder = Encoder.from_pretrained(path, device=device, dtype=dtype, num_threads=num_threads)
+        encoder = open_encoder(path, device=device, dtype=dtype, num_threads=num_threads)
         known = {name: value for name, value in options.items() if name in _defaults()}
         made = cls(encoder, **{**known, "adam_betas": tuple(known.get("adam_betas", (0.9, 0.999)))})
         made.labels, made.inputs, made.tuned = labels, input_name(own.get("inputs")), encoder
         made.head, made.best_epoch = _load_head(path, len(labels), encoder.dim), own.get("best_epoch")
         return made
+
+
+def _writing(encoder: Any, folder: Path) -> AbstractContextManager[Path]:
+    """A temporary folder whose files go into ``folder``; a hybrid's, which has folders of its own, takes its place."""
+    if isinstance(encoder, HybridEncoder):
+        return HybridEncoder.replace(folder)
+    if (folder / "hybrid.json").exists():
+        raise FileExistsError(f"{folder} holds a hybrid; give another path, or remove it")
+    return write_into(folder)
 
 
 def _defaults() -> dict[str, Any]:
@@ -441,13 +510,13 @@ def _load_head(path: Path, classes: int, dim: int) -> Head:
 class _Epochs:
     """A callback that scores dev after each epoch, and keeps the weights of the best where the run may stop early."""
 
-    def __init__(self, owner: Classifier, run: Trainer, labels: list[str], steps: int) -> None:
+    def __init__(self, owner: Classifier, run: _FineTuning, labels: list[str], steps: int) -> None:
         self.owner, self.run, self.labels, self.steps = owner, run, labels, steps
         self.patience = owner.options["early_stopping"]
-        self.dev: tuple[Any, list[str], int, Any] | None = None  # corpus, gold, unknown, measures
+        self.dev: tuple[Reading, list[str], int, Any] | None = None  # sentences, gold, unknown, measures
         self.scores: list[Score] = []
         self.best_epoch: int | None = None
-        self._best: tuple[dict[str, np.ndarray], Head] | None = None
+        self._best: tuple[list[dict[str, np.ndarray]], Head] | None = None
 
     @property
     def head(self) -> Head:
@@ -468,25 +537,27 @@ class _Epochs:
         if self.patience is None:
             return False
         if self.best_epoch is None or score > self.scores[self.best_epoch - 1]:
-            model = self.run.encoder._model
-            self._best = {name: model.get(name) for name, _ in model.parameters()}, self._heads()
+            models = [part._model for part in self.run.parts.trained]
+            weights = [{name: model.get(name) for name, _ in model.parameters()} for model in models]
+            self._best = weights, self._heads()
             self.best_epoch = len(self.scores)
         return len(self.scores) - self.best_epoch >= self.patience
 
-    def _score(self, dev: tuple[Any, list[str], int, Any]) -> Score:
-        corpus, gold, unknown, measures = dev
+    def _score(self, dev: tuple[Reading, list[str], int, Any]) -> Score:
+        reading, gold, unknown, measures = dev
         (inputs,) = self.run.options["input_mix"]
         with warnings.catch_warnings():
             if self.scores:  # said after the first epoch
                 warnings.simplefilter("ignore", TruncationWarning)
-            logits = self.owner._logits_of(self.run.encoder, self._heads(), corpus, inputs, False)
+            logits = self.owner._logits_of(self.run.parts, self._heads(), reading, inputs, False)
         return score_labels(gold, [self.labels[i] for i in logits.argmax(axis=1)], measures, unknown)
 
     def restore_best(self) -> None:
         """Puts the best epoch's weights back."""
         if self._best is not None:
-            for name, value in self._best[0].items():
-                self.run.encoder._model.set(name, value)
+            for part, weights in zip(self.run.parts.trained, self._best[0], strict=True):
+                for name, value in weights.items():
+                    part._model.set(name, value)
 
 
 def trainable_labels(corpus: Any, labels: Iterable[str] | None) -> list[str]:

@@ -140,9 +140,22 @@ def _new_file(name: str, what: str) -> Path:
 
 
 def _open_encoder(args: argparse.Namespace, name: str, *data: Any) -> Any:
-    """The encoder as the options say; typed markers that they ask for are those of the data's types."""
-    from relpt.checkpoint import latest_checkpoint
+    """The ``Encoder`` as the options say; typed markers that they ask for are those of the data's types."""
     from relpt.encoder import Encoder
+
+    return Encoder.from_pretrained(name, **_opening(args, name, *data))
+
+
+def _open_any(args: argparse.Namespace, name: str, *data: Any) -> Any:
+    """The same, where a folder may also hold a CNN or a hybrid."""
+    from relpt.hybrid import open_encoder
+
+    return open_encoder(name, **_opening(args, name, *data))
+
+
+def _opening(args: argparse.Namespace, name: str, *data: Any) -> dict[str, Any]:
+    """The options of opening an encoder that the user gave."""
+    from relpt.checkpoint import latest_checkpoint
 
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -156,7 +169,7 @@ def _open_encoder(args: argparse.Namespace, name: str, *data: Any) -> Any:
         options["types"] = dict.fromkeys(kind for part in data for kind in part.types)
     if args.threads is not None:
         options["num_threads"] = args.threads
-    return Encoder.from_pretrained(name, **options)
+    return options
 
 
 def _fill_representation(args: argparse.Namespace, trainer: Any) -> None:

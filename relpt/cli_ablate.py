@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from relpt.cli import _data_options, _encoder_options, _inputs, _load, _open_encoder, _positive, _print_json
+from relpt.cli import _data_options, _encoder_options, _inputs, _load, _open_any, _positive, _print_json
 from relpt.cli_fewshot import _numbers
 from relpt.cli_finetune import _seeds, _shares, add_training_options, training_options
 from relpt.inputs import SIMILARITIES
@@ -66,7 +66,6 @@ def _tell_row(row: dict[str, Any], seconds: float | None) -> None:
 def ablate(args: argparse.Namespace) -> int:
     """Runs every model in every setting on every data set."""
     from relpt.ablation import ablate as run
-    from relpt.ablation import open_model
     from relpt.fewshot import FewShot
 
     begin = time.monotonic()
@@ -76,15 +75,9 @@ def ablate(args: argparse.Namespace) -> int:
     fixed = {"episodes": args.episodes, "similarity": args.similarity}
     tasks = [FewShot(n_way=way, k_shot=shot, **fixed) for way in args.way for shot in args.shot]
     tested = any(not isinstance(given, dict) for given in sets.values())
-    threads = {} if args.threads is None else {"num_threads": args.threads}
     try:
         result = run(
-            {
-                label: open_model(name, **threads)
-                if (Path(name) / "hybrid.json").is_file()
-                else _open_encoder(args, name, *loaded)
-                for label, name in models.items()
-            },
+            {label: _open_any(args, name, *loaded) for label, name in models.items()},
             sets,
             args.inputs,
             args.fraction,

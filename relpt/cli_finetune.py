@@ -17,7 +17,7 @@ from relpt.cli import (
     _load,
     _natural,
     _new_file,
-    _open_encoder,
+    _open_any,
     _positive,
     _print_json,
 )
@@ -51,10 +51,17 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of parts, from 0, such as 0 or 0,2")
+    return tuple(map(int, parts))
+
+
 def training_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of ``Classifier`` that the user gave."""
     sizes = ("epochs", "batch_size", "micro_batch_size", "max_length", "early_stopping", "warmup_steps")
-    options = _given(args, *sizes, "dropout", "label_smoothing", "unknown_labels")
+    options = _given(args, *sizes, "dropout", "label_smoothing", "unknown_labels", "optimizer", "momentum", "frozen")
     if args.lr is not None:
         options["learning_rate"] = args.lr
     return options
@@ -65,6 +72,9 @@ def add_training_options(p: Any) -> None:
     p.add_argument("--metric", choices=_METRICS, help="default: the data set's, told by its relations")
     p.add_argument("--negative", metavar="R", help="the class that F1 leaves out (default: no_relation, Other, NA, P0)")
     p.add_argument("--lr", type=float, metavar="F", help="learning rate (default: 3e-5)")
+    p.add_argument("--optimizer", choices=("adamw", "sgd"), help="default: adamw")
+    p.add_argument("--momentum", type=float, metavar="F", help="of sgd (default: 0)")
+    p.add_argument("--frozen", type=_numbers, metavar="N", help="parts of a hybrid that stay as they are, such as 0,2")
     p.add_argument("--epochs", type=_positive, metavar="N", help="default: 6")
     p.add_argument("--batch-size", type=_positive, metavar="N", help="sentences a step (default: 64)")
     p.add_argument("--micro-batch-size", type=_positive, metavar="N", help="sentences held in memory at a time")
@@ -94,7 +104,7 @@ def finetune(args: argparse.Namespace) -> int:
 
     begin = time.monotonic()
     data = {name: _load(args, [getattr(args, name)]) for name in ("train", "dev", "test") if getattr(args, name)}
-    encoder = _open_encoder(args, args.model, *data.values())
+    encoder = _open_any(args, args.model, *data.values())
     try:
         result = run(
             encoder,
@@ -139,7 +149,12 @@ def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:
         "With -o, runs that the folder holds for the same encoder, options and data are not computed again."
     )
     p = commands.add_parser("finetune", parents=[common], help="train and score a classifier", description=text)
-    p.add_argument("--model", required=True, metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    p.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN",
+        help='a run, a folder of a CNN or a hybrid, a Hugging Face folder, "minilm", a hub name',
+    )
     for name, what in (("train", "to train on"), ("dev", "to choose by"), ("test", "to score")):
         p.add_argument(f"--{name}", required=name == "train", metavar="F", help=f"file with labelled sentences {what}")
     p.add_argument("--inputs", type=_inputs, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import logging
 import os
@@ -276,6 +277,16 @@ class CNNEncoder:
         write_file(folder / "tokenizer.json", lambda file: file.write(tokenizer.encode()))
         write_json(folder / "relpt.json", {**card, "format": "relpt", "markers": self.markers})
 
+    def copy(self) -> CNNEncoder:
+        """An encoder with weights of its own, equal to these; takes as much memory again."""
+        twin = copy.copy(self)
+        twin.config, twin.card = copy.deepcopy(self.config), copy.deepcopy(self.card)
+        twin._model = _core.cnn_model(**self._core_config())
+        twin._runs = Runs(twin._model, twin.num_threads)
+        for name, _ in self._model.parameters():
+            twin._model.set(name, self._model.get(name))
+        return twin
+
     # -- encoding ----------------------------------------------------------------------------------------------------
 
     def encode(
@@ -313,17 +324,20 @@ class CNNEncoder:
         dtype = self.dtype if dtype is None else dtype
         choice(dtype, ENCODING_DTYPES, "dtype")
         corpus, single = self._as_corpus(data, max_length, show_progress_bar)
-        vectors = self._vectors(corpus, inputs, max_length, dtype, show_progress_bar)
+        vectors = self._states(corpus, np.arange(len(corpus)), inputs, max_length, dtype, show_progress_bar)
         if normalize_embeddings:
             vectors = unit_length(vectors)
         return vectors[0] if single else vectors
 
-    def _vectors(self, corpus: Any, inputs: str, max_length: int, dtype: str, show: bool | None) -> np.ndarray:
+    def _states(
+        self, corpus: Any, rows: np.ndarray, inputs: str, max_length: int, dtype: str, show: bool | None
+    ) -> np.ndarray:
+        """The vectors of a corpus' rows."""
         return encode_rows(
             self._runs.of(max_length, dtype),
             self._core_corpus(corpus),
             self._input_tokens(corpus, [inputs]),
-            np.arange(len(corpus)),
+            rows,
             inputs=inputs,
             max_length=max_length,
             parts=self._parts,

@@ -127,7 +127,7 @@ def finetune(
     all of ``train``.
 
     Args:
-        encoder: the ``Encoder`` that every run starts from; it stays as it is.
+        encoder: the ``Encoder``, ``CNNEncoder`` or ``HybridEncoder`` that every run starts from; it stays as it is.
         train, dev, test: labelled, ``Dataset`` or what ``relpt.load`` takes; dev or test may be left out.
         inputs, fractions, seeds: one or several.
         metric, negative: as in ``Classifier.score``.
@@ -196,10 +196,10 @@ class Protocol:
         self.encoder, self.options, self.show = encoder, options, show
         self.sample = Classifier(encoder, **options)  # refuses bad options before anything is read
         self.train, _ = as_dataset(train)
-        self.corpus, _ = encoder._as_corpus(self.train, self.sample._cut, show)
-        self.labels = trainable_labels(self.corpus, None)
+        self.corpus = self.sample.parts.read(self.train, self.sample._cut, show)
+        self.labels = trainable_labels(self.corpus.corpus, None)
         self.judged = {
-            name: encoder._as_corpus(data, self.sample._cut, show)[0]
+            name: self.sample.parts.read(data, self.sample._cut, show)
             for name, data in (("dev", dev), ("test", test))
             if data is not None
         }
@@ -225,17 +225,17 @@ class Protocol:
             self.train.fraction(share)
         choose_measures(self.labels, *self.asked)
         for data in self.judged.values():
-            self.sample._gold(data, self.labels)
+            self.sample._gold(data.corpus, self.labels)
         for name in settings:
             for data in (self.corpus, *self.judged.values()):
-                self.sample._corpus(self.encoder, data, name, False)
+                self.sample.parts.check(data, name)
 
     def run(self, inputs: str, share: float, seed: int) -> tuple[Row, Classifier, Judged]:
         """One run: its row, the classifier, and what it says of the last set."""
         classifier = Classifier(self.encoder, seed=seed, **self.options)
         data = self.corpus if share == 1 else self.train.fraction(share, seed=seed)
         metric, negative = self.asked
-        early = {"dev": self.judged["dev"]} if self.options.get("early_stopping") is not None else {}
+        early: dict[str, Any] = {"dev": self.judged["dev"]} if self.options.get("early_stopping") is not None else {}
         classifier.fit(
             data,
             inputs=inputs,

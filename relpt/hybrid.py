@@ -6,19 +6,21 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import numpy as np
 
+from relpt.cnn import MODEL_TYPE, CNNEncoder
 from relpt.encoder import Encoder
 from relpt.errors import FormatError
 from relpt.files import read_table, replace_folder, write_json
 from relpt.inputs import input_name
 from relpt.weights import load_tensors, save_tensors
 
-__all__ = ["EntityTable", "HybridEncoder"]
+__all__ = ["EntityTable", "HybridEncoder", "open_encoder"]
 
 _CARD: Final = "hybrid.json"
 _TABLE_CARD, _TABLE_FILE = "entities.json", "entities.safetensors"
@@ -208,7 +210,7 @@ class HybridEncoder:
     zeros.
 
     Args:
-        encoders: two or more of ``Encoder``, ``EntityTable``, ``HybridEncoder``.
+        encoders: two or more of ``Encoder``, ``CNNEncoder``, ``EntityTable``, ``HybridEncoder``.
         weights: above 0, what each part is multiplied by; None for 1. With ``scale``, the parts' cosines count in the
             similarity of two vectors by the weights' squares.
         scale: whether parts are divided by their lengths.
@@ -224,7 +226,7 @@ class HybridEncoder:
 
     def __init__(
         self,
-        *encoders: Encoder | EntityTable | HybridEncoder,
+        *encoders: Encoder | CNNEncoder | EntityTable | HybridEncoder,
         weights: Sequence[float] | None = None,
         scale: bool = True,
     ) -> None:
@@ -321,24 +323,38 @@ class HybridEncoder:
             FileExistsError: something else than a hybrid is there.
             OSError: the folder cannot be written; what was there stays.
         """
-        target = _target(folder, _CARD)
-        with replace_folder(target) as new:
-            for number, encoder in enumerate(self.encoders):
-                save = encoder.save if isinstance(encoder, EntityTable) else encoder.save_pretrained
-                save(new / str(number))
-            parts = [_part_card(encoder) for encoder in self.encoders]
-            options = {"weights": list(self.weights), "scale": self.scale}
-            write_json(new / _CARD, {"format": "relpt-hybrid", "version": 1, "encoders": parts, **options})
+        with self.replace(folder) as new:
+            self._write(new)
         return Path(folder)
+
+    @staticmethod
+    def replace(folder: str | os.PathLike[str]) -> AbstractContextManager[Path]:
+        """A temporary folder that takes the place of ``folder`` when the block ends well; FileExistsError where
+        something else than a hybrid is there."""
+        return replace_folder(_target(folder, _CARD))
+
+    def _write(self, new: Path) -> None:
+        for number, encoder in enumerate(self.encoders):
+            save = encoder.save if isinstance(encoder, EntityTable) else encoder.save_pretrained
+            save(new / str(number))
+        parts = [_part_card(encoder) for encoder in self.encoders]
+        options = {"weights": list(self.weights), "scale": self.scale}
+        write_json(new / _CARD, {"format": "relpt-hybrid", "version": 1, "encoders": parts, **options})
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, device: str = "cpu", num_threads: int | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        dtype: str | None = None,
+        num_threads: int | None = None,
     ) -> HybridEncoder:
-        """Opens what ``save_pretrained`` wrote; each encoder has the dtype that it was saved with.
+        """Opens what ``save_pretrained`` wrote.
 
         Args:
             folder: the folder.
+            dtype: that of each encoder; None: the one that it was saved with.
             device, num_threads: those of each encoder, see ``Encoder.from_pretrained``.
 
         Raises:
@@ -352,26 +368,63 @@ class HybridEncoder:
                 f"{Path(folder) / _CARD}: an encoder's kind is none of {', '.join(_KINDS)}; save it again"
             )
         parts = [
-            _open_part(Path(folder) / str(number), part, device=device, num_threads=num_threads)
+            _open_part(Path(folder) / str(number), part, device=device, dtype=dtype, num_threads=num_threads)
             for number, part in enumerate(card["encoders"])
         ]
         return cls(*parts, weights=card["weights"], scale=card["scale"])
 
 
-_KINDS: Final[dict[str, type]] = {"Encoder": Encoder, "EntityTable": EntityTable, "HybridEncoder": HybridEncoder}
+_KINDS: Final[dict[str, type]] = {
+    "Encoder": Encoder,
+    "CNNEncoder": CNNEncoder,
+    "EntityTable": EntityTable,
+    "HybridEncoder": HybridEncoder,
+}
 
 
 def _part_card(encoder: Any) -> dict[str, Any]:
     kind = next(name for name, cls in _KINDS.items() if isinstance(encoder, cls))
-    return {"kind": kind, "dtype": encoder.dtype} if kind == "Encoder" else {"kind": kind}
+    return {"kind": kind, "dtype": encoder.dtype} if hasattr(encoder, "dtype") else {"kind": kind}
 
 
-def _open_part(folder: Path, part: Mapping[str, Any], **options: Any) -> Any:
+def _open_part(
+    folder: Path, part: Mapping[str, Any], *, device: str, dtype: str | None, num_threads: int | None
+) -> Any:
     if part["kind"] == "EntityTable":
         return EntityTable.open(folder)
     if part["kind"] == "HybridEncoder":
-        return HybridEncoder.from_pretrained(folder, **options)
-    return Encoder.from_pretrained(folder, dtype=part.get("dtype", "float32"), **options)
+        return HybridEncoder.from_pretrained(folder, device=device, dtype=dtype, num_threads=num_threads)
+    own = part.get("dtype", "float32") if dtype is None else dtype
+    if part["kind"] == "CNNEncoder":
+        return CNNEncoder.from_pretrained(folder, dtype=own, num_threads=num_threads)
+    return Encoder.from_pretrained(folder, device=device, dtype=own, num_threads=num_threads)
+
+
+def open_encoder(name: str | os.PathLike[str], **options: Any) -> Encoder | CNNEncoder | HybridEncoder:
+    """The encoder of a name or folder: a hybrid or a CNN where the folder holds one, else an ``Encoder``.
+
+    Args:
+        name: see ``Encoder.from_pretrained``.
+        options: of the ``from_pretrained`` of what is there.
+
+    Raises:
+        ValueError: an option that the encoder of this folder does not have.
+    """
+    folder = Path(name)
+    kind: Any = Encoder
+    if (folder / _CARD).is_file():
+        kind = HybridEncoder
+    elif (folder / "config.json").is_file() and read_table(folder / "config.json").get("model_type") == MODEL_TYPE:
+        kind = CNNEncoder
+    known = kind.from_pretrained.__kwdefaults__
+    if kind is CNNEncoder and options.get("device") == "cpu":
+        options = {key: value for key, value in options.items() if key != "device"}
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise ValueError(
+            f"{name} holds a {kind.__name__}, which has no option {unknown[0]!r}; it has {', '.join(known)}"
+        )
+    return kind.from_pretrained(name, **options)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

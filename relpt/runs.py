@@ -96,7 +96,8 @@ def run_key(identity: Any) -> str:
 
 
 def encoder_identity(encoder: Any) -> list[Any]:
-    """Weights and options of an ``Encoder``, ``HybridEncoder`` or ``EntityTable`` as plain values."""
+    """Weights and options of an ``Encoder``, ``CNNEncoder``, ``HybridEncoder`` or ``EntityTable`` as plain values."""
+    from relpt.cnn import CNNEncoder
     from relpt.encoder import Encoder
     from relpt.hybrid import EntityTable, HybridEncoder
 
@@ -104,11 +105,21 @@ def encoder_identity(encoder: Any) -> list[Any]:
         return [encoder.get_params(), *map(encoder_identity, encoder.encoders)]
     if isinstance(encoder, EntityTable):
         return [_digest({"vectors": encoder.vectors}), run_key([encoder.ids, encoder.names])]
-    if not isinstance(encoder, Encoder):
-        raise TypeError(f"{type(encoder).__name__} is no encoder; give an Encoder, a HybridEncoder or an EntityTable")
-    params = [*encoder.get_params().items(), ("tokens", [encoder.markers, encoder.typed_markers])]
+    if not isinstance(encoder, (Encoder, CNNEncoder)):
+        raise TypeError(
+            f"{type(encoder).__name__} is no encoder; give an Encoder, CNNEncoder, HybridEncoder or EntityTable"
+        )
+    params = [*encoder.get_params().items(), ("tokens", _token_identity(encoder))]
     weights = {name: encoder._model.get(name) for name, _ in encoder._model.parameters()}
-    return [_digest(weights), {name: value for name, value in params if name not in _IDLE}]
+    idle = (*_IDLE, "name") if isinstance(encoder, CNNEncoder) else _IDLE  # a CNN's name is an option of it
+    return [_digest(weights), {name: value for name, value in params if name not in idle}]
+
+
+def _token_identity(encoder: Any) -> list[Any]:
+    """What turns sentences into tokens: the strings of an Encoder's markers, or a CNN's vocabulary."""
+    if hasattr(encoder, "typed_markers"):
+        return [encoder.markers, encoder.typed_markers]
+    return [hashlib.sha256(encoder.tokenizer.to_str().encode()).hexdigest()]
 
 
 def projection_identity(encoder: Any) -> Any:

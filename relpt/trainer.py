@@ -401,8 +401,7 @@ class Trainer:
     def _core_options(self, micro_batch_pairs: int, relations: Sequence[str] = ()) -> dict[str, Any]:
         o, encoder = self.options, self.encoder
         return {
-            "model": encoder._model,
-            "representation": self._loss_parts() or encoder._parts,
+            "parts": [(encoder._model, self._loss_parts() or encoder._parts)],
             "objectives": self._core_objectives(relations),
             "beta1": o["adam_betas"][0],
             "beta2": o["adam_betas"][1],
@@ -457,15 +456,17 @@ class Trainer:
         shares = [item.probability for item in self.objectives if isinstance(item, MLM) and item.weight > 0]
         return shares[0] if shares else 0.0
 
-    def _sampler(self, corpus: Any, target: Any = None) -> Any:
-        o, injection = self.options, getattr(self.encoder, "injection", None)
+    def _sampler(self, corpus: Any, target: Any = None, *, encoder: Any = None) -> Any:
+        """The step's samples as the encoder reads them; None: the one that is trained."""
+        o, encoder = self.options, self.encoder if encoder is None else encoder
+        injection = getattr(encoder, "injection", None)
         settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
         more: dict[str, Any] = {}
         if target is not None:
-            more["target"] = self.encoder._core_corpus(target), self.encoder._input_tokens(target, settings)
+            more["target"] = encoder._core_corpus(target), encoder._input_tokens(target, settings)
         return _core.Sampler(
-            self.encoder._core_corpus(corpus),
-            self.encoder._input_tokens(corpus, settings),
+            encoder._core_corpus(corpus),
+            encoder._input_tokens(corpus, settings),
             **more,
             sources=self._core_sources(),
             seed=o["seed"],

@@ -15,7 +15,7 @@ LOSSES |= {"loss_bags", "loss_domain"}
 LEVELS = {
     0: {"status", "arena", "lanes", "rng", "threads"},
     1: {"ops", "host", "kept", "cpu", "corpus", "sampler", "batch", "episodes", "graph", *SOURCES},
-    2: {"params", "model", "encoder", "injection", "cnn", "represent", "network", "kge"}
+    2: {"params", "model", "encoder", "injection", "cnn", "represent", "network", "join", "kge"}
     | {"loss", *LOSSES, "objective", "adamw", "sgd", "schedule"},
     3: {"encode", "projection", "trainer", "fewshot", "kge_trainer", "link", "relpt"},
 }

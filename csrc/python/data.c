@@ -294,6 +294,8 @@ PyObject *relpt_batch_dict(const rp_batch *b) {
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++)
         if (put(dict, arrays[i].name, relpt_array_copy(RELPT_INT32, 1, &arrays[i].count, arrays[i].data)) < 0)
             goto failed;
+    const int64_t S = b->S;
+    if (put(dict, "row", relpt_array_copy(RELPT_INT64, 1, &S, b->row)) < 0) goto failed;
     if (put(dict, "truncated", PyLong_FromLongLong(b->truncated)) < 0) goto failed;
     if (put(dict, "truncated_mentions", PyLong_FromLongLong(b->truncated_mentions)) < 0) goto failed;
     if (put(dict, "max_len", PyLong_FromLong(b->max_len)) < 0) goto failed;

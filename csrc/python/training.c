@@ -10,7 +10,9 @@
 
 typedef struct trainer_object {
     PyObject_HEAD rp_trainer *trainer;
-    relpt_model *model; /* a reference */
+    PyObject *parts; /* a tuple, which keeps models and vectors */
+    int networks;
+    relpt_model *model[RP_JOIN_PARTS]; /* (networks) references */
 } trainer_object;
 
 /* -- options --------------------------------------------------------------------------------------------- */
@@ -132,10 +134,40 @@ static int parse_objectives(PyObject *list, rp_trainer_options *o) {
     return 0;
 }
 
-/* The options of a Trainer from keywords; the model among them. */
-static relpt_model *trainer_options(const relpt_state *state, PyObject *args, PyObject *kwargs, rp_trainer_options *o) {
-    static char *names[] = {"model",
-                            "representation",
+/* A part: (Model, representation), or float32 vectors (rows, dim). */
+static int parse_part(const relpt_state *state, PyObject *item, rp_join_part_options *o) {
+    if (!PyTuple_Check(item)) {
+        int64_t shape[2] = {-1, -1};
+        o->fixed = relpt_array_data(item, "parts", RELPT_FLOAT32, 2, shape);
+        o->rows = shape[0];
+        o->dim = shape[1];
+        return o->fixed == NULL ? -1 : 0;
+    }
+    PyObject *model_argument, *representation;
+    if (!PyArg_ParseTuple(item, "OO:parts", &model_argument, &representation)) return -1;
+    const relpt_model *model = relpt_model_of(state, model_argument);
+    if (model == NULL) return -1;
+    o->model = model->model;
+    return relpt_parse_represent(representation, &o->represent);
+}
+
+/* The parts as a tuple, a new reference; NULL with an exception. */
+static PyObject *parse_parts(const relpt_state *state, PyObject *argument, rp_join_options *o) {
+    PyObject *parts = PySequence_Tuple(argument);
+    if (parts == NULL) return NULL;
+    o->parts = PyTuple_Size(parts);
+    if (o->parts > RP_JOIN_PARTS) {
+        PyErr_Format(PyExc_ValueError, "%lld parts, expected at most %d", (long long)o->parts, RP_JOIN_PARTS);
+        Py_CLEAR(parts);
+    }
+    for (Py_ssize_t i = 0; parts != NULL && i < o->parts; i++)
+        if (parse_part(state, PyTuple_GetItem(parts, i), &o->part[i]) < 0) Py_CLEAR(parts);
+    return parts;
+}
+
+/* The options of a Trainer from keywords; the parts as a tuple, a new reference. */
+static PyObject *trainer_options(const relpt_state *state, PyObject *args, PyObject *kwargs, rp_trainer_options *o) {
+    static char *names[] = {"parts",
                             "objectives",
                             "beta1",
                             "beta2",
@@ -157,24 +189,22 @@ static relpt_model *trainer_options(const relpt_state *state, PyObject *args, Py
                             "optimizer",
                             "momentum",
                             NULL};
-    PyObject *model_argument, *representation, *objectives, *seed;
+    PyObject *parts, *objectives, *seed;
     int dtype = RP_FLOAT32, schedule, optimizer = RP_OPTIMIZER_ADAMW;
     long long warmup_steps, max_steps, samples, max_length, micro_samples, num_threads;
     *o = (rp_trainer_options){0};
     if (relpt_no_positionals(args, "Trainer") < 0) return NULL;
-    if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOOdddddidLLOLLLLdd|iid:Trainer", names, &model_argument, &representation, &objectives,
-            &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps, &o->adamw.weight_decay, &o->adamw.max_grad_norm, &schedule,
-            &o->learning_rate, &warmup_steps, &max_steps, &seed, &samples, &max_length, &micro_samples, &num_threads,
-            &o->hidden_dropout, &o->attention_dropout, &dtype, &optimizer, &o->sgd.momentum))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOdddddidLLOLLLLdd|iid:Trainer", names, &parts, &objectives,
+                                     &o->adamw.beta1, &o->adamw.beta2, &o->adamw.eps, &o->adamw.weight_decay,
+                                     &o->adamw.max_grad_norm, &schedule, &o->learning_rate, &warmup_steps, &max_steps,
+                                     &seed, &samples, &max_length, &micro_samples, &num_threads, &o->hidden_dropout,
+                                     &o->attention_dropout, &dtype, &optimizer, &o->sgd.momentum))
         return NULL;
     o->dtype = (rp_dtype)dtype;
     o->optimizer = (rp_optimizer)optimizer;
     o->sgd.weight_decay = o->adamw.weight_decay;
     o->sgd.max_grad_norm = o->adamw.max_grad_norm;
-    if (relpt_parse_represent(representation, &o->represent) < 0 || relpt_parse_u64(seed, "seed", &o->seed) < 0)
-        return NULL;
-    if (parse_objectives(objectives, o) < 0) return NULL;
+    if (relpt_parse_u64(seed, "seed", &o->seed) < 0 || parse_objectives(objectives, o) < 0) return NULL;
     o->schedule = (rp_schedule_kind)schedule;
     o->warmup_steps = warmup_steps;
     o->max_steps = max_steps;
@@ -182,45 +212,73 @@ static relpt_model *trainer_options(const relpt_state *state, PyObject *args, Py
     o->max_length = max_length;
     o->micro_samples = micro_samples;
     o->num_threads = num_threads;
-    return relpt_model_of(state, model_argument);
+    return parse_parts(state, parts, &o->join);
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */
 
-static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    const relpt_state *state = PyType_GetModuleState(type);
-    rp_trainer_options options;
-    relpt_model *model = trainer_options(state, args, kwargs, &options);
-    if (model == NULL) return NULL;
-    rp_trainer *trainer = NULL;
-    rp_status status;
-    Py_BEGIN_ALLOW_THREADS status = rp_trainer_new(&trainer, model->model, &options, relpt_check_signals, NULL);
-    Py_END_ALLOW_THREADS if (status != RP_OK) return relpt_raise(state, status);
+/* Takes over `parts` and holds their models. */
+static PyObject *wrap_trainer(PyTypeObject *type, rp_trainer *trainer, PyObject *parts) {
     trainer_object *self = (trainer_object *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         rp_trainer_free(trainer);
+        Py_DECREF(parts);
         return NULL;
     }
     self->trainer = trainer;
-    self->model = (relpt_model *)Py_NewRef((PyObject *)model);
+    self->parts = parts;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(parts); i++) {
+        PyObject *part = PyTuple_GetItem(parts, i);
+        if (PyTuple_Check(part)) self->model[self->networks++] = (relpt_model *)Py_NewRef(PyTuple_GetItem(part, 0));
+    }
     return (PyObject *)self;
+}
+
+static PyObject *trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    const relpt_state *state = PyType_GetModuleState(type);
+    rp_trainer_options options;
+    PyObject *parts = trainer_options(state, args, kwargs, &options);
+    if (parts == NULL) return NULL;
+    rp_trainer *trainer = NULL;
+    rp_status status;
+    Py_BEGIN_ALLOW_THREADS status = rp_trainer_new(&trainer, &options, relpt_check_signals, NULL);
+    Py_END_ALLOW_THREADS if (status == RP_OK) return wrap_trainer(type, trainer, parts);
+    Py_DECREF(parts);
+    return relpt_raise(state, status);
 }
 
 static PyObject *py_trainer_bytes(PyObject *module, PyObject *args, PyObject *kwargs) {
     const relpt_state *state = relpt_module_state(module);
     rp_trainer_options options;
-    relpt_model *model = trainer_options(state, args, kwargs, &options);
-    if (model == NULL) return NULL;
+    PyObject *parts = trainer_options(state, args, kwargs, &options);
+    if (parts == NULL) return NULL;
     int64_t bytes;
-    rp_status status = rp_trainer_bytes(&bytes, model->model, &options);
+    rp_status status = rp_trainer_bytes(&bytes, &options);
+    Py_DECREF(parts);
     return status == RP_OK ? PyLong_FromLongLong(bytes) : relpt_raise(state, status);
 }
 
 static void trainer_dealloc(PyObject *object) {
     trainer_object *self = (trainer_object *)object;
     rp_trainer_free(self->trainer);
-    Py_XDECREF((PyObject *)self->model);
+    for (int i = 0; i < self->networks; i++) Py_DECREF((PyObject *)self->model[i]);
+    Py_XDECREF(self->parts);
     relpt_free_object(object);
+}
+
+static void release_models(const trainer_object *self, int count) {
+    for (int i = 0; i < count; i++) relpt_model_release(self->model[i]);
+}
+
+/* Takes all models, or none: -1 with RuntimeError "busy". */
+static int try_models(const trainer_object *self) {
+    for (int i = 0; i < self->networks; i++)
+        if (relpt_model_try(self->model[i]) < 0) return release_models(self, i), -1;
+    return 0;
+}
+
+static void wait_models(const trainer_object *self) {
+    for (int i = 0; i < self->networks; i++) relpt_model_wait(self->model[i]);
 }
 
 /* -- steps ----------------------------------------------------------------------------------------------- */
@@ -258,31 +316,59 @@ static PyObject *stats_dict(const rp_trainer *trainer, const rp_step_stats *s) {
     return dict;
 }
 
-typedef rp_status (*step_function)(rp_trainer *, const rp_batch *, int64_t, rp_step_stats *);
+typedef rp_status (*step_function)(rp_trainer *, const rp_batch *const *, int64_t, rp_step_stats *);
 
-static rp_status sampled_step(step_function function, rp_trainer *trainer, rp_sampler *sampler, int64_t step,
+/* The samplers of a step, one for each network; locked. */
+typedef struct step_samplers {
+    PyObject *objects; /* a tuple, a reference */
+    int count;         /* that are locked */
+    rp_sampler *sampler[RP_JOIN_PARTS];
+} step_samplers;
+
+static void unlock_samplers(step_samplers *s) {
+    for (int i = 0; i < s->count; i++) relpt_sampler_unlock(PyTuple_GetItem(s->objects, i));
+    Py_CLEAR(s->objects);
+}
+
+/* From a Sampler, or a list of `wanted`. */
+static int lock_samplers(const relpt_state *state, PyObject *argument, int wanted, step_samplers *s) {
+    bool several = PyTuple_Check(argument) || PyList_Check(argument);
+    *s = (step_samplers){.objects = several ? PySequence_Tuple(argument) : PyTuple_Pack(1, argument)};
+    if (s->objects == NULL) return -1;
+    if (PyTuple_Size(s->objects) != wanted) {
+        PyErr_Format(PyExc_ValueError, "%zd samplers for %d networks; give one for each", PyTuple_Size(s->objects),
+                     wanted);
+        return unlock_samplers(s), -1;
+    }
+    for (int i = 0; i < wanted; i++) {
+        PyObject *object = PyTuple_GetItem(s->objects, i);
+        s->sampler[i] = relpt_sampler_of(state, object, "sampler");
+        if (s->sampler[i] == NULL || relpt_sampler_lock(object) < 0) return unlock_samplers(s), -1;
+        s->count++;
+    }
+    return 0;
+}
+
+static rp_status sampled_step(step_function function, rp_trainer *trainer, step_samplers *samplers, int64_t step,
                               rp_step_stats *stats) {
-    const rp_batch *batch;
-    RP_TRY(rp_sampler_batch(sampler, step, &batch));
-    return function(trainer, batch, step, stats);
+    const rp_batch *batches[RP_JOIN_PARTS];
+    for (int i = 0; i < samplers->count; i++) RP_TRY(rp_sampler_batch(samplers->sampler[i], step, &batches[i]));
+    return function(trainer, batches, step, stats);
 }
 
 static PyObject *run_step(PyObject *object, PyObject *args, step_function function) {
     trainer_object *self = (trainer_object *)object;
-    PyObject *sampler_argument;
+    PyObject *argument;
     long long step;
     rp_step_stats stats;
-    if (!PyArg_ParseTuple(args, "OL", &sampler_argument, &step)) return NULL;
-    rp_sampler *sampler = relpt_sampler_of(relpt_state_of(object), sampler_argument, "sampler");
-    if (sampler == NULL || relpt_model_try(self->model) < 0) return NULL;
-    if (relpt_sampler_lock(sampler_argument) < 0) {
-        relpt_model_release(self->model);
-        return NULL;
-    }
+    step_samplers samplers;
+    if (!PyArg_ParseTuple(args, "OL", &argument, &step)) return NULL;
+    if (lock_samplers(relpt_state_of(object), argument, self->networks, &samplers) < 0) return NULL;
+    if (try_models(self) < 0) return unlock_samplers(&samplers), NULL;
     rp_status status;
-    Py_BEGIN_ALLOW_THREADS status = sampled_step(function, self->trainer, sampler, step, &stats);
-    Py_END_ALLOW_THREADS relpt_sampler_unlock(sampler_argument);
-    relpt_model_release(self->model);
+    Py_BEGIN_ALLOW_THREADS status = sampled_step(function, self->trainer, &samplers, step, &stats);
+    Py_END_ALLOW_THREADS release_models(self, self->networks);
+    unlock_samplers(&samplers);
     return status == RP_OK ? stats_dict(self->trainer, &stats) : relpt_raise(relpt_state_of(object), status);
 }
 
@@ -318,9 +404,9 @@ static PyObject *trainer_get(PyObject *object, PyObject *args) {
     void *data;
     PyObject *array = relpt_array_new(RELPT_FLOAT32, relpt_param_shape(param, shape), shape, &data);
     if (array == NULL) return NULL;
-    relpt_model_wait(self->model);
+    wait_models(self);
     rp_status status = rp_trainer_get(self->trainer, (rp_state)which, index, data);
-    relpt_model_release(self->model);
+    release_models(self, self->networks);
     if (status == RP_OK) return array;
     Py_DECREF(array);
     return relpt_raise(relpt_state_of(object), status);
@@ -336,9 +422,9 @@ static PyObject *trainer_set(PyObject *object, PyObject *args) {
     const rp_param *param = find_state(self, which, RP_STATE_MOMENT1, name, &index);
     if (param == NULL) return NULL;
     const float *data = relpt_array_data(array, name, RELPT_FLOAT32, relpt_param_shape(param, shape), shape);
-    if (data == NULL || relpt_model_try(self->model) < 0) return NULL;
+    if (data == NULL || try_models(self) < 0) return NULL;
     rp_status status = rp_trainer_set(self->trainer, (rp_state)which, index, data);
-    relpt_model_release(self->model);
+    release_models(self, self->networks);
     if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
     Py_RETURN_NONE;
 }
@@ -346,8 +432,8 @@ static PyObject *trainer_set(PyObject *object, PyObject *args) {
 /* -- the type -------------------------------------------------------------------------------------------- */
 
 static PyMethodDef trainer_methods[] = {
-    {"step", trainer_step, METH_VARARGS, "step(sampler, step): one update; a dict of the step's figures."},
-    {"gradients", trainer_gradients, METH_VARARGS, "gradients(sampler, step): the same without the update."},
+    {"step", trainer_step, METH_VARARGS, "step(samplers, step): one update; a dict of the step's figures."},
+    {"gradients", trainer_gradients, METH_VARARGS, "gradients(samplers, step): the same without the update."},
     {"heads", trainer_heads, METH_NOARGS, "Names and shapes of the objectives' own parameters."},
     {"get", trainer_get, METH_VARARGS,
      "get(which, name): 0 gradient, 1 first, 2 second moment, 3 value of a parameter."},
@@ -355,7 +441,7 @@ static PyMethodDef trainer_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot trainer_slots[] = {
-    {Py_tp_doc, (void *)"Training of a Model by a sum of objectives: gradients, moments, heads and workspace."},
+    {Py_tp_doc, (void *)"Training of Models by a sum of objectives: gradients, moments, heads and workspace."},
     {Py_tp_new, RELPT_SLOT(trainer_new)},
     {Py_tp_dealloc, RELPT_SLOT(trainer_dealloc)},
     {Py_tp_methods, trainer_methods},
