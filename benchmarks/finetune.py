@@ -294,8 +294,8 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     }
     parts = [
         "# What pre-training for relations gives fine-tuning",
-        f"Made by `python benchmarks/finetune.py`. {options.encoder}, pre-trained on WebNLG's {options.pretrain.name} for "
-        f"{options.steps} steps of {options.sentences} sentences, once for each seed; then fine-tuned by AdamW at "
+        f"Made by `python benchmarks/finetune.py`. {options.encoder}, pre-trained on WebNLG's {options.pretrain.name} "
+        f"for {options.steps} steps of {options.sentences} sentences, once for each seed; then fine-tuned by AdamW at "
         f"{TUNING['learning_rate']:g}, batches of {TUNING['batch_size']}, at most {TUNING['max_length']} word pieces, "
         f"{epochs}, {options.dtype}. The published files of each share, the same for all seeds. Medians over the seeds "
         f"{seeds} (lowest – highest) on the test set, which nothing was chosen by.",
@@ -305,10 +305,10 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         "- [MASK]: CP of the hidden state at the [MASK] of a prompt behind the sentence;\n"
         "- hybrid: the encoders of CP and [MASK] side by side, fine-tuned together under one head (arXiv 2312.11062, "
         "section 3.3): twice the weights, and twice the pre-training.",
-        "Relations of a test set that a share of the training data lacks count as wrong. The published figures (Peng et "
-        "al. 2020, table 5) are of BERT-base, pre-trained on Wikipedia for 3,500 steps of 2,048 pairs, and fine-tuned "
-        "at 3e-5 in batches of 64 for 6 epochs; of Wiki80, OnlyC at 10 % is printed as at 1 %. Wiki80 has sentences of "
-        "FewRel's relations; all models here are pre-trained on another corpus, WebNLG (DBpedia's triples).",
+        "Relations of a test set that a share of the training data lacks count as wrong. The published figures (Peng "
+        "et al. 2020, table 5) are of BERT-base, pre-trained on Wikipedia for 3,500 steps of 2,048 pairs, and tuned "
+        "at 3e-5 in batches of 64 for 6 epochs; of Wiki80, OnlyC at 10 % is printed as at 1 %. Wiki80 has sentences "
+        "of FewRel's relations; all models here are pre-trained on another corpus, WebNLG (DBpedia's triples).",
         f"{machine_line(describe(relpt._core.default_threads()))}.",
     ]
     for data, chosen in SETS.items():

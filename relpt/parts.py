@@ -66,7 +66,7 @@ class Parts:
     def __init__(self, encoder: Any, frozen: Iterable[int] = ()) -> None:
         if not isinstance(encoder, (*_TRAINED, HybridEncoder)):
             raise TypeError(
-                f"cannot fine-tune a {type(encoder).__name__}; give a relpt.Encoder, CNNEncoder or HybridEncoder"
+                f"cannot fine-tune {type(encoder).__name__}; give a relpt.Encoder, CNNEncoder or HybridEncoder"
             )
         self.encoder, self.all = encoder, list(_leaves(encoder))
         named = list(frozen)

@@ -373,7 +373,7 @@ def test_labels_must_differ(models: Any, place: Path) -> None:
         table([models["a"], models["a"]], place)
 
 
-def test_hybrids_are_tested_but_not_fine_tuned(models: Any, place: Path, tmp_path: Path) -> None:
+def test_hybrids_are_tested_and_fine_tuned(models: Any, place: Path, tmp_path: Path) -> None:
     hybrid = relpt.HybridEncoder(models["a"], models["b"])
     few = {"data": place / "few.jsonl", "few_shot": TASKS[:1], "inputs": "C+M", "seeds": (1,)}
     result = relpt.ablate({"h": hybrid}, output=tmp_path, **few)
@@ -383,8 +383,11 @@ def test_hybrids_are_tested_but_not_fine_tuned(models: Any, place: Path, tmp_pat
     assert relpt.ablate(tmp_path / "hybrid", output=tmp_path, **few).computed == 0
     weighted = relpt.HybridEncoder(models["a"], models["b"], weights=(1, 2))
     assert relpt.ablate(weighted, output=tmp_path, **few).computed == 1
-    with pytest.raises(TypeError, match="cannot fine-tune a HybridEncoder"):
-        table({"h": hybrid}, place)
+    rows = table({"h": hybrid}, place).rows
+    assert {row["protocol"] for row in rows} == {"fine-tuning", "few-shot"}
+    only = relpt.HybridEncoder(*[relpt.EntityTable.from_corpus(models["a"], place / "few.jsonl")] * 2)
+    with pytest.raises(TypeError, match="no part of it is a network"):
+        table({"t": only}, place)
 
 
 def test_folders_of_parts(place: Path, tmp_path: Path) -> None:

@@ -469,9 +469,16 @@ def test_options_out_of_range(
         fit(encoder, train, **{option: value})
 
 
-def test_what_cannot_be_fine_tuned(encoder: relpt.Encoder) -> None:
-    with pytest.raises(TypeError, match=r"cannot fine-tune a HybridEncoder; give a relpt\.Encoder"):
-        relpt.Classifier(relpt.HybridEncoder(encoder, encoder))
+def test_what_cannot_be_fine_tuned(folder: Path, encoder: relpt.Encoder) -> None:
+    table = relpt.EntityTable.from_corpus(relpt.Encoder.from_pretrained(folder), tiny_dataset(2, 3))
+    with pytest.raises(TypeError, match=r"cannot fine-tune EntityTable; give a relpt\.Encoder, CNNEncoder or"):
+        relpt.Classifier(table)
+    with pytest.raises(TypeError, match=r"no part of it is a network; join a relpt\.Encoder"):
+        relpt.Classifier(relpt.HybridEncoder(table, table))
+    with pytest.raises(ValueError, match=r"frozen names part 1; .* has parts 0 to 0"):
+        relpt.Classifier(encoder, frozen=[1])
+    with pytest.raises(ValueError, match=r"frozen is \[0\]: no part of .* is left to train"):
+        relpt.Classifier(encoder, frozen=[0])
     with pytest.raises(TypeError, match="unexpected keyword argument 'lr'"):
         relpt.Classifier(encoder, lr=1.0)  # type: ignore[call-arg]
 
