@@ -103,4 +103,4 @@ check-clang: $(VENV)/.test
 
 clean:
 	rm -rf build dist .venv .venv-oracle .venv-bench .venv-wheel .venv-sanitize relpt/*.so *.egg-info demo \
-	  benchmarks/results
+	  benchmarks/results/latest.* benchmarks/results/*.json benchmarks/results/models

@@ -60,7 +60,7 @@ class _FineTuning(Trainer):
         ]
         return {**super()._core_options(micro_batch_pairs, relations), "parts": parts}
 
-    def _sampler(self, corpus: Any, encoder: Any = None) -> Any:
+    def _sampler(self, corpus: Any, target: Any = None, *, encoder: Any = None) -> Any:
         """One for each part that is trained: they draw the same sentences, which each part reads in its own way."""
         corpora = self._reading.corpora
         return [super(_FineTuning, self)._sampler(corpora[n], encoder=self.parts.all[n]) for n in self.parts.numbers]

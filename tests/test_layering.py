@@ -1,6 +1,8 @@
 """The rules of the house that a script can check: who includes whom, sizes, a whole table of operations."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,15 @@ def test_every_operation_has_a_case(slot):
 @pytest.mark.parametrize("word", ["-ffast-math", "-march=native", "-Ofast"])
 def test_no_flag_that_breaks_wheels_or_nan_checks(word):
     assert word not in (ROOT / "setup.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_clean_leaves_the_reports_of_benchmarks(tmp_path):
+    """They are kept with the code, with their rows; what make bench writes beside them is not."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    results = tmp_path / "benchmarks" / "results"
+    (results / "models" / "one").mkdir(parents=True)
+    for name in ("finetuning.md", "finetuning.jsonl", "latest.md", "latest.png", "memory.json"):
+        (results / name).touch()
+    subprocess.run(["make", "-s", "clean"], cwd=tmp_path, check=True)
+    assert sorted(path.name for path in results.iterdir()) == ["finetuning.jsonl", "finetuning.md"]
