@@ -223,16 +223,16 @@ void rp_trainer_free(rp_trainer *t) {
 }
 
 /* Where several micro-batches of a step are multiplied with the same weights, those are packed once. A device keeps one
- * network's. */
-static bool keeps_weights(const rp_trainer *t, int64_t samples) {
-    return t->join.networks == 1 && samples > t->options.micro_samples;
+ * network's. Either all steps keep them or none: a short one at the end of an epoch must not find the last one's. */
+static bool keeps_weights(const rp_trainer *t) {
+    return t->join.networks == 1 && t->options.samples > t->options.micro_samples;
 }
 
 /* Of packed weights, at most: forward and backward pack their own. */
 static int64_t kept_bytes(const rp_trainer *t) {
     const rp_params *params = t->tensors[0].params;
     int64_t matrices = 0;
-    if (!keeps_weights(t, t->options.samples)) return 0;
+    if (!keeps_weights(t)) return 0;
     for (int64_t i = 0; i < params->count; i++)
         if (params->table[i].columns > 0) matrices += params->table[i].count;
     return 2 * matrices * (int64_t)sizeof(float);
@@ -346,9 +346,9 @@ static rp_status sum_up(rp_trainer *t, int64_t step, rp_step_stats *stats) {
                    (long long)step, stats->loss, parts);
 }
 
-static rp_status keep_weights(rp_trainer *t, const rp_batch *batch) {
+static rp_status keep_weights(rp_trainer *t) {
     const rp_model *model = t->options.join.part[t->join.first].model;
-    if (!keeps_weights(t, batch->S)) return RP_OK;
+    if (!keeps_weights(t)) return RP_OK;
     return t->dev->ops->keep_weights(t->dev, model->values, model->params->total, model->version);
 }
 
@@ -401,7 +401,7 @@ rp_status rp_trainer_gradients(rp_trainer *t, const rp_batch *const *batches, in
     for (int i = 0; i < tables(t); i++)
         RP_TRY(t->dev->ops->zero(t->dev, t->tensors[i].grads, t->tensors[i].params->total * (int64_t)sizeof(float)));
     for (int64_t i = 0; i < o->objectives; i++) rp_objective_begin(&t->objective[i]);
-    RP_TRY(keep_weights(t, batches[0]));
+    RP_TRY(keep_weights(t));
     RP_TRY(accumulate(t, batches, &pass));
     RP_TRY(sum_up(t, step, stats));
     stats->lr = o->learning_rate * rp_schedule_factor(o->schedule, step, o->warmup_steps, o->max_steps);
