@@ -237,7 +237,9 @@ def test_packing():
     np.testing.assert_array_equal(batch["ids"][batch["head"]], TOKENS["head_start"])
     np.testing.assert_array_equal(batch["ids"][batch["tail"]], TOKENS["tail_start"])
     assert len(batch["mlm_row"]) == len(batch["mlm_label"]) == 0
-    assert all(batch[name].dtype == np.int32 for name in batch if isinstance(batch[name], np.ndarray))
+    np.testing.assert_array_equal(batch["row"], [5, 3, 3, 0])
+    arrays_of = {name: value.dtype for name, value in batch.items() if isinstance(value, np.ndarray)}
+    assert arrays_of == dict.fromkeys(arrays_of, np.int32) | {"row": np.int64}
 
 
 def test_only_mentions_puts_the_head_first():

@@ -135,7 +135,7 @@ def test_a_corpus_serves_the_encoders_of_its_tokenizer_alone(
 def test_what_is_no_hybrid(a: relpt.Encoder, b: relpt.Encoder) -> None:
     with pytest.raises(ValueError, match="two encoders or more, got 1"):
         relpt.HybridEncoder(a)
-    with pytest.raises(TypeError, match="cannot join a str; expected Encoder, EntityTable, HybridEncoder"):
+    with pytest.raises(TypeError, match="cannot join a str; expected Encoder, CNNEncoder, EntityTable, HybridEncoder"):
         relpt.HybridEncoder(a, "minilm")  # type: ignore[arg-type]
     for weights in ((1,), (1, 0), (1, -1), (1, float("nan")), (1, float("inf"))):
         with pytest.raises(ValueError, match="expected 2 numbers above 0"):
