@@ -137,10 +137,11 @@ rp_status rp_classify_run(rp_classify *memory, rp_dev *dev, const rp_classify_op
 /* -- bags (loss_bags.c) ----------------------------------------------------------------------------------------------
  * Samples come in bags, runs with one number in batch->pair and one relation, of which some may state it. A bag's
  * vector is the weighted sum s = sum_i a_i x_i of its sentences' vectors, classified as above. The weights are
- *   ATTENTION  softmax over the bag of e_i = x_i A r, with r the row of the classes' weight for the bag's relation and
- * A a diagonal matrix of parameters, the identity at first (Lin et al. 2016, section 3.2) ONE        1 of the sentence
- * to which the classes give the largest probability of the bag's relation, without dropout, the first of equals; 0 of
- * the others (Zeng et al. 2015; "at least one") MEAN       1 / n (Lin et al. 2016, section 3.2) */
+ *   ATTENTION  softmax over the bag of e_i = x_i A r, r being the row of the classes' weight for the bag's relation,
+ *              A a diagonal matrix of parameters, at first the identity (Lin et al. 2016, section 3.2)
+ *   ONE        1 of the sentence with the largest probability of the bag's relation, without dropout, the first of
+ *              equals; 0 of the others (at least one, Zeng et al. 2015)
+ *   MEAN       1 / n (Lin et al. 2016, section 3.2) */
 typedef enum rp_pooling { RP_POOLING_ATTENTION, RP_POOLING_ONE, RP_POOLING_MEAN, RP_POOLINGS } rp_pooling;
 
 typedef struct rp_bags_options {

@@ -338,7 +338,7 @@ class FewShot:
         temperature: float | None = None,
         val: Any = None,
         target: Any = None,
-        reversal: float = 1.0,
+        reversal: float = 0.1,
         callbacks: Iterable[Callable[[dict[str, Any]], Any]] = (),
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 500,

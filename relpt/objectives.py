@@ -457,7 +457,8 @@ class Domain(Objective):
 
     Args:
         weight: of the loss in the sum; 0 leaves it out. It multiplies the discriminator's and the encoder's gradients.
-        reversal: lambda, of the encoder's alone; with 0 it does not learn from this loss.
+        reversal: lambda, of the encoder's alone; with 0 it does not learn from this loss. Ganin and Lempitsky 2015 go
+            up to 1 by SGD; where AdamW moves encoder and discriminator at one rate, so much can outrun the latter.
         ramp_steps: lambda rises as ``reversal (2 / (1 + exp(-10 step / ramp_steps)) - 1)`` (Ganin and Lempitsky 2015,
             section 4, with the run's length); 0: it is the same from the first step on.
         hidden: units of the discriminator's hidden layer; None: as many as a vector has; 0: none, ``W x + b``.
@@ -469,7 +470,7 @@ class Domain(Objective):
     sources: ClassVar[tuple[str | None, ...]] = ("target",)
     name: str = "domain"
     source: str | None = "target"
-    reversal: float = 1.0
+    reversal: float = 0.1
     ramp_steps: int = 0
     hidden: int | None = None
     dropout: float = 0.5

@@ -372,10 +372,16 @@ class Trainer:
         if "target" in kinds:
             sizes["target"] = sum(sizes.values())
         layout, first = {}, 0
-        for kind in sorted(sizes, key=lambda kind: kind == "bags"):  # which differ in size: last
+        for kind in sorted(sizes, key=self._varies):
             layout[kind] = (first, sizes[kind])
             first += sizes[kind]
         return layout
+
+    def _varies(self, source: str) -> bool:
+        """Whether steps differ in the number of its sentences: such a source comes last, or others would move."""
+        return source == "bags" or (
+            source == "instances" and bool(self._native(source)._source_options()["whole_epochs"])
+        )
 
     def _draws(self, source: str) -> tuple[int, int]:
         """What a step draws from a source: how many, of how many sentences each."""

@@ -256,7 +256,7 @@ def test_objectives_put_together():
 @pytest.mark.parametrize(
     ("texts", "more", "said"),
     [
-        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, ep, rc, prototypes, alignment"),
+        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, ep, rc, mil, prototypes, alignment, domain"),
         (["cp,cp"], {}, "cp is named twice"),
         (["cp:much"], {}, "the weight is 'much', expected a number"),
         (["mtb"], {"preset": "paper"}, "is of the objective cp, not of mtb"),

@@ -89,6 +89,7 @@ def test_the_target_gives_as_many_sentences_as_the_others(tmp_path: Path, data: 
         ([Domain()], 12, 24),
         ([MLM(), Domain()], 12, 24),
         ([MIL(bags=4, bag_size=1), Domain()], 4, 8),
+        ([RC(whole_epochs=True), Domain()], 12, 24),
     ):
         trainer = relpt.Trainer(encoder, objectives=objectives, pairs_per_step=6, max_steps=1, **RUN)
         record = trainer.fit(data, target=target, show_progress_bar=False)[0]
