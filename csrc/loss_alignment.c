@@ -47,7 +47,7 @@ static rp_status fill_targets(rp_alignment *m, rp_dev *dev, const rp_alignment_o
         if (relation[s] >= o->classes)
             return rp_fail(RP_STATUS_VALUE, "sample %lld is of relation %d, expected 0 to %lld", (long long)s,
                            (int)relation[s], (long long)o->classes - 1);
-        m->host_index[s] = m->relation_of[relation[s]];
+        m->host_index[s] = relation[s] < 0 ? -1 : m->relation_of[relation[s]];
         *counted += m->host_index[s] >= 0;
     }
     return dev->ops->upload(dev, m->target, m->host_index, S * (int64_t)sizeof(int32_t));
