@@ -48,7 +48,7 @@ class Core:
         from ops.harness import Device
 
         self.device, self.sizes = Device("cpu", threads), (tokens, inputs, outputs)
-        self.device.raw("reserve", self.device.lib.rp_ops_scratch(threads, 1, max(inputs, outputs), 1))
+        self.device.raw("reserve", self.device.scratch_bytes((tokens, max(inputs, outputs), inputs * outputs, 1, 1)))
         shapes = {"x": (tokens, inputs), "w": (outputs, inputs), "y": (tokens, outputs)}
         self.at = {name: self.device.alloc(4 * rows * columns) for name, (rows, columns) in shapes.items()}
         self.out = self.device.alloc(4 * max(rows * columns for rows, columns in shapes.values()))

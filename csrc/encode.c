@@ -21,11 +21,12 @@ static void plan(rp_encode_run *run, rp_arena *arena) {
     run->vectors = rp_arena_take(arena, (size_t)run->max_sequences, widest * sizeof(float));
 }
 
-static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
+static rp_status allocate(rp_encode_run *run, int64_t num_threads, rp_dtype dtype) {
     rp_network_sizes sizes = rp_network_sizes_of(run->model->params);
     int64_t longest = sizes.positions < run->max_tokens ? sizes.positions : run->max_tokens;
     rp_arena measure = {0};
     RP_TRY(rp_dev_open(&run->dev, run->model->backend, num_threads));
+    run->dev->products = dtype;
     RP_TRY(rp_network_open(&run->network, run->model));
     plan(run, &measure);
     RP_TRY(rp_arena_check(&measure));
@@ -33,7 +34,12 @@ static rp_status allocate(rp_encode_run *run, int64_t num_threads) {
     rp_arena bound = {.base = run->memory, .capacity = measure.used};
     plan(run, &bound);
     RP_TRY(rp_arena_check(&bound));
-    RP_TRY(run->dev->ops->reserve(run->dev, rp_ops_scratch(num_threads, longest, sizes.widest, sizes.head_size)));
+    const rp_extent most = {.rows = run->max_tokens > run->max_sequences ? run->max_tokens : run->max_sequences,
+                            .widest = sizes.widest,
+                            .weight = sizes.weight,
+                            .max_len = longest,
+                            .head_size = sizes.head_size};
+    RP_TRY(rp_dev_reserve(run->dev, &most));
     return rp_batch_new(&run->batch, run->max_sequences, run->max_tokens);
 }
 
@@ -48,14 +54,13 @@ rp_status rp_encode_run_new(rp_encode_run **out, const rp_model *model, int64_t 
     run->max_sequences = max_sequences;
     run->max_tokens = max_tokens;
     run->owner = rp_threads_pid();
-    rp_status status = allocate(run, num_threads);
+    rp_status status = allocate(run, num_threads, dtype);
     if (status != RP_OK) {
         rp_encode_run_free(run);
         return status;
     }
     run->dev->poll = poll;
     run->dev->poll_context = poll_context;
-    run->dev->products = dtype;
     *out = run;
     return RP_OK;
 }

@@ -4,11 +4,35 @@
 #include <string.h>
 
 #include "arena.h"
+#include "cpu/cpu.h"
 
 static rp_status check_bytes(int64_t bytes, const char *verb) {
     if (bytes < 0 || (uint64_t)bytes > SIZE_MAX)
         return rp_fail(RP_STATUS_VALUE, "cannot %s %lld bytes: expected 0 to %zu", verb, (long long)bytes,
                        (size_t)SIZE_MAX);
+    return RP_OK;
+}
+
+rp_status rp_host_open(rp_dev *dev) {
+    (void)dev;
+    return RP_OK;
+}
+
+rp_status rp_host_close(rp_dev *dev) {
+    (void)dev;
+    return RP_OK;
+}
+
+rp_status rp_host_scratch(rp_dev *dev, int64_t *bytes, const rp_extent *most) {
+    /* Reductions: RP_CPU_BLOCKS partial sums of two rows. Attention: per thread, scores, their gradient and mask, and
+     * four copies of a head's rows. Products: packed operands. */
+    int64_t widest = most->widest, rows = RP_CPU_BLOCKS * 2 * (widest + 64);
+    int64_t padded = most->max_len + 64, depth = most->head_size + 64;
+    int64_t attention = dev->num_threads * (3 * padded * padded + 4 * padded * depth);
+    int64_t wide = widest < RP_CPU_PANEL_WIDTH ? widest + 64 : RP_CPU_PANEL_WIDTH;
+    int64_t product = (RP_CPU_PANEL_DEPTH + 1) * wide + dev->num_threads * RP_CPU_ROWS_WORDS;
+    int64_t words = rows > attention ? rows : attention;
+    *bytes = (int64_t)sizeof(float) * (words > product ? words : product) + RP_ALIGN;
     return RP_OK;
 }
 

@@ -5,6 +5,13 @@
 
 #include "ops.h"
 
+/* There is nothing to open or close. */
+rp_status rp_host_open(rp_dev *dev);
+rp_status rp_host_close(rp_dev *dev);
+
+/* Of cpu; ref takes less. */
+rp_status rp_host_scratch(rp_dev *dev, int64_t *bytes, const rp_extent *most);
+
 /* *out = `bytes` zeroed bytes, RP_ALIGN-aligned; never NULL on success, also for 0 bytes. */
 rp_status rp_host_alloc(rp_dev *dev, void **out, int64_t bytes);
 

@@ -49,6 +49,7 @@ rp_network_sizes rp_join_sizes(const rp_join_options *o) {
         all.vocab_size = larger(all.vocab_size, own.vocab_size);
         all.most_dim = larger(all.most_dim, own.most_dim);
         all.widest = larger(all.widest, own.widest);
+        all.weight = larger(all.weight, own.weight);
         all.head_size = larger(all.head_size, own.head_size);
     }
     return all;

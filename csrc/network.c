@@ -16,6 +16,13 @@ typedef struct kind {
                           const rp_represent *, const rp_pass *);
 } kind;
 
+static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t largest_weight(const rp_config *c) {
+    int64_t H = c->hidden_size, E = c->embedding_size;
+    return largest(H * largest(3 * H, c->intermediate_size), E * largest(largest(H, c->vocab_size), c->graph_size));
+}
+
 static rp_network_sizes encoder_sizes(const rp_params *params) {
     const rp_config *c = &params->config;
     return (rp_network_sizes){
@@ -24,6 +31,7 @@ static rp_network_sizes encoder_sizes(const rp_params *params) {
         .most_dim = (RP_PARTS + 1) * c->hidden_size, /* all parts side by side */
         .widest = rp_config_widest(c),
         .head_size = c->hidden_size / c->num_attention_heads,
+        .weight = largest_weight(c),
         .initializer_range = c->initializer_range,
     };
 }
@@ -72,7 +80,8 @@ static rp_network_sizes cnn_sizes(const rp_params *params) {
         .vocab_size = c->vocab_size,
         .positions = RP_BATCH_MAX_LENGTH,
         .most_dim = rp_cnn_dim(c),
-        .widest = inputs > c->hidden_size ? inputs : c->hidden_size,
+        .widest = largest(inputs, c->hidden_size),
+        .weight = inputs * c->hidden_size,
         .initializer_range = c->initializer_range,
         .bare = true,
     };

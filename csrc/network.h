@@ -13,7 +13,8 @@ typedef struct rp_network_sizes {
     int64_t vocab_size;         /* ids are below it */
     int64_t positions;          /* tokens of the longest sequence */
     int64_t most_dim;           /* of the vector, whichever representation */
-    int64_t widest, head_size;  /* for rp_ops_scratch */
+    int64_t widest, head_size;  /* for rp_extent, */
+    int64_t weight;             /* also; the masked words' head is in it */
     double initializer_range;   /* of what is drawn, also beside the network */
     int64_t tag_count[RP_TAGS]; /* tags are below it; 0: they are not read */
     bool bare;                  /* whether sequences are of words alone (rp_tokens) */

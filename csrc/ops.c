@@ -50,6 +50,10 @@ static rp_ops tables[RP_CPU_LEVELS + 1]; /* the last one is ref's */
 static rp_status table_status[RP_CPU_LEVELS + 1];
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 
+enum { REGISTERED = 4 }; /* back ends of libraries of their own, at most */
+static rp_ops registered[REGISTERED];
+static int registered_count;
+
 static void fill_tables(void) {
     for (int i = 0; i <= RP_CPU_LEVELS; i++) {
         tables[i] = i == RP_CPU_LEVELS ? *rp_ref_table() : *rp_cpu_table(i);
@@ -57,8 +61,49 @@ static void fill_tables(void) {
     }
 }
 
+static rp_status check_contract(const rp_backend *backend) {
+    static const char *const contract[] = {RP_OPS_CONTRACT NULL};
+    static const int64_t sizes[] = {RP_OPS_SIZES, 0};
+    for (int i = 0; contract[i] != NULL || backend->contract[i] != NULL; i++) {
+        const char *ours = contract[i], *theirs = backend->contract[i];
+        if (ours == NULL || theirs == NULL || strcmp(ours, theirs) != 0)
+            return rp_fail(RP_STATUS_STATE,
+                           "the back end was compiled for another version of relpt (its operation \"%.80s\" is "
+                           "\"%.80s\" here); build both again",
+                           theirs == NULL ? "-" : theirs, ours == NULL ? "-" : ours);
+    }
+    if (memcmp(sizes, backend->sizes, sizeof sizes) == 0) return RP_OK;
+    return rp_fail(RP_STATUS_STATE,
+                   "the back end was compiled for another version of relpt (its structures have other sizes); build "
+                   "both again");
+}
+
+static const rp_ops *find_registered(const char *name) {
+    for (int i = 0; i < registered_count; i++)
+        if (strcmp(registered[i].name, name) == 0) return &registered[i];
+    return NULL;
+}
+
+rp_status rp_ops_register(const rp_backend *backend) {
+    RP_TRY(check_contract(backend));
+    if (find_registered(backend->table->name) != NULL) return RP_OK;
+    if (registered_count == REGISTERED)
+        return rp_fail(RP_STATUS_STATE, "there are %d back ends registered, and no room for another", REGISTERED);
+    rp_ops table = *backend->table;
+    RP_TRY(rp_ops_complete(&table));
+    backend->relay(rp_fail);
+    registered[registered_count++] = table;
+    return RP_OK;
+}
+
 const rp_ops *rp_ops_find(const char *name) {
     int i = RP_CPU_LEVELS;
+    const rp_ops *found = find_registered(name);
+    if (found != NULL) return found;
+    if (strcmp(name, "cuda") == 0) {
+        rp_fail(RP_STATUS_STATE, "the back end cuda is not registered: relpt._cuda was not imported");
+        return NULL;
+    }
     if (strcmp(name, "ref") != 0 && rp_cpu_level(&i, name) != RP_OK) return NULL;
     pthread_once(&tables_once, fill_tables);
     if (table_status[i] == RP_OK) return &tables[i];
@@ -67,6 +112,7 @@ const rp_ops *rp_ops_find(const char *name) {
 }
 
 int rp_ops_has(const rp_ops *ops, rp_dtype products) {
+    if (ops >= registered && ops < registered + REGISTERED) return products != RP_INT8;
     return ops >= tables && ops < tables + RP_CPU_LEVELS && rp_cpu_has((int)(ops - tables), products);
 }
 
@@ -95,32 +141,31 @@ rp_status rp_dev_open(rp_dev **out, const char *backend, int64_t num_threads) {
     if (dev == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a device handle");
     dev->ops = ops;
     dev->num_threads = num_threads;
-    *out = dev;
-    return RP_OK;
+    rp_status status = ops->open(dev);
+    if (status == RP_OK)
+        *out = dev;
+    else
+        free(dev);
+    return status;
 }
 
 void rp_dev_close(rp_dev *dev) {
     if (dev == NULL) return;
     dev->ops->keep_weights(dev, NULL, 0, 0);
     if (dev->scratch != NULL) dev->ops->release(dev, dev->scratch);
+    dev->ops->close(dev);
     free(dev);
+}
+
+rp_status rp_dev_reserve(rp_dev *dev, const rp_extent *most) {
+    int64_t bytes;
+    RP_TRY(dev->ops->scratch(dev, &bytes, most));
+    return dev->ops->reserve(dev, bytes);
 }
 
 rp_status rp_dev_poll(rp_dev *dev) {
     if (dev->poll != NULL && dev->poll(dev->poll_context) != 0) return rp_fail(RP_STATUS_INTERRUPT, "interrupted");
     return RP_OK;
-}
-
-int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size) {
-    /* Reductions: RP_CPU_BLOCKS partial sums of two rows. Attention: per thread, scores, their gradient and mask, and
-     * four copies of a head's rows. Products: packed operands. */
-    int64_t rows = RP_CPU_BLOCKS * 2 * (widest + 64);
-    int64_t padded = max_len + 64, depth = head_size + 64;
-    int64_t attention = num_threads * (3 * padded * padded + 4 * padded * depth);
-    int64_t wide = widest < RP_CPU_PANEL_WIDTH ? widest + 64 : RP_CPU_PANEL_WIDTH;
-    int64_t product = (RP_CPU_PANEL_DEPTH + 1) * wide + num_threads * RP_CPU_ROWS_WORDS;
-    int64_t most = rows > attention ? rows : attention;
-    return (int64_t)sizeof(float) * (most > product ? most : product) + RP_ALIGN;
 }
 
 uint32_t rp_dropout_threshold(double p) {

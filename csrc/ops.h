@@ -41,16 +41,26 @@ typedef struct rp_kept rp_kept;
  * magnitude / 127, ties to even; products summed exactly. */
 typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16, RP_INT8 } rp_dtype;
 
+/* The sizes that an operation is called with at most, for its scratch. */
+typedef struct rp_extent {
+    int64_t rows;      /* of a matrix product's operands: T */
+    int64_t widest;    /* columns, of H, 3H, F, I and O */
+    int64_t weight;    /* numbers of a weight, O x I; 0: there is no matrix product */
+    int64_t max_len;   /* tokens of a sequence */
+    int64_t head_size; /* D */
+} rp_extent;
+
 /* An opened device. `scratch` is shared by all operations, so one device serves one call at a time. */
 typedef struct rp_dev {
     const rp_ops *ops;
-    int64_t num_threads;
+    int64_t num_threads; /* of the host's; other back ends do not read it */
     void *scratch;
     size_t scratch_bytes;
     rp_kept *kept;       /* what keep_weights keeps; of the back end */
     int (*poll)(void *); /* asked between operations of long calls; not 0: stop (RP_STATUS_INTERRUPT). May be NULL */
     void *poll_context;
     rp_dtype products; /* of linear_forward, linear_gelu_forward and linear_backward, which refuses int8 (VALUE) */
+    void *state;       /* the back end's own */
 } rp_dev;
 
 /* Dropout of one place in the network (inverted: kept values are scaled).
@@ -100,10 +110,16 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
 
 /* X(name, arguments). Basic operations: every back end has them. */
 #define RP_OPS_BASIC(X)                                                                                                \
+    /* Makes and frees dev->state; every other operation is called between the two. */                                 \
+    X(open, (rp_dev * dev))                                                                                            \
+    X(close, (rp_dev * dev))                                                                                           \
+    /* *bytes (host) = the scratch that operations need at most, in dev->products, for sizes of at most these. */      \
+    X(scratch, (rp_dev * dev, int64_t *bytes, const rp_extent *most))                                                  \
     /* Device memory: allocated zeroed, RP_ALIGN-aligned. `reserve` grows dev->scratch to at least `bytes`. */         \
     X(alloc, (rp_dev * dev, void **out, int64_t bytes))                                                                \
     X(release, (rp_dev * dev, void *memory))                                                                           \
     X(reserve, (rp_dev * dev, int64_t bytes))                                                                          \
+    /* `host` may change, and be freed, once upload has returned; download returns when the bytes are there. */        \
     X(upload, (rp_dev * dev, void *out, const void *host, int64_t bytes))                                              \
     X(download, (rp_dev * dev, void *host, const void *inp, int64_t bytes))                                            \
     X(zero, (rp_dev * dev, void *out, int64_t bytes))                                                                  \
@@ -245,8 +261,26 @@ struct rp_ops {
 
 /* The back ends, complete tables. NULL when this machine or build has no such back end (rp_message says why).
  * Names: "ref", "cpu" (the best level, or the one in the environment variable RELPT_CPU), "cpu/baseline", "cpu/avx2",
- * "cpu/avx512". */
+ * "cpu/avx512"; and "cuda" once it is registered. */
 const rp_ops *rp_ops_find(const char *name);
+
+/* A back end that is a library of its own. It is compiled with a copy of this header, and of status.c. */
+typedef struct rp_backend {
+    const char *const *contract; /* RP_OPS_CONTRACT as it was compiled, and NULL */
+    const int64_t *sizes;        /* RP_OPS_SIZES, and 0 */
+    const rp_ops *table;
+    void (*relay)(rp_relay *to); /* its rp_fail_relay */
+} rp_backend;
+
+#define RP_OPS_LINE(name, arguments) #name " " #arguments,
+#define RP_OPS_CONTRACT RP_OPS_BASIC(RP_OPS_LINE) RP_OPS_COARSE(RP_OPS_LINE)
+#define RP_OPS_SIZES                                                                                                   \
+    sizeof(rp_ops), sizeof(rp_dev), sizeof(rp_extent), sizeof(rp_dropout), sizeof(rp_xent), sizeof(rp_adamw_step),     \
+        sizeof(rp_sgd_step)
+
+/* Adds it under its table's name ("cuda"); once more does nothing. Its failures' texts are rp_message's from here on.
+ * STATE: it was compiled against another table, or lacks a basic operation; names the first. */
+rp_status rp_ops_register(const rp_backend *backend);
 
 /* Whether the back end has instructions for products of this kind; others round and multiply float32, which is slower.
  */
@@ -268,9 +302,8 @@ void rp_dev_close(rp_dev *dev);
 /* RP_STATUS_INTERRUPT when the device's poll asks to stop. */
 rp_status rp_dev_poll(rp_dev *dev);
 
-/* Scratch bytes that the operations need for these sizes at most: the longest sequence, the widest of H, 3H, F, I and
- * O, and D. */
-int64_t rp_ops_scratch(int64_t num_threads, int64_t max_len, int64_t widest, int64_t head_size);
+/* Reserves the scratch that operations need for these sizes. */
+rp_status rp_dev_reserve(rp_dev *dev, const rp_extent *most);
 
 /* round(65536 p) for rp_dropout.threshold, p < 1; at most 65535. */
 uint32_t rp_dropout_threshold(double p);

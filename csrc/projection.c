@@ -129,7 +129,7 @@ rp_status rp_projection_apply(float *out, const float *vectors, const float *wei
     rp_dev *dev;
     RP_TRY(rp_dev_open(&dev, "cpu", num_threads));
     float *block = calloc((size_t)(dim + 1), ROWS * sizeof *block);
-    rp_status status = dev->ops->reserve(dev, rp_ops_scratch(num_threads, 1, dim, 1));
+    rp_status status = rp_dev_reserve(dev, &(rp_extent){.widest = dim, .max_len = 1, .head_size = 1});
     if (status == RP_OK && block == NULL)
         status = rp_fail(RP_STATUS_MEMORY, "no memory for %d vectors of %lld numbers", ROWS, (long long)dim);
     if (status == RP_OK) status = apply(dev, out, vectors, weight, bias, n, dim, block, block + ROWS * dim);
@@ -143,7 +143,7 @@ rp_status rp_projection_logits(float *out, const float *vectors, const float *we
     rp_dev *dev;
     RP_TRY(rp_dev_open(&dev, "cpu", num_threads));
     int64_t widest = classes > dim ? classes : dim;
-    rp_status status = dev->ops->reserve(dev, rp_ops_scratch(num_threads, 1, widest, 1));
+    rp_status status = rp_dev_reserve(dev, &(rp_extent){.widest = widest, .max_len = 1, .head_size = 1});
     if (status == RP_OK) status = dev->ops->linear_forward(dev, out, vectors, weight, bias, n, dim, classes);
     rp_dev_close(dev);
     return status;

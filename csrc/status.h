@@ -20,6 +20,10 @@ rp_status rp_fail(rp_status code, const char *format, ...) __attribute__((format
 /* The message of the calling thread's last failure; valid until its next one. */
 const char *rp_message(void);
 
+/* Makes rp_fail of this library pass its messages on to another's, for a library that serves the core from outside. */
+typedef rp_status rp_relay(rp_status code, const char *format, ...);
+void rp_fail_relay(rp_relay *to);
+
 #define RP_TRY(expression)                                                                                             \
     do {                                                                                                               \
         rp_status rp_try_ = (expression);                                                                              \

@@ -163,6 +163,20 @@ static int64_t widest_product(const rp_trainer *t) {
     return widest > sizes.widest ? widest : sizes.widest;
 }
 
+/* What operations are called with at most. */
+static rp_extent extent_of(const rp_trainer *t) {
+    rp_network_sizes sizes = rp_join_sizes(&t->options.join);
+    int64_t samples = t->options.samples, weight = sizes.weight;
+    if (samples * t->join.dim > weight) weight = samples * t->join.dim; /* of a similarity: the candidates */
+    for (int64_t i = 0; i < t->heads->count; i++)
+        if (t->heads->table[i].count > weight) weight = t->heads->table[i].count;
+    return (rp_extent){.rows = t->micro_tokens > samples ? t->micro_tokens : samples,
+                       .widest = widest_product(t),
+                       .weight = weight,
+                       .max_len = t->options.max_length,
+                       .head_size = sizes.head_size};
+}
+
 static rp_status init_heads(rp_trainer *t) {
     const rp_tensors *heads = heads_of(t);
     if (t->heads->total == 0) return RP_OK;
@@ -184,13 +198,14 @@ static rp_status fill_objectives(rp_trainer *t) {
 static rp_status allocate(rp_trainer *t, const rp_trainer_options *o) {
     rp_arena device = {0}, host = {0};
     RP_TRY(measure(t, o, &device, &host));
-    int64_t head_size = rp_join_sizes(&o->join).head_size;
     RP_TRY(rp_dev_open(&t->dev, o->join.part[t->join.first].model->backend, o->num_threads));
+    t->dev->products = o->dtype;
     RP_TRY(bind(t, &device, &host));
     RP_TRY(init_heads(t));
     RP_TRY(fill_objectives(t));
     RP_TRY(rp_join_upload(&t->join, t->dev, o->micro_samples));
-    RP_TRY(t->dev->ops->reserve(t->dev, rp_ops_scratch(o->num_threads, o->max_length, widest_product(t), head_size)));
+    const rp_extent most = extent_of(t);
+    RP_TRY(rp_dev_reserve(t->dev, &most));
     for (int i = 0; i < t->join.networks; i++) RP_TRY(rp_batch_new(&t->slice[i], o->micro_samples, t->micro_tokens));
     return RP_OK;
 }
@@ -206,7 +221,6 @@ rp_status rp_trainer_new(rp_trainer **out, const rp_trainer_options *options, in
     t->owner = rp_threads_pid();
     t->dev->poll = poll;
     t->dev->poll_context = poll_context;
-    t->dev->products = options->dtype;
     *out = t;
     return RP_OK;
 }

@@ -139,7 +139,7 @@ class Network:
 
     def __init__(self, config, values, *, backend="ref", num_threads=1, sequences=64, tokens=2048, spec=()):
         self.device = Device(backend, num_threads)
-        self.device.set_scratch((128, 256, 64))
+        self.device.set_scratch((2048, 256, 1 << 16, 128, 64))
         model = ctypes.POINTER(Model)()
         make = "rp_model_new_cnn" if isinstance(config, CnnConfig) else "rp_model_new"
         call(make, ctypes.byref(model), ctypes.byref(config), backend.encode())

@@ -122,7 +122,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads(form):
     dvectors = np.random.default_rng(4).normal(size=(40, 230 * (3 if config["piecewise"] else 1)))
     for num_threads in (1, 2, 4):
         with Network(struct_of(config), values, backend="cpu", num_threads=num_threads) as network:
-            network.device.set_scratch((128, 1024, 64))
+            network.device.set_scratch((2048, 1024, 1 << 16, 128, 64))
             out = network.forward(RANDOM, BARE, np.arange(40), CM, dropout=0.5)
             found.append((out.tobytes(), network.backward(dvectors).tobytes()))
     assert found[0] == found[1] == found[2]

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
-FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h"))
+FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h", ".cu", ".cuh"))
 
 SOURCES = {"source", "source_relations", "source_entities", "source_instances", "source_episodes", "source_bags"}
 LOSSES = {"loss_contrastive", "loss_mlm", "loss_match", "loss_classify", "loss_prototypes", "loss_alignment"}
@@ -47,12 +47,12 @@ def test_every_file_has_a_level():
 def test_a_file_includes_no_higher_level(path):
     for include in includes(path):
         if include.startswith(("ref/", "cpu/")):
-            assert path.name in ("ops.c", "cpu.c"), f"{path.name} includes {include}"
+            assert path.name in ("ops.c", "cpu.c", "host.c"), f"{path.name} includes {include}"
         elif noun(include) != "fewshot":  # its header names the similarities, which the loss shares
             assert LEVEL[noun(include)] <= LEVEL[path.stem], f"{path.name} includes {include}"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in ("ref", "cpu")], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in ("ref", "cpu", "cuda")], ids=lambda p: p.name)
 def test_back_ends_know_operations_and_level_0_alone(path):
     for include in includes(path):
         own = include.startswith(f"{path.parent.name}/")
@@ -78,7 +78,8 @@ def test_the_binding_sees_the_public_header_alone():
     own = {path.stem for path in (CSRC / "python").glob("*.h")}
     for path in FILES:
         if path.parent.name == "python":
-            assert {noun(include) for include in includes(path)} <= own | {"relpt"}, path.name
+            outside = {"cuda"} if path.name == "cuda_module.c" else set()  # the binding of the other extension
+            assert {noun(include) for include in includes(path)} <= own | {"relpt"} | outside, path.name
 
 
 def test_python_and_numpy_stay_in_their_place():
@@ -126,7 +127,7 @@ def test_the_table_is_found_whole():
 
 @pytest.mark.parametrize("slot", slots())
 def test_every_operation_has_a_case(slot):
-    memory = {"alloc", "release", "reserve", "upload", "download", "zero"}
+    memory = {"open", "close", "scratch", "alloc", "release", "reserve", "upload", "download", "zero"}
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "ops").glob("*.py"))
     assert slot in memory or f'"{slot}"' in tests, f"tests/ops names no case of {slot}"
 

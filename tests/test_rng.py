@@ -13,7 +13,7 @@ KEY = 0xFEDCBA9876543210
 @pytest.fixture(params=backends())
 def dev(request):
     with Device(request.param, num_threads=2) as device:
-        device.set_scratch((600, 600, 600))
+        device.set_scratch((600, 600, 0, 600, 600))
         yield device
 
 

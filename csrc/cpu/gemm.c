@@ -543,7 +543,7 @@ static rp_status without_sum(const rp_gemm *g) {
 
 static rp_status check_scratch(const rp_dev *dev, int64_t room) {
     int64_t needed = (room + dev->num_threads * MB * LINE) * (int64_t)sizeof(uint32_t);
-    _Static_assert(MB * LINE <= RP_CPU_ROWS_WORDS, "rp_ops_scratch reserves less");
+    _Static_assert(MB * LINE <= RP_CPU_ROWS_WORDS, "rp_host_scratch says less");
     if ((int64_t)dev->scratch_bytes >= needed) return RP_OK;
     return rp_fail(RP_STATUS_STATE, "a matrix product has %zu bytes of scratch, %lld needed", dev->scratch_bytes,
                    (long long)needed);

@@ -6,6 +6,9 @@
 const rp_ops *RP_CPU(table)(void) {
     static const rp_ops table = {
         .name = "cpu/" RP_CPU_TEXT(RP_LEVEL),
+        .open = rp_host_open,
+        .close = rp_host_close,
+        .scratch = rp_host_scratch,
         .alloc = rp_host_alloc,
         .release = rp_host_release,
         .reserve = rp_host_reserve,

@@ -5,6 +5,9 @@
 
 static const rp_ops table = {
     .name = "ref",
+    .open = rp_host_open,
+    .close = rp_host_close,
+    .scratch = rp_host_scratch,
     .alloc = rp_host_alloc,
     .release = rp_host_release,
     .reserve = rp_host_reserve,

@@ -34,12 +34,13 @@ class Case:
 
     @functools.cached_property
     def scratch(self):
-        """(max_len, widest, head_size) for rp_ops_scratch, no more than this case needs."""
+        """The sizes of an rp_extent, no more than this case needs."""
         a = self.arguments
+        rows = max(a.get(size, 0) for size in "TRSG")
         cu_seqlens = a.get("cu_seqlens")
         longest = int(np.diff(cu_seqlens).max(initial=0)) if cu_seqlens is not None else 0
         widest = max(a.get("H", 0), a.get("I", 0), a.get("O", 0), 3 * a.get("A", 0) * a.get("D", 0))
-        return longest, widest, a.get("D", 0)
+        return rows, widest, a.get("I", 0) * a.get("O", 0), longest, a.get("D", 0)
 
     def run(self, device):
         return device.call(self.op, **self.arguments)

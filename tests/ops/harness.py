@@ -132,6 +132,12 @@ FLOAT32, BFLOAT16, INT8 = 0, 1, 2  # rp_dtype
 TANH, RELU = 0, 1  # rp_activation
 
 
+class Extent(ctypes.Structure):
+    """rp_extent."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("rows", "widest", "weight", "max_len", "head_size")]
+
+
 class _DevStruct(ctypes.Structure):
     _fields_ = [
         ("ops", ctypes.c_void_p),
@@ -142,6 +148,7 @@ class _DevStruct(ctypes.Structure):
         ("poll", ctypes.c_void_p),
         ("poll_context", ctypes.c_void_p),
         ("products", ctypes.c_int),
+        ("state", ctypes.c_void_p),
     ]
 
 
@@ -166,7 +173,8 @@ class Parameter:
 
 @functools.cache
 def signatures():
-    """{slot: (Parameter, …)} without the leading device, in the order of ops.h."""
+    """{slot: (Parameter, …)} without the leading device, in the order of ops.h. open and close have none, and are not
+    among them: rp_dev_open and rp_dev_close call these."""
     text = re.sub(r"/\*.*?\*/", " ", OPS_H.read_text(encoding="utf-8").replace("\\\n", "\n"), flags=re.DOTALL)
     found = {}
     for slot, arguments in re.findall(r"\bX\((\w+),\s*\(rp_dev \* dev,\s*([^()]*)\)\)", text):
@@ -194,8 +202,6 @@ def library():
     lib.rp_ops_find.argtypes = [ctypes.c_char_p]
     lib.rp_ops_slot.restype = ctypes.c_void_p
     lib.rp_ops_slot.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    lib.rp_ops_scratch.restype = ctypes.c_int64
-    lib.rp_ops_scratch.argtypes = [ctypes.c_int64] * 4
     lib.rp_dev_open.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_int64]
     lib.rp_dev_close.argtypes = [ctypes.c_void_p]
     lib.rp_dev_close.restype = None
@@ -269,14 +275,19 @@ class Device:
             self.lib.rp_dev_close(self.handle)
             self.handle = None
 
+    def scratch_bytes(self, sizes):
+        """Bytes of scratch for `sizes` (those of Extent)."""
+        extent, count = Extent(*sizes), ctypes.c_int64()
+        self.raw("scratch", ctypes.addressof(count), ctypes.addressof(extent))
+        return count.value
+
     def set_scratch(self, sizes):
-        """Scratch of exactly rp_ops_scratch's bytes for `sizes` (max_len, widest, head_size), between margins and
-        full of garbage; None takes it away."""
+        """Scratch of exactly the table's bytes for `sizes`, between margins and full of garbage; None takes it away."""
         if self.scratch is not None:
             self.raw("release", self.scratch.base)
             self.scratch, self.struct.scratch, self.struct.scratch_bytes = None, None, 0
         if sizes is not None:
-            count = self.lib.rp_ops_scratch(self.num_threads, *sizes)
+            count = self.scratch_bytes(sizes)
             self.scratch = _Buffer(self, np.full(count, 0xFF, np.uint8), margin=256)  # scratch is RP_ALIGN-aligned
             self.struct.scratch, self.struct.scratch_bytes = self.scratch.address, count
 

@@ -127,8 +127,8 @@ def test_kept_weights_change_no_result(dev, products, inputs, outputs):
     for name, array in (("inp", inp), ("dout", dout), ("out", dout), ("dinp", inp)):
         at[name] = dev.alloc(array.nbytes)
         dev.raw("upload", at[name], array.ctypes.data, array.nbytes)
-    dev.set_scratch((1, max(inputs, outputs), 1))
     dev.struct.products = products
+    dev.set_scratch((19, max(inputs, outputs), inputs * outputs, 1, 1))
 
     def results():
         sizes = (len(inp), inputs, outputs)

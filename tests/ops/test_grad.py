@@ -23,7 +23,7 @@ CURVED, LINEAR = 2.0**-5, 0.5
 @pytest.fixture(scope="module")
 def ref():
     with Device("ref") as device:
-        device.set_scratch((64, 256, 64))
+        device.set_scratch((2048, 256, 1 << 16, 64, 64))
         yield device
 
 

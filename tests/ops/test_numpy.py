@@ -11,7 +11,7 @@ from .harness import Device, Same, signatures
 
 pytestmark = pytest.mark.core
 
-MEMORY = {"alloc", "release", "reserve", "upload", "download", "zero", "keep_weights"}
+MEMORY = {"scratch", "alloc", "release", "reserve", "upload", "download", "zero", "keep_weights"}
 
 
 @pytest.fixture(scope="module")

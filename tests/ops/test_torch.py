@@ -21,7 +21,7 @@ def torch():
 @pytest.fixture(scope="module")
 def ref():
     with Device("ref") as device:
-        device.set_scratch((256, 1024, 64))
+        device.set_scratch((2048, 1024, 1 << 20, 256, 64))
         yield device
 
 
