@@ -9,6 +9,12 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#define RP_DEVICE __host__ __device__
+#else
+#define RP_DEVICE
+#endif
+
 typedef enum rp_purpose {
     RP_PURPOSE_INIT = 1,
     RP_PURPOSE_PAIR,
@@ -28,7 +34,8 @@ static inline uint64_t rp_rng_key(uint64_t seed, uint32_t purpose, uint32_t site
     return z ^ (z >> 31);
 }
 
-static inline void rp_philox(uint32_t out[4], uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
+RP_DEVICE static inline void rp_philox(uint32_t out[4], uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
+                                       uint32_t c3) {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;

@@ -383,6 +383,9 @@ def cnn_model(
 def trainer_bytes(**options: Any) -> int:
     """Bytes that a Trainer of these options takes."""
 
+def add_backend(capsule: Any, /) -> None:
+    """Makes a back end of another extension, as relpt._cuda.backend is, known by its name."""
+
 def cpu_info() -> dict[str, Any]:
     """levels: the CPU levels of this build that run here; level: the one chosen; problem: why none; bfloat16, int8:
     whether it has instructions for them."""

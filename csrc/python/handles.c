@@ -438,7 +438,17 @@ static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
                          PyBool_FromLong(ops != NULL && rp_ops_has(ops, RP_INT8)));
 }
 
+static PyObject *py_add_backend(PyObject *module, PyObject *capsule) {
+    const rp_backend *backend = PyCapsule_GetPointer(capsule, "relpt.backend");
+    if (backend == NULL) return NULL;
+    rp_status status = rp_ops_register(backend);
+    if (status != RP_OK) return relpt_raise(relpt_module_state(module), status);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"add_backend", py_add_backend, METH_O,
+     "add_backend(capsule): makes a back end of another extension, as relpt._cuda.backend is, known by its name."},
     {"cnn_model", RELPT_KEYWORDS(py_cnn_model), METH_VARARGS | METH_KEYWORDS,
      "cnn_model(**configuration of csrc/cnn.h): a Model that is a CNN."},
     {"cpu_info", py_cpu_info, METH_NOARGS,

@@ -1,0 +1,153 @@
+/* Layer normalisation (Ba et al. 2016) over the last axis, alone and behind dropout and a residual connection. A warp
+ * has a row; it reads it anew for mean, variance and result, which the chip's first cache serves. */
+#include "cuda/kernel.cuh"
+
+static __device__ __forceinline__ float row_mean(const float *x, int64_t H) {
+    float sum = 0.0f;
+    for (int64_t h = lane_of(); h < H; h += WARP) sum += x[h];
+    return warp_sum(sum) / (float)H;
+}
+
+/* Mean and 1 / deviation of x(H), and out = (x - mean) rstd gamma + beta. */
+static __device__ __forceinline__ void normalize_row(float *out, float *mean, float *rstd, const float *x,
+                                                     const float *gamma, const float *beta, float eps, int64_t H) {
+    float m = row_mean(x, H), squares = 0.0f;
+    for (int64_t h = lane_of(); h < H; h += WARP) squares += (x[h] - m) * (x[h] - m);
+    float r = 1.0f / sqrtf(warp_sum(squares) / (float)H + eps);
+    for (int64_t h = lane_of(); h < H; h += WARP) out[h] = (x[h] - m) * r * gamma[h] + beta[h];
+    if (lane_of() == 0) {
+        *mean = m;
+        *rstd = r;
+    }
+}
+
+static __global__ void forward_kernel(float *out, float *mean, float *rstd, const float *inp, const float *gamma,
+                                      const float *beta, float eps, int64_t T, int64_t H) {
+    int64_t t = warp_row();
+    if (t < T) normalize_row(out + t * H, mean + t, rstd + t, inp + t * H, gamma, beta, eps, H);
+}
+
+rp_status rp_cuda_layernorm_forward(rp_dev *dev, float *out, float *mean, float *rstd, const float *inp,
+                                    const float *gamma, const float *beta, float eps, int64_t T, int64_t H) {
+    (void)dev;
+    if (T > 0) LAUNCH_ROWS(forward_kernel, T, out, mean, rstd, inp, gamma, beta, eps, T, H);
+    return RP_OK;
+}
+
+/* sum = dropout(inp) + residual, then as above. */
+static __global__ void residual_kernel(float *out, float *sum, float *mean, float *rstd, const float *inp,
+                                       const float *residual, const float *gamma, const float *beta, rp_dropout d,
+                                       float eps, int64_t T, int64_t H) {
+    int64_t t = warp_row();
+    if (t >= T) return;
+    uint32_t sample = d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
+    uint32_t row = d.threshold != 0 ? (uint32_t)d.pos[t] : 0;
+    for (int64_t first = lane_of() * 8; first < H; first += WARP * 8) {
+        float keep[8], x[8], past[8];
+        load_eight(x, inp + t * H + first, H - first);
+        load_eight(past, residual + t * H + first, H - first);
+        keep_eight(keep, d, sample, row, (uint32_t)(first / 8));
+#pragma unroll
+        for (int j = 0; j < 8; j++) x[j] = dropped(x[j], keep[j]) + past[j];
+        store_eight(sum + t * H + first, x, H - first);
+    }
+    __syncwarp(); /* the row's sums were written by other lanes than those that read them now */
+    normalize_row(out + t * H, mean + t, rstd + t, sum + t * H, gamma, beta, eps, H);
+}
+
+rp_status rp_cuda_residual_layernorm_forward(rp_dev *dev, float *out, float *sum, float *mean, float *rstd,
+                                             const float *inp, const float *residual, const float *gamma,
+                                             const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H) {
+    (void)dev;
+    if (T > 0) LAUNCH_ROWS(residual_kernel, T, out, sum, mean, rstd, inp, residual, gamma, beta, *d, eps, T, H);
+    return RP_OK;
+}
+
+/* With n = (x - mean) rstd and g = dout gamma: dinp = rstd (g - mean(g) - n mean(g n)). `dropped_to` is dinp with
+ * dropout, or NULL. */
+static __global__ void backward_kernel(float *dinp, float *dropped_to, const float *dout, const float *inp,
+                                       const float *mean, const float *rstd, const float *gamma, rp_dropout d,
+                                       int64_t T, int64_t H) {
+    int64_t t = warp_row();
+    if (t >= T) return;
+    const float *x = inp + t * H, *dy = dout + t * H;
+    float m = mean[t], r = rstd[t], sum_g = 0.0f, sum_gn = 0.0f;
+    for (int64_t h = lane_of(); h < H; h += WARP) {
+        float g = dy[h] * gamma[h];
+        sum_g += g;
+        sum_gn += g * ((x[h] - m) * r);
+    }
+    float mean_g = warp_sum(sum_g) / (float)H, mean_gn = warp_sum(sum_gn) / (float)H;
+    uint32_t sample = d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
+    uint32_t row = d.threshold != 0 ? (uint32_t)d.pos[t] : 0;
+    for (int64_t first = lane_of() * 8; first < H; first += WARP * 8) {
+        float keep[8], g[8], here[8], scale[8];
+        load_eight(g, dy + first, H - first);
+        load_eight(here, x + first, H - first);
+        load_eight(scale, gamma + first, H - first);
+        keep_eight(keep, d, sample, row, (uint32_t)(first / 8));
+#pragma unroll
+        for (int j = 0; j < 8; j++) g[j] = r * (g[j] * scale[j] - mean_g - (here[j] - m) * r * mean_gn);
+        store_eight(dinp + t * H + first, g, H - first);
+        if (dropped_to == nullptr) continue;
+#pragma unroll
+        for (int j = 0; j < 8; j++) g[j] = dropped(g[j], keep[j]);
+        store_eight(dropped_to + t * H + first, g, H - first);
+    }
+}
+
+static constexpr int LINES = WARPS;
+
+/* partials(2,row_blocks,H): sums of dout n, and of dout; blocks as those of sums.cu. */
+static __global__ void partial_kernel(float *partials, const float *dout, const float *inp, const float *mean,
+                                      const float *rstd, int64_t T, int64_t H, int64_t rows) {
+    __shared__ float line[2][LINES][WARP];
+    int64_t column = (int64_t)blockIdx.x * WARP + threadIdx.x % WARP, first = blockIdx.y * rows;
+    int64_t last = first + rows < T ? first + rows : T;
+    float gamma = 0.0f, beta = 0.0f;
+    if (column < H)
+        for (int64_t t = first + threadIdx.x / WARP; t < last; t += LINES) {
+            float dy = dout[t * H + column];
+            gamma += dy * ((inp[t * H + column] - mean[t]) * rstd[t]);
+            beta += dy;
+        }
+    line[0][threadIdx.x / WARP][threadIdx.x % WARP] = gamma;
+    line[1][threadIdx.x / WARP][threadIdx.x % WARP] = beta;
+    __syncthreads();
+    if (threadIdx.x >= WARP || column >= H) return;
+    for (int i = 1; i < LINES; i++) {
+        gamma += line[0][i][threadIdx.x];
+        beta += line[1][i][threadIdx.x];
+    }
+    partials[blockIdx.y * H + column] = gamma;
+    partials[(gridDim.y + blockIdx.y) * H + column] = beta;
+}
+
+static rp_status backward(rp_dev *dev, float *dropped_to, float *dinp, float *dgamma, float *dbeta, const float *dout,
+                          const float *inp, const float *mean, const float *rstd, const float *gamma,
+                          const rp_dropout *d, int64_t T, int64_t H) {
+    rp_arena arena = rp_cuda_scratch_arena(dev);
+    int64_t blocks = rp_cuda_row_blocks(T);
+    if (T == 0) return RP_OK;
+    float *partials = rp_cuda_take_partials(&arena, 2, T, H);
+    RP_TRY(rp_cuda_fits(&arena, "the gradient of a layer normalisation"));
+    dim3 grid(rp_cuda_blocks(H, WARP), (unsigned)blocks);
+    RP_CUDA_LAUNCH(partial_kernel, grid, THREADS, 0, partials, dout, inp, mean, rstd, T, H, rp_cuda_ceil(T, blocks));
+    RP_TRY(rp_cuda_finish_sums(dgamma, partials, T, H));
+    RP_TRY(rp_cuda_finish_sums(dbeta, partials + blocks * H, T, H));
+    LAUNCH_ROWS(backward_kernel, T, dinp, dropped_to, dout, inp, mean, rstd, gamma, *d, T, H);
+    return RP_OK;
+}
+
+rp_status rp_cuda_layernorm_backward(rp_dev *dev, float *dinp, float *dgamma, float *dbeta, const float *dout,
+                                     const float *inp, const float *mean, const float *rstd, const float *gamma,
+                                     int64_t T, int64_t H) {
+    rp_dropout none = rp_dropout();
+    return backward(dev, nullptr, dinp, dgamma, dbeta, dout, inp, mean, rstd, gamma, &none, T, H);
+}
+
+rp_status rp_cuda_residual_layernorm_backward(rp_dev *dev, float *dinp, float *dresidual, float *dgamma, float *dbeta,
+                                              const float *dout, const float *sum, const float *mean, const float *rstd,
+                                              const float *gamma, const rp_dropout *d, int64_t T, int64_t H) {
+    return backward(dev, dinp, dresidual, dgamma, dbeta, dout, sum, mean, rstd, gamma, d, T, H);
+}

@@ -1,0 +1,193 @@
+/* Linear maps. Their products are cuBLASLt's; the operands of those in bfloat16 are rounded into scratch first. */
+#include "cuda/cublaslt.h"
+#include "cuda/kernel.cuh"
+
+rp_lt *rp_cuda_lt(const rp_dev *dev);
+
+/* -- operands ---------------------------------------------------------------------------------------- */
+
+static constexpr int64_t LANE = 8;                      /* columns that a rounded row is padded to: 16 bytes */
+static constexpr int64_t ROWS = 128;                    /* at a time, at least */
+static constexpr int64_t MOST_BYTES = (int64_t)1 << 30; /* of rounded rows that scratch is made for */
+
+/* Bits of x rounded to bfloat16, ties to even. */
+static __device__ __forceinline__ uint16_t bfloat16_of(float x) {
+    uint32_t bits = __float_as_uint(x);
+    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(bits >> 16 | 0x40u); /* NaN stays NaN */
+    return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
+/* out(T,ld) = inp(T,n) rounded, 0 behind a row's n. A thread: eight neighbours. */
+static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int64_t n, int64_t groups) {
+    uint32_t i = blockIdx.x * THREADS + threadIdx.x; /* a GPU's memory holds fewer than 2^32 groups */
+    int64_t t = i / (uint32_t)groups, first = i % (uint32_t)groups * 8;
+    if (t >= T) return;
+    float x[8];
+    uint32_t pair[4];
+    load_eight(x, inp + t * n + first, n - first);
+#pragma unroll
+    for (int j = 0; j < 4; j++) pair[j] = bfloat16_of(x[2 * j]) | (uint32_t)bfloat16_of(x[2 * j + 1]) << 16;
+    out[i] = uint4{pair[0], pair[1], pair[2], pair[3]};
+}
+
+static int64_t padded(int64_t n) { return rp_cuda_ceil(n, LANE) * LANE; }
+
+/* A matrix (rows,n) as a product takes it. */
+typedef struct operand {
+    const void *data;
+    int64_t ld;
+} operand;
+
+static uint16_t *take_rounded(rp_arena *arena, int64_t rows, int64_t n) {
+    return (uint16_t *)rp_arena_take(arena, (size_t)rows, (size_t)padded(n) * sizeof(uint16_t));
+}
+
+/* `room` NULL: float32, as it is. */
+static rp_status make_operand(operand *out, uint16_t *room, const float *matrix, int64_t rows, int64_t n) {
+    *out = operand{matrix, n};
+    if (room == nullptr || rows * n == 0) return RP_OK;
+    *out = operand{room, padded(n)};
+    int64_t groups = padded(n) / LANE;
+    RP_CUDA_LAUNCH(round_kernel, rp_cuda_blocks(rows * groups, THREADS), THREADS, 0, (uint4 *)room, matrix, rows, n,
+                   groups);
+    return RP_OK;
+}
+
+/* -- scratch ----------------------------------------------------------------------------------------- */
+
+static rp_status check_products(const rp_dev *dev) {
+    if (dev->products != RP_INT8) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE, "int8 products are for encoding on the CPU: the CUDA back end has float32 and "
+                                    "bfloat16");
+}
+
+/* Scratch of one call: partial sums of the bias' gradient, the weight, and `rows` rows of each of the two others. */
+typedef struct room {
+    void *workspace;
+    float *partials;
+    uint16_t *weight, *inp, *dout; /* NULL where products are float32 */
+    int64_t rows;
+} room;
+
+static rp_status take_room(room *r, const rp_dev *dev, int64_t T, int64_t I, int64_t O, bool backward) {
+    rp_arena arena = rp_cuda_scratch_arena(dev);
+    *r = room{};
+    r->rows = T;
+    r->workspace = rp_arena_take(&arena, RP_LT_WORKSPACE, 1);
+    if (backward) r->partials = rp_cuda_take_partials(&arena, 1, T, O);
+    if (dev->products == RP_BFLOAT16) {
+        int64_t row = (int64_t)sizeof(uint16_t) * (padded(I) + (backward ? padded(O) : 0));
+        r->weight = take_rounded(&arena, O, I);
+        int64_t left = (int64_t)arena.capacity - (int64_t)arena.used - 2 * RP_ALIGN, fit = left / row;
+        if (fit < T) r->rows = fit > ROWS ? fit / ROWS * ROWS : T < ROWS ? T : ROWS;
+        r->inp = take_rounded(&arena, r->rows, I);
+        if (backward) r->dout = take_rounded(&arena, r->rows, O);
+    }
+    return rp_cuda_fits(&arena, "a matrix product");
+}
+
+int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
+    rp_arena arena = rp_arena();
+    if (most->weight == 0) return 0;
+    rp_arena_take(&arena, RP_LT_WORKSPACE, 1);
+    rp_cuda_take_partials(&arena, 1, most->rows, most->widest);
+    if (dev->products != RP_BFLOAT16) return (int64_t)arena.used;
+    /* a weight's rows are padded too; there are at most as many as it has numbers, and as columns are wide */
+    int64_t rows = most->widest < most->weight ? most->widest : most->weight;
+    take_rounded(&arena, 1, most->weight + LANE * rows);
+    int64_t row = 2 * (int64_t)sizeof(uint16_t) * padded(most->widest), fit = MOST_BYTES / row;
+    int64_t fewest = most->rows < ROWS ? most->rows : ROWS;
+    if (fit > most->rows) fit = most->rows;
+    return (int64_t)arena.used + row * (fit > fewest ? fit : fewest) + 3 * RP_ALIGN;
+}
+
+/* -- forward ----------------------------------------------------------------------------------------- */
+
+static __global__ void bias_kernel(float *out, const float *bias, int64_t T, int64_t O, float keep) {
+    FOR_EACH(i, T * O) out[i] = (keep != 0 ? keep * out[i] : 0.0f) + (bias != nullptr ? bias[i % O] : 0.0f);
+}
+
+/* out(T,O) = keep out + bias */
+static rp_status add_bias(float *out, const float *bias, int64_t T, int64_t O, float keep) {
+    LAUNCH_EACH(bias_kernel, T * O, out, bias, T, O, keep);
+    return RP_OK;
+}
+
+/* A row-major (T,I) is the library's column-major (I,T): out^T(O,T) = weight(O,I) inp^T(I,T). */
+static rp_status forward_rows(const rp_dev *dev, const room *r, float *out, operand inp, operand weight,
+                              const float *bias, int64_t T, int64_t I, int64_t O) {
+    /* The library adds the bias where it takes wide words of it, and the product is one of matrices. */
+    bool epilogue = bias != nullptr && (uintptr_t)bias % 16 == 0 && T > 1 && I > 1 && O > 1;
+    rp_lt_product p = rp_lt_product();
+    p.m = O, p.n = T, p.k = I, p.ldc = O, p.c = out;
+    p.a = weight.data, p.lda = weight.ld, p.transpose_a = 1;
+    p.b = inp.data, p.ldb = inp.ld;
+    p.bfloat16 = dev->products == RP_BFLOAT16;
+    p.bias = epilogue ? bias : nullptr;
+    RP_TRY(rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream()));
+    return bias == nullptr || epilogue ? RP_OK : add_bias(out, bias, T, O, 1.0f);
+}
+
+rp_status rp_cuda_linear_forward(rp_dev *dev, float *out, const float *inp, const float *weight, const float *bias,
+                                 int64_t T, int64_t I, int64_t O) {
+    room r;
+    operand w, x;
+    RP_TRY(check_products(dev));
+    if (T * O == 0) return RP_OK;
+    if (I == 0) return add_bias(out, bias, T, O, 0.0f);
+    RP_TRY(take_room(&r, dev, T, I, O, false));
+    RP_TRY(make_operand(&w, r.weight, weight, O, I));
+    for (int64_t t = 0; t < T; t += r.rows) {
+        int64_t rows = T - t < r.rows ? T - t : r.rows;
+        RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));
+        RP_TRY(forward_rows(dev, &r, out + t * O, x, w, bias, rows, I, O));
+    }
+    return RP_OK;
+}
+
+/* -- backward ---------------------------------------------------------------------------------------- */
+
+/* dinp^T(I,T) = weight^T(I,O) dout^T(O,T) */
+static rp_status backward_inp(const rp_dev *dev, const room *r, float *dinp, operand dout, operand weight, int64_t T,
+                              int64_t I, int64_t O, bool accumulate) {
+    rp_lt_product p = rp_lt_product();
+    p.m = I, p.n = T, p.k = O, p.ldc = I, p.c = dinp, p.beta = accumulate ? 1.0f : 0.0f;
+    p.a = weight.data, p.lda = weight.ld;
+    p.b = dout.data, p.ldb = dout.ld;
+    p.bfloat16 = dev->products == RP_BFLOAT16;
+    return rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream());
+}
+
+/* dweight^T(I,O) += inp^T(I,T) dout(T,O) */
+static rp_status backward_weight(const rp_dev *dev, const room *r, float *dweight, operand dout, operand inp, int64_t T,
+                                 int64_t I, int64_t O) {
+    rp_lt_product p = rp_lt_product();
+    p.m = I, p.n = O, p.k = T, p.ldc = I, p.c = dweight, p.beta = 1.0f;
+    p.a = inp.data, p.lda = inp.ld;
+    p.b = dout.data, p.ldb = dout.ld, p.transpose_b = 1;
+    p.bfloat16 = dev->products == RP_BFLOAT16;
+    return rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream());
+}
+
+rp_status rp_cuda_linear_backward(rp_dev *dev, float *dinp, float *dweight, float *dbias, const float *dout,
+                                  const float *inp, const float *weight, int64_t T, int64_t I, int64_t O,
+                                  int64_t accumulate) {
+    room r;
+    operand w, x, dy;
+    RP_TRY(check_products(dev));
+    if (T == 0) return RP_OK;
+    if (O == 0) return dinp == nullptr || accumulate ? RP_OK : rp_cuda_zero(dev, dinp, T * I * (int64_t)sizeof(float));
+    RP_TRY(take_room(&r, dev, T, I, O, true));
+    if (dbias != nullptr) RP_TRY(rp_cuda_column_sums(r.partials, dbias, dout, T, O));
+    if (I == 0) return RP_OK;
+    if (dinp != nullptr) RP_TRY(make_operand(&w, r.weight, weight, O, I));
+    for (int64_t t = 0; t < T && (dinp != nullptr || dweight != nullptr); t += r.rows) {
+        int64_t rows = T - t < r.rows ? T - t : r.rows;
+        RP_TRY(make_operand(&dy, r.dout, dout + t * O, rows, O));
+        if (dinp != nullptr) RP_TRY(backward_inp(dev, &r, dinp + t * I, dy, w, rows, I, O, accumulate != 0));
+        if (dweight == nullptr) continue;
+        RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));
+        RP_TRY(backward_weight(dev, &r, dweight, dy, x, rows, I, O));
+    }
+    return RP_OK;
+}

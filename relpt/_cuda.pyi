@@ -1,0 +1,11 @@
+"""The CUDA back end. Its names are internal; use device="cuda"."""
+
+from typing import Any
+
+backend: Any
+
+def facts() -> dict[str, Any]:
+    """problem (None), name, capability, driver, runtime, free, total, cublaslt, cublaslt_version; or problem alone."""
+
+def search(paths: str, /) -> None:
+    """Files to try for cuBLASLt before the system's, "a:b"."""
