@@ -453,7 +453,7 @@ class Classifier:
         folder: str | os.PathLike[str],
         *,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str | None = None,
         num_threads: int | None = None,
     ) -> Classifier:
         """Opens what ``save_pretrained`` wrote. Fitting it again starts from the fine-tuned encoder, with a new head.

@@ -520,9 +520,10 @@ def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -
     parser.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
     if device:
         parser.add_argument(
-            "--dtype", help="float32 (default) or bfloat16, faster where the CPU has instructions for it"
+            "--dtype",
+            help="float32 (default on the CPU) or bfloat16 (on a GPU), faster where there are instructions for it",
         )
-        parser.add_argument("--device", help="cpu (the only one so far)")
+        parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu (default), or cuda: the first GPU")
     else:
         parser.add_argument(
             "--dtype",

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from relpt import _core, weights
+from relpt.devices import backend_of, dtype_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
-from relpt.errors import CudaError
 from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.graph import GraphEmbeddings
@@ -71,13 +71,13 @@ class Encoder:
         marker_order: str = "role",
         typed_markers: TypedMarkers | None = None,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str | None = None,
         num_threads: int | None = None,
         seed: int = 42,
         name: str = "encoder",
         injection: Injection | None = None,
     ) -> None:
-        _check_device(device, dtype)
+        dtype = dtype_of(device, dtype)
         self._parts = representation_parts(representation)
         self.config, self.tokenizer, self.markers, self.name = config, tokenizer, markers, name
         self.special_tokens = special_tokens
@@ -110,7 +110,7 @@ class Encoder:
         marker_order: str | None = None,
         types: Iterable[str] | None = None,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str | None = None,
         num_threads: int | None = None,
         seed: int = 42,
     ) -> Encoder:
@@ -135,9 +135,10 @@ class Encoder:
                 and OnlyM keeps the text's order; the vector stays head, tail). None takes what relpt.json says, else
                 "role".
             types: the types that markers say, such as ``data.types``, beside those that relpt.json names.
-            device: "cpu".
+            device: "cpu", or "cuda": the first GPU that this process sees.
             dtype: "float32", or "bfloat16": matrix products of operands rounded to it, everything else in float32.
-                Trains about 1.6 times as fast where the CPU has instructions for it (see ``relpt info``).
+                Trains about 1.6 times as fast where the CPU has instructions for it (see ``relpt info``). None:
+                float32 on the CPU, bfloat16 on a GPU.
             num_threads: threads of the core; None takes the CPUs that this process may use.
             seed: of what the checkpoint lacks (MLM head, added tokens).
 
@@ -145,9 +146,9 @@ class Encoder:
             FileNotFoundError: nothing of that name.
             FormatError: the folder's files are damaged, or of another architecture; names file and field.
             ValueError: a prompt without [MASK] or with two, typed markers without types.
-            CudaError: device "cuda" on a build without CUDA.
+            CudaError: device "cuda", and there is no GPU that this build can use; says why.
         """
-        _check_device(device, dtype)
+        backend_of(device), dtype_of(device, dtype)  # refuse before reading files
         folder = weights.find_folder(os.fspath(folder_or_name))
         card = read_table(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
         config = weights.load_config(folder)
@@ -244,7 +245,7 @@ class Encoder:
     def _new_model(self) -> Any:
         """The core's model, all values 0."""
         table = None if self.injection is None else self.injection.table
-        return _core.Model(**weights.core_config(self.config), graph=table)
+        return _core.Model(**weights.core_config(self.config), backend=backend_of(self.device), graph=table)
 
     def _take_model(self, other: Any, without: str = "") -> None:
         """A model of its own, with the values of another but for one parameter's."""
@@ -531,14 +532,6 @@ class Encoder:
             for key, value in rows.items()
         )
         return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
-
-
-def _check_device(device: str, dtype: str) -> None:
-    if device == "cuda":
-        raise CudaError("device 'cuda': this build of relpt has no CUDA back end; use device='cpu'")
-    if device != "cpu":
-        raise ValueError(f"device is {device!r}; expected 'cpu' or 'cuda'")
-    choice(dtype, DTYPES, "dtype")
 
 
 def _reads_mask(representation: str) -> bool:

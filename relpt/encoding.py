@@ -17,6 +17,7 @@ __all__ = ["Runs", "as_corpus", "check_corpus", "encode_rows", "unit_length", "w
 
 _CHUNK: Final = 256  # sentences a call of the core, between which Ctrl-C is heard
 _CAPACITY: Final = 4096  # tokens a batch
+_GPU_CAPACITY: Final = 16_384  # the same on a GPU, so that a call's sentences are one batch
 
 
 class Runs:
@@ -28,7 +29,7 @@ class Runs:
 
     def of(self, max_length: int, dtype: str) -> Any:
         """The ``_core.EncodeRun`` for sentences of this length."""
-        tokens = max(_CAPACITY, max_length)
+        tokens = max(_GPU_CAPACITY if self._model.backend.startswith("cuda") else _CAPACITY, max_length)
         if dtype not in self._made or self._made[dtype][0] < tokens:
             run = _core.EncodeRun(self._model, _CHUNK, tokens, self._num_threads, ENCODING_DTYPES.index(dtype))
             self._made[dtype] = tokens, run

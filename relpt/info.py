@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import relpt
 from relpt import _core
+from relpt.devices import cuda_facts
 from relpt.loop import free_memory
 from relpt.weights import _packaged_minilm
 
@@ -61,6 +61,16 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _gpu(cuda: dict[str, Any]) -> str:
+    versions = {name: f"{cuda[name] // 1000}.{cuda[name] % 1000 // 10}" for name in ("driver", "runtime")}
+    capability = ".".join(map(str, cuda["capability"]))
+    return (
+        f"{cuda['name']} (compute capability {capability}), {cuda['free'] / 2**30:.1f} of {cuda['total'] / 2**30:.1f} "
+        f"GiB free; driver for CUDA {versions['driver']}, built with {versions['runtime']}; cuBLASLt "
+        f"{cuda['cublaslt_version']} in {cuda['cublaslt']}"
+    )
+
+
 def facts_of_machine() -> dict[str, Any]:
     """Versions, CPU, threads, memory, CUDA and weights, each with its reason, as plain values."""
 
@@ -72,15 +82,12 @@ def facts_of_machine() -> dict[str, Any]:
             versions[name] = None
     cpu = _core.cpu_info()
     minilm = _packaged_minilm()
-    built = find_spec("relpt._cuda") is not None
+    cuda = cuda_facts()
     return {
         "versions": versions,
         "cpu": {"name": _cpu_name(), **cpu},
         "threads": _threads(),
         "memory": _memory(),
-        "cuda": {
-            "available": False,
-            "why": "built, but not used by this version" if built else "not built: this version has no CUDA back end",
-        },
+        "cuda": {"available": cuda["problem"] is None, "why": cuda["problem"] or _gpu(cuda), **cuda},
         "minilm": None if minilm is None else str(minilm),
     }

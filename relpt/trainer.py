@@ -16,9 +16,10 @@ import numpy as np
 from relpt import _core
 from relpt.checkpoint import latest_checkpoint, load_checkpoint
 from relpt.cnn import CNNEncoder
+from relpt.devices import usable_memory
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
-from relpt.loop import Loop, compare_cards, free_memory
+from relpt.loop import Loop, compare_cards
 from relpt.objectives import CP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes
 
 __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer", "MTBTrainer", "Trainer"]
@@ -437,11 +438,15 @@ class Trainer:
         pairs = -(-self._samples() // 2)
         if self.options["micro_batch_pairs"] is not None:
             return min(int(self.options["micro_batch_pairs"]), pairs)
-        limit = self.options["memory_limit"] or free_memory() // 2
+        limit = self.options["memory_limit"] or usable_memory(getattr(self.encoder, "device", "cpu"))
         parts = 1
         while True:
             micro = -(-pairs // parts)
             if micro == 1 or _core.trainer_bytes(**self._core_options(micro, relations)) <= limit:
+                if parts > 1:
+                    _log.info(
+                        "a step of %d pairs is computed in %d parts: %.1f GiB may be used", pairs, parts, limit / 2**30
+                    )
                 return micro
             parts += 1 if parts < 8 else parts // 4
 

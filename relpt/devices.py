@@ -1,0 +1,73 @@
+"""What computes: the CPU, or a GPU by way of the extension relpt._cuda, which is loaded when it is first asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from relpt import _core
+from relpt.errors import CudaError
+from relpt.inputs import DTYPES, choice
+
+__all__ = ["backend_of", "cuda_facts", "dtype_of", "usable_memory"]
+
+_CUBLASLT: Final = "cu13/lib/libcublasLt.so.13"  # inside the folder that the nvidia packages share
+_BESIDE: Final = 3 << 30  # bytes on a GPU for what a trainer does not plan: scratch of the operations, the driver
+
+
+def cuda_facts() -> dict[str, Any]:
+    """The GPU that device "cuda" means: problem (None), name, capability, driver and runtime (1000 major + 10 minor),
+    free and total bytes, cublaslt (the library's file) and its version; or problem alone, which says why there is none.
+    """
+    if importlib.util.find_spec("relpt._cuda") is None:
+        return {
+            "problem": "relpt._cuda is not built: there was no nvcc when relpt was installed. Install relpt from its "
+            "source on a machine with CUDA 13's nvcc, with RELPT_CUDA=1"
+        }
+    try:
+        cuda = importlib.import_module("relpt._cuda")
+    except ImportError as error:
+        return {"problem": f"relpt._cuda cannot be loaded: {error}"}
+    nvidia = importlib.util.find_spec("nvidia")
+    folders = [] if nvidia is None else list(nvidia.submodule_search_locations or ())
+    cuda.search(os.pathsep.join(str(Path(folder) / _CUBLASLT) for folder in folders))
+    return cuda.facts()
+
+
+def backend_of(device: str) -> str:
+    """The core's name of what computes on the device, ready to be used.
+
+    Raises:
+        ValueError: there is no such device.
+        CudaError: "cuda" cannot be used; says why.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}; expected 'cpu' or 'cuda'")
+    if device == "cuda":
+        facts = cuda_facts()
+        if facts["problem"] is not None:
+            raise CudaError(f"device 'cuda' cannot be used: {facts['problem']}; or use device='cpu'")
+        try:
+            _core.add_backend(importlib.import_module("relpt._cuda").backend)
+        except (RuntimeError, ValueError) as error:
+            raise CudaError(f"device 'cuda' cannot be used: {error}") from None
+    return device
+
+
+def dtype_of(device: str, dtype: str | None) -> str:
+    """The dtype of matrix products: the given one, else float32 on the CPU and bfloat16 on a GPU."""
+    if dtype is None:
+        return "bfloat16" if device == "cuda" else "float32"
+    return DTYPES[choice(dtype, DTYPES, "dtype")]
+
+
+def usable_memory(device: str) -> int:
+    """Bytes that a trainer may take: half of the machine's free memory, or nearly all of the GPU's."""
+    from relpt.loop import free_memory
+
+    if device == "cpu":
+        return free_memory() // 2
+    return max(int(cuda_facts()["free"] * 0.95) - _BESIDE, 0)
