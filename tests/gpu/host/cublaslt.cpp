@@ -1,0 +1,142 @@
+/* What relpt uses of cuBLASLt, as plain loops: built as libcublasLt.so.13 beside the emulated back end. It refuses what
+ * the library's documentation does not allow, and pointers that are less aligned than was said when choosing. */
+#include "cuda/cublaslt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct desc {
+    int32_t op[2];
+    uint32_t epilogue;
+    const float *bias;
+};
+struct layout {
+    int type;
+    uint64_t rows, columns;
+    int64_t ld;
+};
+struct preference {
+    uint64_t workspace;
+    uint32_t alignment[4];
+};
+
+enum { INVALID = 7 };
+
+static void (*enter)(), (*leave)();
+
+extern "C" {
+
+/* The emulator's functions that open and close device memory. */
+void emulated_connect(void (*open)(), void (*close)()) {
+    enter = open;
+    leave = close;
+}
+
+size_t cublasLtGetVersion() { return 130100; }
+int cublasLtCreate(lt_handle *out) { return *out = malloc(1), LT_SUCCESS; }
+int cublasLtDestroy(lt_handle handle) { return free(handle), LT_SUCCESS; }
+
+int cublasLtMatmulDescCreate(lt_matmul_desc *out, int compute, int scale) {
+    if (compute != 68 || scale != 0) return INVALID;
+    *out = new desc{{0, 0}, 1, nullptr};
+    return LT_SUCCESS;
+}
+int cublasLtMatmulDescDestroy(lt_matmul_desc d) { return delete (desc *)d, LT_SUCCESS; }
+
+int cublasLtMatmulDescSetAttribute(lt_matmul_desc made, int attribute, const void *value, size_t bytes) {
+    desc *d = (desc *)made;
+    if (attribute == 3 || attribute == 4) {
+        if (bytes != sizeof(int32_t)) return INVALID;
+        memcpy(&d->op[attribute - 3], value, bytes);
+    } else if (attribute == 7) {
+        if (bytes != sizeof(uint32_t)) return INVALID;
+        memcpy(&d->epilogue, value, bytes);
+    } else if (attribute == 8) {
+        if (bytes != sizeof(void *)) return INVALID;
+        memcpy(&d->bias, value, bytes);
+    } else {
+        return INVALID;
+    }
+    return LT_SUCCESS;
+}
+
+int cublasLtMatrixLayoutCreate(lt_layout *out, int type, uint64_t rows, uint64_t columns, int64_t ld) {
+    if (rows == 0 || columns == 0 || ld < (int64_t)rows || (type != 0 && type != 14)) return INVALID;
+    *out = new layout{type, rows, columns, ld};
+    return LT_SUCCESS;
+}
+int cublasLtMatrixLayoutDestroy(lt_layout l) { return delete (layout *)l, LT_SUCCESS; }
+
+int cublasLtMatmulPreferenceCreate(lt_preference *out) {
+    *out = new preference{0, {256, 256, 256, 256}};
+    return LT_SUCCESS;
+}
+int cublasLtMatmulPreferenceDestroy(lt_preference p) { return delete (preference *)p, LT_SUCCESS; }
+
+int cublasLtMatmulPreferenceSetAttribute(lt_preference made, int attribute, const void *value, size_t bytes) {
+    preference *p = (preference *)made;
+    if (attribute == 1 && bytes == sizeof p->workspace) return memcpy(&p->workspace, value, bytes), LT_SUCCESS;
+    if (attribute >= 5 && attribute <= 8 && bytes == 4)
+        return memcpy(&p->alignment[attribute - 5], value, 4), LT_SUCCESS;
+    return INVALID;
+}
+
+static bool fits(const desc *d, const layout *a, const layout *b, const layout *c) {
+    uint64_t m = d->op[0] ? a->columns : a->rows, k = d->op[0] ? a->rows : a->columns;
+    uint64_t n = d->op[1] ? b->rows : b->columns, also = d->op[1] ? b->columns : b->rows;
+    return k == also && m == c->rows && n == c->columns && a->type == b->type && c->type == 0;
+}
+
+int cublasLtMatmulAlgoGetHeuristic(lt_handle, lt_matmul_desc d, lt_layout a, lt_layout b, lt_layout c, lt_layout,
+                                   lt_preference p, int wanted, lt_heuristic_result *results, int *found) {
+    *found = 0;
+    if (wanted < 1 || !fits((desc *)d, (layout *)a, (layout *)b, (layout *)c)) return INVALID;
+    memset(results, 0, sizeof *results);
+    for (int i = 0; i < 4; i++) results->algo.data[i] = ((preference *)p)->alignment[i];
+    results->algo.data[4] = ((preference *)p)->workspace;
+    *found = 1;
+    return LT_SUCCESS;
+}
+
+static double number(const void *data, int type, int64_t at) {
+    if (type == 0) return ((const float *)data)[at];
+    uint32_t bits = (uint32_t)((const uint16_t *)data)[at] << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static double element(const void *data, const layout *l, int32_t transposed, uint64_t row, uint64_t column) {
+    uint64_t r = transposed ? column : row, c = transposed ? row : column;
+    return number(data, l->type, (int64_t)(c * (uint64_t)l->ld + r));
+}
+
+int cublasLtMatmul(lt_handle, lt_matmul_desc made, const void *alpha, const void *a, lt_layout a_layout, const void *b,
+                   lt_layout b_layout, const void *beta, const void *c, lt_layout c_layout, void *out, lt_layout,
+                   const lt_algo *algo, void *workspace, size_t bytes, cudaStream_t) {
+    const desc *d = (desc *)made;
+    const layout *la = (layout *)a_layout, *lb = (layout *)b_layout, *lc = (layout *)c_layout;
+    const void *pointers[] = {a, b, c, out, workspace};
+    const uint64_t wanted[] = {algo->data[0], algo->data[1], algo->data[2], algo->data[3], 256};
+    if (!fits(d, la, lb, lc) || bytes < algo->data[4] ||
+        (d->epilogue == 4 && (d->bias == nullptr || (uintptr_t)d->bias % 16)))
+        return INVALID;
+    for (int i = 0; i < 5; i++)
+        if ((uintptr_t)pointers[i] % wanted[i] != 0) return INVALID;
+    enter();
+    uint64_t k = d->op[0] ? la->rows : la->columns;
+    for (uint64_t column = 0; column < lc->columns; column++)
+        for (uint64_t row = 0; row < lc->rows; row++) {
+            double sum = 0;
+            float *to = (float *)out + column * (uint64_t)lc->ld + row;
+            for (uint64_t i = 0; i < k; i++)
+                sum += element(a, la, d->op[0], row, i) * element(b, lb, d->op[1], i, column);
+            sum *= *(const float *)alpha;
+            if (*(const float *)beta != 0) sum += (double)*(const float *)beta * *to;
+            *to = (float)(sum + (d->epilogue == 4 ? d->bias[row] : 0.0f));
+        }
+    leave();
+    return LT_SUCCESS;
+}
+}

@@ -1,0 +1,140 @@
+/* Runs the CUDA back end's kernels on the CPU, for machines without a GPU: csrc/cuda/ is compiled by a C++ compiler
+ * that finds this file in place of CUDA's.
+ *
+ * A block's threads are fibers that take turns at barriers and shuffles, in ascending or (RELPT_EMULATE=reverse)
+ * descending order, so that a missing barrier gives other numbers in one of the two. A shuffle or warp barrier that a
+ * lane of a full warp does not reach, or a barrier that some wait at for ever, ends the process with a line. Device
+ * memory can be read and written inside kernels and copies alone: the host faults on it. Shared memory is filled with
+ * NaN before each block. What it does not show: the GPU's own rounding, its memory model between warps, its speed. */
+#ifndef EMULATED_CUDA_RUNTIME_H
+#define EMULATED_CUDA_RUNTIME_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct uint3 {
+    unsigned x, y, z;
+};
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+/* -- kernels --------------------------------------------------------------------------------------------------------
+ */
+
+struct emulated_place {
+    uint3 thread, block;
+    dim3 threads, blocks;
+};
+extern "C" emulated_place *emulated_here;
+#define threadIdx (emulated_here->thread)
+#define blockIdx (emulated_here->block)
+#define blockDim (emulated_here->threads)
+#define gridDim (emulated_here->blocks)
+
+extern "C" {
+void emulated_block_barrier(void);
+void emulated_warp_barrier(void);
+uint64_t emulated_exchange(uint64_t mine, unsigned lane); /* what that lane of the warp gave */
+void *emulated_shared(void);
+void emulated_launch(dim3 blocks, dim3 threads, size_t shared, void (*run)(void *), void *context);
+void emulated_enter(void); /* device memory opens; and closes */
+void emulated_leave(void);
+}
+
+static inline void __syncthreads() { emulated_block_barrier(); }
+static inline void __syncwarp() { emulated_warp_barrier(); }
+
+template <typename number> static inline number __shfl_sync(unsigned, number x, int lane) {
+    uint64_t bits = 0;
+    memcpy(&bits, &x, sizeof x);
+    bits = emulated_exchange(bits, (unsigned)lane % 32);
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+template <typename number> static inline number __shfl_xor_sync(unsigned mask, number x, int other) {
+    return __shfl_sync(mask, x, (int)(emulated_here->thread.x % 32) ^ other);
+}
+
+template <typename call> static inline void emulated_call(void *context) { (*(call *)context)(); }
+template <typename call> static inline void emulated_run(dim3 blocks, dim3 threads, size_t shared, call run) {
+    emulated_launch(blocks, threads, shared, emulated_call<call>, &run);
+}
+#define RP_CUDA_LAUNCH(kernel, blocks, threads, shared, ...)                                                           \
+    emulated_run(blocks, threads, shared, [&] { kernel(__VA_ARGS__); })
+#define RP_CUDA_SHARED(type, name) type *name = (type *)emulated_shared()
+
+static inline uint32_t __float_as_uint(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+
+/* -- the runtime ----------------------------------------------------------------------------------------------------
+ */
+
+typedef enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100
+} cudaError_t;
+typedef void *cudaStream_t, *cudaEvent_t;
+typedef struct cudaDeviceProp {
+    char name[256];
+    int major, minor;
+} cudaDeviceProp;
+enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+extern "C" {
+cudaError_t cudaMalloc(void **out, size_t bytes);
+cudaError_t cudaFree(void *memory);
+cudaError_t cudaMallocHost(void **out, size_t bytes);
+cudaError_t cudaFreeHost(void *memory);
+cudaError_t cudaMemsetAsync(void *out, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void *out, const void *inp, size_t bytes, int kind, cudaStream_t stream);
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device);
+}
+
+static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+static inline const char *cudaGetErrorString(cudaError_t) { return "an error"; }
+static inline const char *cudaGetErrorName(cudaError_t) { return "cudaError"; }
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
+    static char stream;
+    *out = &stream;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
+    static char event;
+    *out = &event;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return cudaSuccess; }
+static inline cudaError_t cudaRuntimeGetVersion(int *out) { return *out = 13000, cudaSuccess; }
+static inline cudaError_t cudaDriverGetVersion(int *out) { return *out = 13000, cudaSuccess; }
+static inline cudaError_t cudaGetDeviceCount(int *out) { return *out = 1, cudaSuccess; }
+
+#endif
