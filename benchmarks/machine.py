@@ -30,8 +30,9 @@ def cpu_model() -> str:
 
 
 def describe(threads: int) -> dict:
-    """Machine, level, threads and versions."""
+    """Machine, its GPU (None without), level, threads and versions."""
     from relpt import _core
+    from relpt.devices import cuda_facts
 
     info = _core.cpu_info()
     versions = {}
@@ -42,6 +43,7 @@ def describe(threads: int) -> dict:
             continue
     return {
         "cpu": cpu_model(),
+        "gpu": cuda_facts().get("name"),
         "level": info["level"],
         "bfloat16": info["bfloat16"],
         "threads": threads,

@@ -86,9 +86,10 @@ def publish(
 
 
 def machine_line(machine: dict) -> str:
-    """Processor, level, threads and versions on one line."""
+    """Processor, GPU where there is one, level, threads and versions on one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"{machine['cpu']}, {machine['level']}, {machine['threads']} threads; {versions}"
+    gpu = f" with {machine['gpu']}" if machine["gpu"] else ""
+    return f"{machine['cpu']}{gpu}, {machine['level']}, {machine['threads']} threads; {versions}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -1,8 +1,9 @@
-"""The job of `relpt pretrain` in PyTorch, as fast as it gets on a CPU: the opponent of train_cpu.py.
+"""The job of `relpt pretrain` in PyTorch, as fast as it gets: the opponent of train_cpu.py and train_gpu.py.
 
-Packed rows for every linear layer, scaled_dot_product_attention on runs of sequences of near-equal length, the MLM head
-on masked rows alone, fused AdamW; or, as the published recipe does it, padded to the maximal length with the MLM head
-on every position. It trains on relpt's own batches, so that both sides do the same work.
+Packed rows for every linear layer, scaled_dot_product_attention on runs of sequences of near-equal length (or, on a
+GPU, on a jagged tensor: FlashAttention's form for any lengths), the MLM head on masked rows alone, fused AdamW; or, as
+the published recipe does it, padded to the maximal length with the MLM head on every position. It trains on relpt's own
+batches, so that both sides do the same work.
 """
 
 from __future__ import annotations
@@ -49,14 +50,23 @@ class PackedBatch:
             at += inside.size
         self.rows = torch.from_numpy(np.concatenate(rows_all))
         self.back = torch.from_numpy(np.concatenate(back_all))
+        self.ends, self.longest = torch.from_numpy(starts), int(self.lengths[0])
+
+    def to(self, device: str) -> PackedBatch:
+        """The same with its tensors on the device."""
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                setattr(self, name, value.to(device, non_blocking=True))
+        self.chunks = [(n, width, None if mask is None else mask.to(device)) for n, width, mask in self.chunks]
+        return self
 
 
 class Layer(nn.Module):
     """A post-norm layer on packed rows (T,H); attention on padded chunks."""
 
-    def __init__(self, config: dict) -> None:
+    def __init__(self, config: dict, jagged: bool) -> None:
         super().__init__()
-        h = config["hidden_size"]
+        h, self.jagged = config["hidden_size"], jagged
         self.heads = config["num_attention_heads"]
         self.p, self.p_scores = config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]
         self.qkv, self.out = nn.Linear(h, 3 * h), nn.Linear(h, h)
@@ -64,7 +74,11 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(h, 1e-12), nn.LayerNorm(h, 1e-12)
 
     def forward(self, x: torch.Tensor, batch: PackedBatch, padded: bool) -> torch.Tensor:
-        qkv = self.qkv(x)
+        y = self.attend_jagged(self.qkv(x), batch) if self.jagged else self.attend_chunks(self.qkv(x), batch, padded)
+        x = self.norm1(x + F.dropout(self.out(y), self.p))
+        return self.norm2(x + F.dropout(self.down(F.gelu(self.up(x))), self.p))
+
+    def attend_chunks(self, qkv: torch.Tensor, batch: PackedBatch, padded: bool) -> torch.Tensor:
         rows = qkv if padded else qkv.index_select(0, batch.rows)
         y = torch.cat(
             [
@@ -74,9 +88,16 @@ class Layer(nn.Module):
                 )
             ]
         )
-        y = y if padded else y.index_select(0, batch.back)
-        x = self.norm1(x + F.dropout(self.out(y), self.p))
-        return self.norm2(x + F.dropout(self.down(F.gelu(self.up(x))), self.p))
+        return y if padded else y.index_select(0, batch.back)
+
+    def attend_jagged(self, qkv: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+        parts = qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
+        q, k, v = (
+            torch.nested.nested_tensor_from_jagged(part, batch.ends, max_seqlen=batch.longest).transpose(1, 2)
+            for part in parts
+        )
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.p_scores)
+        return y.transpose(1, 2).values().reshape(len(qkv), -1)
 
     def attend(self, qkv: torch.Tensor, n: int, width: int, mask: torch.Tensor | None) -> torch.Tensor:
         q, k, v = qkv.view(n, width, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
@@ -87,17 +108,33 @@ class Layer(nn.Module):
 class Opponent(nn.Module):
     """BERT with an MLM head, trained on CP + MLM."""
 
-    def __init__(self, folder: Path, *, padded_to: int | None, bf16: bool, learning_rate: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        padded_to: int | None,
+        bf16: bool,
+        learning_rate: float,
+        device: str = "cpu",
+        chunk: int = 8,
+        jagged: bool = False,
+        compiled: bool = False,
+    ) -> None:
         super().__init__()
+        self.device, self.chunk = device, chunk
         c = json.loads((folder / "config.json").read_text())
         h = c["hidden_size"]
         self.padded_to, self.bf16, self.p = padded_to, bf16, c["hidden_dropout_prob"]
         self.word, self.position = nn.Embedding(c["vocab_size"], h), nn.Embedding(c["max_position_embeddings"], h)
         self.segment, self.norm = nn.Embedding(c["type_vocab_size"], h), nn.LayerNorm(h, 1e-12)
-        self.layers = nn.ModuleList(Layer(c) for _ in range(c["num_hidden_layers"]))
+        self.layers = nn.ModuleList(Layer(c, jagged) for _ in range(c["num_hidden_layers"]))
         self.mlm_dense, self.mlm_norm = nn.Linear(h, h), nn.LayerNorm(h, 1e-12)
         self.mlm_bias = nn.Parameter(torch.zeros(c["vocab_size"]))
         self.read(load_file(str(folder / "model.safetensors")))
+        self.to(device)
+        if compiled:
+            for layer in self.layers:
+                layer.compile(dynamic=True)
         weights = [w for w in self.parameters() if w.ndim > 1]
         others = [w for w in self.parameters() if w.ndim == 1]
         groups = [{"params": weights, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
@@ -140,25 +177,25 @@ class Opponent(nn.Module):
         if self.padded_to is None:
             rows, target = x[batch.masked], batch.label
         else:  # every position, the others ignored by the loss
-            rows, target = x, torch.full((len(x),), -100)
+            rows, target = x, torch.full((len(x),), -100, device=x.device)
             target[batch.back[batch.masked]] = batch.label
         rows = self.mlm_norm(F.gelu(self.mlm_dense(rows)))
         return F.cross_entropy(F.linear(rows, self.word.weight, self.mlm_bias).float(), target)
 
     def cp_loss(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        place = batch.back if self.padded_to is not None else torch.arange(len(x))
+        place = batch.back if self.padded_to is not None else torch.arange(len(x), device=x.device)
         z = F.normalize(torch.cat([x[place[batch.head]], x[place[batch.tail]]], 1).float(), dim=1)
         s = z @ z.T / 0.05
         n = len(z)
-        positive = torch.zeros(n, n, dtype=torch.bool)
-        positive[torch.arange(n), batch.partner] = True
+        positive = torch.zeros(n, n, dtype=torch.bool, device=z.device)
+        positive[torch.arange(n, device=z.device), batch.partner] = True
         same = batch.relation[:, None] == batch.relation[None]
         return F.cross_entropy(s.masked_fill(same & ~positive, -torch.inf), batch.partner)
 
     def step(self, arrays: dict) -> float:
         """One update on a batch of relpt's sampler; the loss."""
-        batch = PackedBatch(arrays, pad_to=self.padded_to)
-        with torch.autocast("cpu", torch.bfloat16, self.bf16):
+        batch = PackedBatch(arrays, self.chunk, self.padded_to).to(self.device)
+        with torch.autocast(self.device, torch.bfloat16, self.bf16):
             x = self.hidden(batch)
             mlm = self.mlm_loss(x, batch)
         loss = self.cp_loss(x, batch) + mlm

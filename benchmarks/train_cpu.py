@@ -52,12 +52,13 @@ BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads":
 # -- the job -----------------------------------------------------------------------------------------------------------
 
 
-def write_bert_base(folder: Path) -> None:
-    """A checkpoint of BERT-base's size with relpt's initial weights, normal(0, 0.02), and MiniLM's tokenizer."""
+def write_random(folder: Path, sizes: dict[str, int], source: Path | None = None) -> None:
+    """A checkpoint of these sizes with relpt's initial weights, normal(0, 0.02), and MiniLM's tokenizer and config, of
+    the folder `source` or the installed files."""
     from relpt import _core, weights
 
-    source = weights.find_folder("minilm")
-    config = {**weights.load_config(source), **BERT_BASE}
+    source = weights.find_folder("minilm") if source is None else source
+    config = {**weights.load_config(source), **sizes}
     model = _core.Model(**{field: config[field] for field in weights.CONFIG})
     for name, _ in model.parameters():
         model.init(name, 42)
@@ -186,7 +187,7 @@ def main() -> int:
 
         folder = find_folder("minilm") if options.model == "minilm" else Path(temporary)
         if options.model == "bert-base":
-            write_bert_base(folder)
+            write_random(folder, BERT_BASE)
         speeds, operations, product = measure(names, options, folder)
     ours = [name for name in OURS if name in names]
     rows = [

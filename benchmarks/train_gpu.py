@@ -1,0 +1,208 @@
+"""Training speed of relpt on a GPU against PyTorch at its best on the same one, on the same batches, in turns.
+
+    python benchmarks/train_gpu.py [--model minilm|bert-base] [--pairs N] [--data FILE…] [--rounds N] [--steps N]
+                                   [--contestants NAME …] [--profile FILE] [--checkpoint FOLDER]
+                                   [--json] [--out FILE] [--short]
+
+The job is the published one: CP + MLM, 2,048 pairs a step, at most 64 word pieces, on a network of BERT-base's or
+MiniLM-L6's size with random weights. The opponents compute in bfloat16 (autocast) with fused AdamW: "unpadded" with
+packed rows and FlashAttention on a jagged tensor, "chunks" with attention on runs of sentences of near-equal length,
+compiled, "padded" to 64 with the MLM head on every position. Every contestant has a process of its own, and all hold
+the GPU's memory at once: name fewer where it is small. Wall time of whole steps; medians over rounds.
+
+``share``: the floating-point operations that the steps need (train_cpu.needed_operations) each second, divided by those
+of PyTorch's bfloat16 product of 8192 x 8192 x 8192. --profile writes the time of each kernel of one step of relpt's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from contest import contest, turns
+from report import add_data, dataset, installed, options_of, publish, ranged, spread
+from train_cpu import BERT_BASE, JOB, needed_operations, write_random
+
+OURS = {"relpt": "bfloat16", "relpt-float32": "float32"}
+OPPONENTS = {
+    "torch-unpadded": {"padded_to": None, "jagged": True},
+    "torch-chunks": {"padded_to": None, "chunk": 512, "compiled": True},
+    "torch-padded": {"padded_to": 64, "chunk": 4096, "compiled": True},
+}
+LABELS = {
+    "relpt": "relpt, bfloat16 products",
+    "relpt-float32": "relpt, float32",
+    "torch-unpadded": "PyTorch, unpadded, FlashAttention",
+    "torch-chunks": "PyTorch, unpadded, attention in chunks, compiled",
+    "torch-padded": "PyTorch, padded, compiled",
+}
+NEEDS = {name: ("torch",) for name in OPPONENTS}
+SIZE = 8192  # of the product that is the yardstick
+
+
+def job(folder: Path, options: argparse.Namespace, dtype: str = "bfloat16", device: str = "cuda"):
+    """The trainer, the sampler of its batches and the encoder."""
+    import relpt
+
+    warnings.simplefilter("ignore", relpt.TruncationWarning)
+    encoder = relpt.Encoder.from_pretrained(folder, representation="entity_start", device=device, dtype=dtype)
+    corpus = dataset(options.data).tokenize(encoder, max_length=64, show_progress_bar=False)
+    owner = relpt.CPTrainer(encoder, **{**JOB, "pairs_per_step": options.pairs})
+    return owner, owner._sampler(corpus), encoder
+
+
+def make_relpt(folder: Path, options: argparse.Namespace, dtype: str) -> Callable[[int, int], None]:
+    """work(first, steps) on relpt; it has ended on the GPU when it returns."""
+    from relpt import _core
+
+    owner, sampler, encoder = job(folder, options, dtype)
+    trainer = _core.Trainer(**owner._core_options(owner._micro_batch_pairs()))
+    name = encoder._model.parameters()[-1][0]
+
+    def work(first: int, steps: int) -> None:
+        for step in range(first, first + steps):
+            trainer.step(sampler, step)
+        encoder._model.get(name)
+
+    return work
+
+
+def make_torch(folder: Path, options: argparse.Namespace, **form: object) -> Callable[[int, int], None]:
+    """The same on PyTorch, with relpt's batches."""
+    import torch
+    from torch_model import Opponent
+
+    torch.set_float32_matmul_precision("high")
+    _, sampler, _ = job(folder, options, "float32", "cpu")
+    model = Opponent(folder, bf16=True, learning_rate=3e-5, device="cuda", **form)
+
+    def work(first: int, steps: int) -> None:
+        for step in range(first, first + steps):
+            model.step(sampler.batch(step))
+        torch.cuda.synchronize()
+
+    return work
+
+
+def contestant(folder: Path, options: argparse.Namespace, name: str) -> Callable[[tuple[int, int]], float]:
+    """Does (first, steps), and says how many seconds they took."""
+    if name in OURS:
+        work = make_relpt(folder, options, OURS[name])
+    else:
+        work = make_torch(folder, options, **OPPONENTS[name])
+    for step in range(3):  # plans, compilation
+        work(step, 1)
+
+    def timed(order: tuple[int, int]) -> float:
+        begin = time.perf_counter()
+        work(*order)
+        return time.perf_counter() - begin
+
+    return timed
+
+
+def product_speed() -> float:
+    """Floating-point operations a second of PyTorch's bfloat16 product, the median of 20."""
+    import torch
+
+    a, b = (torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(25):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        a @ b
+        end.record()
+        torch.cuda.synchronize()
+        seconds.append(begin.elapsed_time(end) / 1e3)
+    return 2 * SIZE**3 / statistics.median(seconds[5:])
+
+
+def profile(folder: Path, options: argparse.Namespace) -> None:
+    """Writes the time of each kernel of one step of relpt's."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    work = make_relpt(folder, options, "bfloat16")
+    work(0, 2)
+    with profiler(activities=[ProfilerActivity.CUDA]) as run:
+        work(2, 1)
+    table = run.key_averages().table(sort_by="cuda_time_total", row_limit=60, max_name_column_width=90)
+    options.profile.write_text(table, encoding="utf-8")
+
+
+def measure(names: list[str], options: argparse.Namespace, folder: Path) -> tuple[dict, dict]:
+    """Seconds a step and needed operations a second of each contestant in each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    operations: dict[str, list[float]] = {name: [] for name in names}
+    _, sampler, encoder = job(folder, options, "float32", "cpu")
+    with contest(names, partial(contestant, folder, options)) as ask:
+        for number, name in turns(names, options.rounds):
+            first = 3 + number * options.steps
+            took = ask(name, (first, options.steps))
+            batches = [sampler.batch(step) for step in range(first, first + options.steps)]
+            needed = sum(needed_operations(batch, encoder.config) for batch in batches)
+            seconds[name].append(took / options.steps)
+            operations[name].append(needed / took)
+            print(f"round {number + 1}/{options.rounds} {name}: {1e3 * seconds[name][-1]:.1f} ms", file=sys.stderr)
+    return seconds, operations
+
+
+def main() -> int:
+    parser = options_of(__doc__, rounds=5, short="3 rounds of 2 steps")
+    add_data(parser)
+    parser.add_argument("--model", choices=("minilm", "bert-base"), default="bert-base")
+    parser.add_argument("--checkpoint", type=Path, help="a folder with MiniLM's config.json and tokenizer.json")
+    parser.add_argument("--pairs", type=int, default=2048, help="a step")
+    parser.add_argument("--steps", type=int, default=10, help="a round")
+    parser.add_argument("--profile", type=Path, help="write the time of each kernel of a step to this file")
+    parser.add_argument("--contestants", nargs="+", choices=list(LABELS), default=list(LABELS))
+    options = parser.parse_args()
+    if options.short:
+        options.rounds, options.steps = 3, 2
+    names = installed(options.contestants, NEEDS)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_random(folder, BERT_BASE if options.model == "bert-base" else {}, options.checkpoint)
+        if options.profile:
+            profile(folder, options)
+        seconds, operations = measure(names, options, folder)
+    peak = product_speed() if installed(["torch"], {"torch": ("torch",)}) else float("nan")
+    rows = [
+        {
+            "contestant": LABELS[name],
+            "milliseconds": spread([1e3 * value for value in values]),
+            "relpt_is_faster_by": statistics.median(values) / statistics.median(seconds.get("relpt", values)),
+            "tflops": statistics.median(operations[name]) / 1e12,
+            "share": statistics.median(operations[name]) / peak,
+        }
+        for name, values in seconds.items()
+    ]
+    lines = [
+        [
+            row["contestant"],
+            *ranged(row["milliseconds"]),
+            f"{row['relpt_is_faster_by']:.2f}",
+            f"{row['tflops']:.0f}",
+            f"{row['share']:.2f}",
+        ]
+        for row in rows
+    ]
+    publish(
+        options,
+        title=f"CP + MLM, {options.model}, {options.pairs} pairs a step; bfloat16 product: {peak / 1e12:.0f} TFLOP/s",
+        head=["", "ms a step", "range", "relpt / it", "TFLOP/s", "share"],
+        lines=lines,
+        rows=rows,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
