@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from relpt import _core
+from relpt.devices import dtype_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
 from relpt.errors import FormatError
 from relpt.files import read_table, write_file, write_into, write_json
-from relpt.inputs import DTYPES, ENCODING_DTYPES, choice, input_name
+from relpt.inputs import ENCODING_DTYPES, choice, input_name
 from relpt.weights import load_tensors, save_tensors
 from relpt.words import MARKERS, count_words, load_word_vectors, word_tokenizer, word_tokens
 
@@ -75,7 +76,7 @@ class CNNEncoder:
         initializer_range: standard deviation of what the seed draws in place of vectors of words, places and tags.
         lowercase: put text, not the vocabulary, into lower case.
         split: where words end: at "blanks", as in data that is tokenized, or at "punctuation" too.
-        dtype: of matrix products, "float32" or "bfloat16".
+        dtype: of matrix products, "float32" or "bfloat16"; None: float32.
         num_threads: threads of the core; None takes the CPUs that this process may use.
         seed: of what is drawn.
         name: what it is called in messages.
@@ -108,12 +109,12 @@ class CNNEncoder:
         initializer_range: float = 0.1,
         lowercase: bool = True,
         split: str = "blanks",
-        dtype: str = "float32",
+        dtype: str | None = None,
         num_threads: int | None = None,
         seed: int = 42,
         name: str = "cnn",
     ) -> None:
-        choice(dtype, DTYPES, "dtype")
+        dtype = dtype_of("cpu", dtype)
         if not 0 <= hidden_dropout_prob < 1:
             raise ValueError(f"hidden_dropout_prob is {hidden_dropout_prob}; expected 0 <= p < 1")
         made = hasattr(words, "get_vocab")
@@ -218,7 +219,7 @@ class CNNEncoder:
         cls,
         folder: str | os.PathLike[str],
         *,
-        dtype: str = "float32",
+        dtype: str | None = None,
         num_threads: int | None = None,
         seed: int = 42,
     ) -> CNNEncoder:
