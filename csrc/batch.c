@@ -86,6 +86,8 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->prompt_row = rp_arena_take(arena, S, sizeof(int32_t));
     batch->text = rp_arena_take(arena, T, sizeof(uint8_t));
     batch->pair = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->head_first = rp_arena_take(arena, S, sizeof(int32_t));
+    batch->tail_first = rp_arena_take(arena, S, sizeof(int32_t));
     batch->head_end = rp_arena_take(arena, S, sizeof(int32_t));
     batch->tail_end = rp_arena_take(arena, S, sizeof(int32_t));
     batch->row = rp_arena_take(arena, S, sizeof(int64_t));
@@ -341,6 +343,7 @@ static void put_mention(rp_batch *batch, const layout *l, int place) {
     int side = l->place[1] == place;
     (side ? batch->tail : batch->head)[batch->S] = batch->T;
     put_run(batch, &l->opening[side], false);
+    (side ? batch->tail_first : batch->head_first)[batch->S] = batch->T;
     put_run(batch, &l->runs[place], true);
     (side ? batch->tail_end : batch->head_end)[batch->S] = batch->T;
     put_run(batch, &l->closing[side], false);
@@ -519,6 +522,8 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
         slice->cu_seqlens[s + 1] = end;
         slice->head[s] = batch->head[first + s] - t0;
         slice->tail[s] = batch->tail[first + s] - t0;
+        slice->head_first[s] = batch->head_first[first + s] - t0;
+        slice->tail_first[s] = batch->tail_first[first + s] - t0;
         slice->head_end[s] = batch->head_end[first + s] - t0;
         slice->tail_end[s] = batch->tail_end[first + s] - t0;
         int32_t prompt = batch->prompt_row[first + s];
@@ -533,6 +538,11 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
 
 /* -- rows that are read ---------------------------------------------------------------------------------- */
 
+static bool is_in_mention(const rp_batch *batch, int32_t t, int32_t s) {
+    return (t >= batch->head_first[s] && t < batch->head_end[s]) ||
+           (t >= batch->tail_first[s] && t < batch->tail_end[s]);
+}
+
 void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
     int32_t masked = 0;
     batch->R = 0;
@@ -540,6 +550,7 @@ void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
         int32_t s = batch->sequence[t];
         bool wanted = reads->all || (reads->first && t == batch->cu_seqlens[s]);
         wanted = wanted || (reads->markers && (t == batch->head[s] || t == batch->tail[s]));
+        wanted = wanted || (reads->mentions && is_in_mention(batch, t, s));
         wanted = wanted || (reads->prompt && t == batch->prompt_row[s]);
         while (masked < batch->M && batch->mlm_row[masked] < t) masked++;
         wanted = wanted || (reads->masked && masked < batch->M && batch->mlm_row[masked] == t);

@@ -76,8 +76,10 @@ typedef struct rp_batch {
     int32_t *read_pos;          /* (R) pos of each */
     int32_t *read_sequence;     /* (R) sequence of each */
     int32_t *cu_read;           /* (S+1) those of sequence s are cu_read[s] .. cu_read[s+1] */
-    int32_t *head_end;          /* (S) rows behind the last word piece of the mentions; head and tail are their first */
-    int32_t *tail_end;          /*     rows where there are no markers */
+    int32_t *head_first;        /* (S) rows of the mentions' first word piece; head and tail without markers */
+    int32_t *tail_first;        /* (S) */
+    int32_t *head_end;          /* (S) rows behind their last one */
+    int32_t *tail_end;          /* (S) */
     int32_t *tags[RP_TAGS];     /* (T) of the corpus; 0 of fixed tokens and of what stands in place of a mention */
     int32_t *distance[2];       /* (T) of each token to the head and the tail (rp_batch_places) */
     int64_t *row;               /* (S) of the corpus, that the sample was made of */
@@ -129,11 +131,12 @@ void rp_batch_mask(rp_batch *batch, const rp_tokens *tokens, int32_t s, double p
 
 /* What of the last layer's output is read. */
 typedef struct rp_reads {
-    bool all;     /* every row; the others do not matter then */
-    bool first;   /* the first row of each sequence, [CLS] */
-    bool markers; /* the two start markers of each sequence */
-    bool prompt;  /* the [MASK] of each sequence's prompt */
-    bool masked;  /* the masked tokens */
+    bool all;      /* every row; the others do not matter then */
+    bool first;    /* the first row of each sequence, [CLS] */
+    bool markers;  /* the two start markers of each sequence */
+    bool mentions; /* the word pieces between the markers */
+    bool prompt;   /* the [MASK] of each sequence's prompt */
+    bool masked;   /* the masked tokens */
 } rp_reads;
 
 /* Fills R, read, read_pos, read_sequence and cu_read. */
@@ -149,8 +152,8 @@ void rp_batch_inject(rp_batch *batch);
 void rp_batch_places(rp_batch *batch, int32_t most);
 
 /* The view of sequences [first, last) as a batch of its own: pointers into `batch`, except cu_seqlens, head, tail,
- * their ends, prompt_row, mlm_row and sequence, which count from the slice's start and are written into `slice`'s own
- * memory (a batch made with enough capacity). slice->sample keeps the step's numbers. */
+ * their first rows and ends, prompt_row, mlm_row and sequence, which count from the slice's start and are written into
+ * `slice`'s own memory (a batch made with enough capacity). slice->sample keeps the step's numbers. */
 rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, int32_t last);
 
 #endif

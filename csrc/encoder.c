@@ -19,6 +19,10 @@ void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, i
     inputs->sample = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->head = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->tail = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->head_first = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->tail_first = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->head_end = rp_arena_take(arena, S, sizeof(int32_t));
+    inputs->tail_end = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->relation = rp_arena_take(arena, S, sizeof(int32_t));
     inputs->prompt_row = rp_arena_take(arena, S, sizeof(int32_t));
 }
@@ -29,6 +33,14 @@ static rp_status check_prompts(const rp_batch *batch) {
             return rp_fail(RP_STATUS_VALUE, "the representation reads the [MASK] of a prompt, and the input has no "
                                             "prompt; open the encoder with one, or leave out \"mask\"");
     return RP_OK;
+}
+
+static rp_status upload_mentions(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch) {
+    int64_t bytes = batch->S * (int64_t)sizeof(int32_t);
+    RP_TRY(dev->ops->upload(dev, inputs->head_first, batch->head_first, bytes));
+    RP_TRY(dev->ops->upload(dev, inputs->tail_first, batch->tail_first, bytes));
+    RP_TRY(dev->ops->upload(dev, inputs->head_end, batch->head_end, bytes));
+    return dev->ops->upload(dev, inputs->tail_end, batch->tail_end, bytes);
 }
 
 rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads) {
@@ -54,6 +66,7 @@ rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, cons
     RP_TRY(ops->upload(dev, inputs->head, batch->head, S * word));
     RP_TRY(ops->upload(dev, inputs->tail, batch->tail, S * word));
     RP_TRY(ops->upload(dev, inputs->prompt_row, batch->prompt_row, S * word));
+    if (reads->mentions) RP_TRY(upload_mentions(inputs, dev, batch));
     return ops->upload(dev, inputs->relation, batch->relation, S * word);
 }
 

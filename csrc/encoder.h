@@ -21,6 +21,8 @@ typedef struct rp_inputs {
     int32_t *read, *read_pos, *read_sequence; /* (R) the rows of the last layer's output that are read */
     int32_t *cu_seqlens, *cu_read;            /* (S+1) */
     int32_t *sample, *head, *tail, *relation; /* (S) */
+    int32_t *head_first, *tail_first;         /* (S) where mentions are read */
+    int32_t *head_end, *tail_end;             /* (S) likewise */
     int32_t *prompt_row;                      /* (S) */
     int32_t *mlm_row, *mlm_label;             /* (M) */
 } rp_inputs;

@@ -31,7 +31,7 @@ void rp_prototypes_plan(rp_prototypes *m, rp_arena *arena, rp_arena *host, const
     m->host_correct = rp_arena_take(host, asked, sizeof(int32_t));
 }
 
-/* index: where the supports of each way begin (n_way+1), as mean_forward has it; the way of each query. */
+/* index: where the supports of each way begin (n_way+1), the next one's where they end; the way of each query. */
 static rp_status fill_indices(rp_prototypes *m, rp_dev *dev, const rp_prototypes_options *o) {
     int64_t N = o->n_way, Q = N * o->n_query;
     for (int64_t w = 0; w <= N; w++) m->host_index[w] = (int32_t)(w * o->k_shot);
@@ -46,7 +46,7 @@ static rp_status run_episode(rp_prototypes *m, rp_dev *dev, const rp_prototypes_
     int64_t N = o->n_way, Q = N * o->n_query, queries = N * o->k_shot * dim;
     bool cosine = o->similarity == RP_SIMILARITY_COSINE;
     const float *p = cosine ? m->unit_prototype : m->prototype, *q = cosine ? m->unit_query : x + queries;
-    RP_TRY(ops->mean_forward(dev, m->prototype, dim, x, m->index, N, dim));
+    RP_TRY(ops->mean_forward(dev, m->prototype, dim, x, m->index, m->index + 1, N, dim));
     if (cosine) {
         RP_TRY(ops->normalize_forward(dev, m->unit_prototype, m->norm, m->prototype, N, dim));
         RP_TRY(ops->normalize_forward(dev, m->unit_query, m->norm + N, x + queries, Q, dim));
@@ -59,7 +59,7 @@ static rp_status run_episode(rp_prototypes *m, rp_dev *dev, const rp_prototypes_
         RP_TRY(ops->normalize_backward(dev, m->dprototype, m->dprototype, m->unit_prototype, m->norm, N, dim));
         RP_TRY(ops->normalize_backward(dev, m->dquery, m->dquery, m->unit_query, m->norm + N, Q, dim));
     }
-    RP_TRY(ops->mean_backward(dev, dx, m->dprototype, dim, m->index, N, dim));
+    RP_TRY(ops->mean_backward(dev, dx, m->dprototype, dim, m->index, m->index + 1, N, dim));
     return ops->add_forward(dev, dx + queries, dx + queries, m->dquery, Q * dim);
 }
 

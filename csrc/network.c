@@ -28,7 +28,7 @@ static rp_network_sizes encoder_sizes(const rp_params *params) {
     return (rp_network_sizes){
         .vocab_size = c->vocab_size,
         .positions = rp_config_positions(c),
-        .most_dim = (RP_PARTS + 1) * c->hidden_size, /* all parts side by side */
+        .most_dim = 2 * RP_PARTS * c->hidden_size, /* all parts side by side, none wider than 2H */
         .widest = rp_config_widest(c),
         .head_size = c->hidden_size / c->num_attention_heads,
         .weight = largest_weight(c),

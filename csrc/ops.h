@@ -183,12 +183,13 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
     /* dinp[rows[r]] += dout[r * stride .. + H], in the order of r (rows may repeat). */                               \
     X(rows_scatter_add,                                                                                                \
       (rp_dev * dev, float *dinp, const float *dout, int64_t stride, const int32_t *rows, int64_t R, int64_t H))       \
-    /* out[s * stride .. + H] = mean over the sequence's rows of inp(T,H). */                                          \
-    X(mean_forward,                                                                                                    \
-      (rp_dev * dev, float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens, int64_t S, int64_t H))   \
-    /* dinp(T,H) += dout[s * stride .. + H] / length. */                                                               \
-    X(mean_backward,                                                                                                   \
-      (rp_dev * dev, float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens, int64_t S, int64_t H)) \
+    /* out[s * stride .. + H] = mean of rows first[s] .. end[s] of inp(T,H); first, end int32(S), one row at least. Of \
+     * whole sequences: cu_seqlens and cu_seqlens + 1. */                                                              \
+    X(mean_forward, (rp_dev * dev, float *out, int64_t stride, const float *inp, const int32_t *first,                 \
+                     const int32_t *end, int64_t S, int64_t H))                                                        \
+    /* dinp(T,H) += dout[s * stride .. + H] / rows, in these rows, of which no two s have one in common. */            \
+    X(mean_backward, (rp_dev * dev, float *dinp, const float *dout, int64_t stride, const int32_t *first,              \
+                      const int32_t *end, int64_t S, int64_t H))                                                       \
     /* out(R,H) = inp / norm, norm(R) = max(|inp|_2, 1e-12) per row. */                                                \
     X(normalize_forward, (rp_dev * dev, float *out, float *norm, const float *inp, int64_t R, int64_t H))              \
     /* dinp = (dout - out <out, dout>) / norm. dinp may alias dout. */                                                 \

@@ -10,7 +10,9 @@ rp_status rp_represent_check(const rp_represent *spec) {
     return RP_OK;
 }
 
-static int64_t width(rp_part part, int64_t H) { return part == RP_PART_ENTITY_START ? 2 * H : H; }
+static int64_t width(rp_part part, int64_t H) {
+    return part == RP_PART_ENTITY_START || part == RP_PART_MENTION_MEAN ? 2 * H : H;
+}
 
 int64_t rp_represent_dim(const rp_represent *spec, int64_t H) {
     int64_t dim = 0;
@@ -24,6 +26,7 @@ rp_reads rp_represent_reads(const rp_represent *spec) {
         reads.all |= spec->part[i] == RP_PART_MEAN;
         reads.first |= spec->part[i] == RP_PART_CLS;
         reads.markers |= spec->part[i] == RP_PART_ENTITY_START;
+        reads.mentions |= spec->part[i] == RP_PART_MENTION_MEAN;
         reads.prompt |= spec->part[i] == RP_PART_MASK;
     }
     return reads;
@@ -39,8 +42,11 @@ static rp_status part_forward(rp_part part, rp_dev *dev, float *out, int64_t dim
         return dev->ops->rows_gather(dev, out, dim, hidden, in->cu_seqlens, in->S, H);
     case RP_PART_MASK:
         return dev->ops->rows_gather(dev, out, dim, hidden, in->prompt_row, in->S, H);
+    case RP_PART_MENTION_MEAN:
+        RP_TRY(dev->ops->mean_forward(dev, out, dim, hidden, in->head_first, in->head_end, in->S, H));
+        return dev->ops->mean_forward(dev, out + H, dim, hidden, in->tail_first, in->tail_end, in->S, H);
     default:
-        return dev->ops->mean_forward(dev, out, dim, hidden, in->cu_seqlens, in->S, H);
+        return dev->ops->mean_forward(dev, out, dim, hidden, in->cu_seqlens, in->cu_seqlens + 1, in->S, H);
     }
 }
 
@@ -54,8 +60,11 @@ static rp_status part_backward(rp_part part, rp_dev *dev, float *dhidden, const 
         return dev->ops->rows_scatter_add(dev, dhidden, dout, dim, in->cu_seqlens, in->S, H);
     case RP_PART_MASK:
         return dev->ops->rows_scatter_add(dev, dhidden, dout, dim, in->prompt_row, in->S, H);
+    case RP_PART_MENTION_MEAN:
+        RP_TRY(dev->ops->mean_backward(dev, dhidden, dout, dim, in->head_first, in->head_end, in->S, H));
+        return dev->ops->mean_backward(dev, dhidden, dout + H, dim, in->tail_first, in->tail_end, in->S, H);
     default:
-        return dev->ops->mean_backward(dev, dhidden, dout, dim, in->cu_seqlens, in->S, H);
+        return dev->ops->mean_backward(dev, dhidden, dout, dim, in->cu_seqlens, in->cu_seqlens + 1, in->S, H);
     }
 }
 

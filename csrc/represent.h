@@ -2,13 +2,21 @@
  *
  * Parts are written side by side: ENTITY_START is the hidden state at the head's start marker, then at the tail's (2H;
  * Peng et al. 2020, equation 1), CLS that at [CLS] (H), MEAN the mean over all tokens (H), MASK that at the [MASK] of
- * the prompt (H; arXiv 2312.11062). */
+ * the prompt (H; arXiv 2312.11062), MENTION_MEAN the mean over the tokens between the head's markers, then between the
+ * tail's (2H; mention pooling of Baldini Soares et al. 2019, section 3.2, by the mean). */
 #ifndef RP_REPRESENT_H
 #define RP_REPRESENT_H
 
 #include "encoder.h"
 
-typedef enum rp_part { RP_PART_ENTITY_START, RP_PART_CLS, RP_PART_MEAN, RP_PART_MASK, RP_PARTS } rp_part;
+typedef enum rp_part {
+    RP_PART_ENTITY_START,
+    RP_PART_CLS,
+    RP_PART_MEAN,
+    RP_PART_MASK,
+    RP_PART_MENTION_MEAN,
+    RP_PARTS
+} rp_part;
 
 typedef struct rp_represent {
     int64_t parts; /* 1 .. RP_PARTS, all different */

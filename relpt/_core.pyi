@@ -28,6 +28,8 @@ class _Batch(TypedDict):
     prompt_row: _Int32Array  # (S) rows of the prompts' [MASK], -1 without prompt
     relation: _Int32Array  # (S)
     pair: _Int32Array  # (S) number of the pair of entities, -1 where the source knows of none
+    head_first: _Int32Array  # (S) rows of the mentions' first word pieces
+    tail_first: _Int32Array
     head_entity: _Int32Array  # (S) rows in the graph's table, -1 where nothing is injected
     tail_entity: _Int32Array  # (S)
     head_end: _Int32Array  # (S) rows behind the mentions

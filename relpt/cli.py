@@ -498,7 +498,7 @@ def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -
     parser.add_argument(
         "--representation",
         metavar="R",
-        help="entity_start, cls, mean, mask, or several joined by + (default: the model's)",
+        help="entity_start, mention_mean, cls, mean, mask, or several joined by + (default: the model's)",
     )
     parser.add_argument(
         "--prompt",

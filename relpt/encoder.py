@@ -18,7 +18,16 @@ from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.graph import GraphEmbeddings
 from relpt.injection import Injection, load_injection
-from relpt.inputs import DTYPES, ENCODING_DTYPES, PARTS, choice, input_name, input_number, representation_parts
+from relpt.inputs import (
+    DTYPES,
+    ENCODING_DTYPES,
+    PARTS,
+    choice,
+    input_name,
+    input_number,
+    part_width,
+    representation_parts,
+)
 from relpt.markers import (
     MARKER_ORDERS,
     MARKER_STYLES,
@@ -51,8 +60,11 @@ class Encoder:
         marker_style, marker_order, prompt: see ``from_pretrained``; the prompt as text, None for none.
         special_tokens: the token strings in the roles cls, sep, mask, pad and unk.
         representation: what of the hidden states becomes the vector: "entity_start" (the two start markers, 2 H),
-            "cls" (H), "mean" (over all tokens, H), "mask" (the [MASK] of a prompt, H; arXiv 2312.11062), or several
-            joined by "+", as "entity_start+mask".
+            "mention_mean" (the mean over the tokens of the head's mention, then of the tail's, without markers, 2 H;
+            mention pooling of Baldini Soares et al. 2019, section 3.2, by the mean), "cls" (H), "mean" (over all
+            tokens, H), "mask" (the [MASK] of a prompt, H; arXiv 2312.11062), or several joined by "+", as
+            "entity_start+mask". A mention is what the input has for it: its words, as far as the window keeps them, its
+            type, [BLANK] or the subject or object token; the prompt's copies do not count.
         dim: size of a relation vector.
         injection: the graph whose entities are injected at the markers, see ``inject``; None for none.
         projection: the map that ``encode`` applies last, made by ``fit_projection``; None for plain hidden states.
@@ -490,8 +502,8 @@ class Encoder:
 
     @property
     def dim(self) -> int:
-        """Size of a relation vector: 2 H for "entity_start", H for each other part, their sum when joined."""
-        return sum(self.config["hidden_size"] * (2 if part == 0 else 1) for part in self._parts)
+        """Size of a relation vector: 2 H for "entity_start" and "mention_mean", H for each other part, or their sum."""
+        return sum(self.config["hidden_size"] * part_width(part) for part in self._parts)
 
     @property
     def num_parameters(self) -> int:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["INPUTS", "PARTS", "SIMILARITIES", "choice", "input_name", "input_number", "representation_parts"]
+__all__ = [
+    "INPUTS",
+    "PARTS",
+    "SIMILARITIES",
+    "choice",
+    "input_name",
+    "input_number",
+    "part_width",
+    "representation_parts",
+]
 
 INPUTS: Final = ("C+M", "C+T", "OnlyC", "OnlyM", "OnlyT")
 _ALIASES: Final = {"CM": "C+M", "CT": "C+T", "OC": "OnlyC", "OM": "OnlyM", "OT": "OnlyT"}
 SIMILARITIES: Final = ("dot", "cosine", "euclidean")
 DTYPES: Final = ("float32", "bfloat16")
 ENCODING_DTYPES: Final = (*DTYPES, "int8")  # int8 has no gradients
-PARTS: Final = ("entity_start", "cls", "mean", "mask")
+PARTS: Final = ("entity_start", "cls", "mean", "mask", "mention_mean")
+_WIDE: Final = ("entity_start", "mention_mean")  # one vector for the head and one for the tail
 
 
 def choice(value: object, choices: tuple[str, ...], name: str) -> int:
@@ -55,3 +65,8 @@ def representation_parts(representation: object, option: str = "representation")
     if len(set(names)) != len(names):
         raise ValueError(f"{option} {representation!r} names a part twice")
     return tuple(PARTS.index(name) for name in names)
+
+
+def part_width(part: int) -> int:
+    """Hidden states that a part of a representation, by the core's number, puts side by side."""
+    return 2 if PARTS[part] in _WIDE else 1

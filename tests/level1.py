@@ -105,7 +105,7 @@ class SamplerOptions(ctypes.Structure):
 
 
 class Batch(ctypes.Structure):
-    """rp_batch."""
+    """rp_batch, the beginning."""
 
     after = (
         "pos",
@@ -120,15 +120,16 @@ class Batch(ctypes.Structure):
         "mlm_row",
         "mlm_label",
     )
-    arrays = ("ids", *after)
+    read = ("read", "read_pos", "read_sequence", "cu_read")
+    mentions = ("head_first", "tail_first", "head_end", "tail_end")
+    arrays = ("ids", *after, *mentions)
     _fields_ = (
         *((name, INT32) for name in ("S", "T", "M", "max_len", "S_capacity", "T_capacity")),
         ("ids", INT32S),
         ("text", FLAGS),
         *((name, INT32S) for name in after),
-        ("truncated", INT64),
-        ("truncated_mentions", INT64),
-        ("memory", ctypes.c_void_p),
+        ("R", INT32),
+        *((name, INT32S) for name in (*read, *mentions)),
     )
 
     def dict(self):

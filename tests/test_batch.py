@@ -16,6 +16,7 @@ from corpora import (
     VOCAB,
     arrays_of,
     build,
+    markers_of,
     parts_of,
     random_arrays,
     relation_pairs,
@@ -46,6 +47,12 @@ def check_against_oracle(arrays, setting, max_length, blanks=None, tokens=TOKENS
     starts = batch["cu_seqlens"][:-1]
     np.testing.assert_array_equal(batch["head"] - starts, [head for _, head, _, _ in expected])
     np.testing.assert_array_equal(batch["tail"] - starts, [tail for _, _, tail, _ in expected])
+    for row in range(n):  # a mention is all that stands between its markers
+        ids, markers = batch["ids"].tolist(), markers_of(arrays, row, setting, tokens)
+        for side, (opening, closing) in (("head", markers[:2]), ("tail", markers[2:])):
+            start, first, end = (int(batch[name][row]) for name in (side, f"{side}_first", f"{side}_end"))
+            assert (ids[start:first], ids[end : end + len(closing)]) == (opening, closing)
+            assert first < end
     assert batch["truncated"] == sum(cut > 0 for *_, cut in expected)
     assert batch["truncated_mentions"] == sum(cut > 1 for *_, cut in expected)
     return batch
@@ -433,7 +440,7 @@ def test_slices_are_batches_of_their_own(library, new_batch, tokens):
             masked = (whole["mlm_row"] >= t0) & (whole["mlm_row"] < t1)
             wanted = {name: whole[name][t0:t1] for name in ("ids", "pos")}
             wanted |= {name: whole[name][first:last] for name in ("sample", "relation", "pair")}
-            wanted |= {name: whole[name][first:last] - t0 for name in ("head", "tail")}
+            wanted |= {name: whole[name][first:last] - t0 for name in ("head", "tail", *Batch.mentions)}
             wanted["prompt_row"] = np.maximum(whole["prompt_row"][first:last] - t0, -1)
             wanted["sequence"] = whole["sequence"][t0:t1] - first
             wanted["cu_seqlens"] = whole["cu_seqlens"][first : last + 1] - t0

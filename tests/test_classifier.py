@@ -307,6 +307,7 @@ def test_the_setting_and_the_representation_are_saved(
     "options",
     [
         {"representation": "entity_start+mask", "prompt": "between"},
+        {"representation": "mention_mean"},
         {"markers": "typed", "types": ["person", "place"], "marker_order": "text"},
     ],
 )

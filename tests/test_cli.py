@@ -440,6 +440,7 @@ def test_presets_and_options_reach_the_trainer(relpt_command, place):
         ((), REPRESENTATION, LOSS_REPRESENTATION),
         (("--set", "loss_representation=mean"), REPRESENTATION, "mean"),
         (("--representation", "cls"), "cls", None),
+        (("--representation", "mention_mean+cls"), "mention_mean+cls", None),
         (("--preset", "paper"), "entity_start", None),
     ],
 )

@@ -15,9 +15,12 @@ from safetensors.numpy import load_file, save_file
 from tiny import tiny_dataset, tiny_encoder_folder
 
 import relpt
-from relpt import weights
+from relpt import _core, weights
 from relpt.devices import cuda_facts
+from relpt.inputs import INPUTS
 from relpt.markers import MARKERS
+
+ROLES = ("head", "tail")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,9 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -
 # -- vectors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("representation", ["entity_start", "cls", "mean", "mean+entity_start+cls"])
+@pytest.mark.parametrize(
+    "representation", ["entity_start", "cls", "mean", "mention_mean", "mean+entity_start+cls", "cls+mention_mean+mean"]
+)
 def test_a_vector_does_not_depend_on_its_neighbours(folder: Path, data: relpt.Dataset, representation: str) -> None:
     encoder = relpt.Encoder.from_pretrained(folder, representation=representation, num_threads=2)
     together = encoder.encode(data)
@@ -93,14 +98,15 @@ def test_the_parts_of_a_representation(folder: Path, encoder: relpt.Encoder, dat
         assert vectors.shape == (40, other.dim)
         return vectors
 
-    entity_start, cls, mean = (encode(name) for name in ("entity_start", "cls", "mean"))
-    assert [part.shape[1] for part in (entity_start, cls, mean)] == [64, 32, 32]
-    joined = encode("cls+entity_start+mean")
-    np.testing.assert_allclose(joined, np.hstack([cls, entity_start, mean]), atol=1e-6)
+    names = ("cls", "entity_start", "mention_mean", "mean")
+    parts = [encode(name) for name in names]
+    assert [part.shape[1] for part in parts] == [32, 64, 64, 32]
+    np.testing.assert_allclose(encode("+".join(names)), np.hstack(parts), atol=1e-6)
 
 
 def test_representations_are_places_of_the_hidden_states(folder: Path, data: relpt.Dataset) -> None:
-    encoder = relpt.Encoder.from_pretrained(folder, representation="entity_start+cls+mean", num_threads=1)
+    parts = "entity_start+cls+mean+mention_mean"
+    encoder = relpt.Encoder.from_pretrained(folder, representation=parts, num_threads=1)
     ids = {name: encoder.tokenizer.token_to_id(token) for name, token in encoder.markers.items()}
     for instance in data[:10]:
         pieces = []
@@ -114,8 +120,40 @@ def test_representations_are_places_of_the_hidden_states(folder: Path, data: rel
         sequence = [encoder.tokenizer.token_to_id("[CLS]"), *pieces, encoder.tokenizer.token_to_id("[SEP]")]
         hidden = encoder.hidden_states(np.array(sequence), np.array([len(sequence)]))
         rows = [sequence.index(ids["head_start"]), sequence.index(ids["tail_start"]), 0]
-        wanted = np.concatenate([*hidden[rows], hidden.mean(0)])
+        bounds = [(sequence.index(ids[f"{side}_start"]) + 1, sequence.index(ids[f"{side}_end"])) for side in ROLES]
+        mentions = [hidden[first:end].mean(0) for first, end in bounds]
+        wanted = np.concatenate([*hidden[rows], hidden.mean(0), *mentions])
         np.testing.assert_allclose(encoder.encode(instance), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("form", [{}, {"markers": "typed"}, {"prompt": "between"}, {"marker_order": "text"}], ids=str)
+def test_a_mention_is_what_the_setting_has_for_it(
+    folder: Path, data: relpt.Dataset, inputs: str, form: dict[str, str]
+) -> None:
+    """The words, the type, or the one token in their place; its markers and the prompt's copies do not count."""
+    types = {"types": data.types} if "markers" in form else {}
+    encoder = relpt.Encoder.from_pretrained(folder, representation="mention_mean", num_threads=1, **form, **types)
+    corpus, plain = data.tokenize(encoder, max_length=128), encoder.tokenizer
+    ids = {name: [plain.token_to_id(token)] for name, token in encoder.markers.items()}
+    batch = _core.build_batch(
+        corpus.core(), encoder._input_tokens(corpus, [inputs]), np.arange(40), INPUTS.index(inputs), 128
+    )
+    states, sizes = encoder.hidden_states(batch["ids"], np.diff(batch["cu_seqlens"])), set()
+    for row, (instance, vector) in enumerate(zip(data, encoder.encode(corpus, inputs=inputs), strict=True)):
+        first, end = batch["cu_seqlens"][row : row + 2]
+        sequence, tail_first, wanted = batch["ids"][first:end].tolist(), instance.tail < instance.head, []
+        roles = ("object", "subject") if tail_first and "marker_order" in form else ("subject", "object")
+        for side, role in zip(ROLES, roles, strict=True):
+            words = [getattr(instance, f"{side}_text"), getattr(instance, f"{side}_type")]
+            said = [plain.encode(text, add_special_tokens=False).ids for text in words]
+            mention = ids[role] if inputs == "OnlyC" else said[inputs in ("C+T", "OnlyT")]
+            places = [i for i in range(len(sequence)) if sequence[i : i + len(mention)] == mention]
+            place = min(places, key=lambda i, side=side: abs(first + i - batch[f"{side}_first"][row]))
+            wanted.append(states[first + place : first + place + len(mention)].mean(0))
+            sizes.add(len(mention))
+        np.testing.assert_allclose(vector, np.concatenate(wanted), atol=1e-6)
+    assert (sizes == {1}) == (inputs not in ("C+T", "OnlyT"))  # the types take several pieces
 
 
 def test_normalized_vectors(encoder: relpt.Encoder, data: relpt.Dataset) -> None:
@@ -255,8 +293,8 @@ def test_the_file_is_the_librarys(encoder: relpt.Encoder, tmp_path: Path) -> Non
 
 
 def test_the_representation_is_saved(folder: Path, tmp_path: Path) -> None:
-    relpt.Encoder.from_pretrained(folder, representation="cls+mean").save_pretrained(tmp_path)
-    assert relpt.Encoder.from_pretrained(tmp_path).representation == "cls+mean"
+    relpt.Encoder.from_pretrained(folder, representation="mention_mean+mean").save_pretrained(tmp_path)
+    assert relpt.Encoder.from_pretrained(tmp_path).representation == "mention_mean+mean"
     assert relpt.Encoder.from_pretrained(tmp_path, representation="cls").representation == "cls"
 
 

@@ -74,13 +74,24 @@ def core_parts(trainer: relpt.Trainer, data: relpt.Dataset) -> tuple[Any, Any]:
 
 @pytest.mark.core
 @pytest.mark.parametrize(
-    "objectives",
-    [[MTB(temperature=20.0)], [RC(dropout=0.4)], ALIGNED, EVERY, EPISODES, BAGS],
-    ids=["mtb", "rc", "alignment", "every", "episodes", "bags"],
+    ("objectives", "representation"),
+    [
+        ([MTB(temperature=20.0)], "entity_start"),
+        ([RC(dropout=0.4)], "entity_start"),
+        ([RC(dropout=0.4)], "mention_mean"),
+        (ALIGNED, "entity_start"),
+        (EVERY, "entity_start"),
+        (EVERY, "mention_mean+mean"),
+        (EPISODES, "entity_start"),
+        (BAGS, "entity_start"),
+    ],
+    ids=["mtb", "rc", "rc, mentions", "alignment", "every", "every, means", "episodes", "bags"],
 )
-def test_gradients_are_of_the_loss_with_its_dropout(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
+def test_gradients_are_of_the_loss_with_its_dropout(
+    tmp_path: Path, data: relpt.Dataset, objectives: list[Any], representation: str
+) -> None:
     """Along random directions the loss changes as the gradients say, in the model and in the heads."""
-    encoder = encoder_of(tmp_path, dropout=0.2)
+    encoder = encoder_of(tmp_path, dropout=0.2, representation=representation)
     sampler, core = core_parts(trainer_of(encoder, objectives), data)
     names = ["embeddings.word_embeddings.weight", "encoder.layer.1.attention.self.value.weight"]
     names += [name for name, _ in core.heads()]

@@ -81,7 +81,8 @@ def test_hidden_states_of_minilm(torch: Any, minilm: tuple[relpt.Encoder, Any]) 
 
 @pytest.mark.weights
 def test_relation_vectors_of_minilm(torch: Any, minilm: tuple[relpt.Encoder, Any]) -> None:
-    """The vector of ``encode`` is transformers' hidden state at the two start markers of the marked sentence."""
+    """The vector of ``encode`` is transformers' hidden state at the two start markers of the marked sentence, or the
+    mean of those between the markers."""
     encoder, model = minilm
     data = relpt.load_sample("unseen")[:40]
     marks = {name: encoder.tokenizer.token_to_id(token) for name, token in encoder.markers.items()}
@@ -101,6 +102,13 @@ def test_relation_vectors_of_minilm(torch: Any, minilm: tuple[relpt.Encoder, Any
         want.append(np.concatenate([states[first + ids.index(marks[name])] for name in ("head_start", "tail_start")]))
         first += len(ids)
     assert np.abs(encoder.encode(data) - np.array(want)).max() <= TOLERANCE
+    first, want = 0, []
+    for ids in sequences:
+        bounds = [(ids.index(marks[f"{side}_start"]) + 1, ids.index(marks[f"{side}_end"])) for side in ("head", "tail")]
+        want.append(np.concatenate([states[first + start : first + end].mean(0) for start, end in bounds]))
+        first += len(ids)
+    means = relpt.Encoder.from_pretrained("minilm", representation="mention_mean", num_threads=2)
+    assert np.abs(means.encode(data) - np.array(want)).max() <= TOLERANCE
 
 
 @pytest.mark.weights

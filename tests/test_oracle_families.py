@@ -72,7 +72,7 @@ def test_hidden_states(
     assert off <= TOLERANCE
 
 
-@pytest.mark.parametrize("representation", ["entity_start", "cls+mean"])
+@pytest.mark.parametrize("representation", ["entity_start", "cls+mean", "mention_mean"])
 @pytest.mark.parametrize(("kind", "changes"), [(kind, changes) for kind in KINDS for changes in SHAPES[kind]])
 def test_every_gradient(oracle: Any, tmp_path: Path, kind: str, changes: dict[str, Any], representation: str) -> None:
     encoder = made(oracle, tmp_path, kind, changes, representation=representation)

@@ -40,10 +40,11 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "cls+mean": {"representation": "cls+mean"},
     "all parts": {"representation": "mean+entity_start+cls", "temperature": 0.5},
     "mask": {"representation": "mask", "form": {"prompt": "relation"}},
+    "mention_mean": {"representation": "mention_mean"},
     "mask, micro-batches": {"representation": "entity_start+mask", "temperature": 0.3, "micro_batch_pairs": 3},
     "every setting, prompt and typed markers": {
         "input_mix": {"C+M": 1, "C+T": 1, "OnlyC": 1, "OnlyM": 1, "OnlyT": 1},
-        "representation": "cls+mask+mean+entity_start",
+        "representation": "cls+mask+mean+mention_mean+entity_start",
         "form": {"prompt": "{tail} w3 [MASK] {head}", "markers": "typed", "types": tiny_bert.TYPES},
         "temperature": 0.5,
     },
@@ -54,6 +55,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "every setting": {"input_mix": {"C+M": 1, "C+T": 1, "OnlyC": 1, "OnlyM": 1, "OnlyT": 1}, "max_length": 16},
     "odd sizes": {"hidden_size": 39, "num_attention_heads": 3, "intermediate_size": 53, "num_hidden_layers": 3},
     "micro-batches": {"micro_batch_pairs": 3},
+    "mentions, micro-batches": {"representation": "mention_mean+mean", "micro_batch_pairs": 3, "temperature": 0.3},
 }
 OF_THE_MODEL = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
 

@@ -27,14 +27,13 @@ rp_status RP_CPU(rows_scatter_add)(rp_dev *dev, float *dinp, const float *dout, 
     return RP_OK;
 }
 
-rp_status RP_CPU(mean_forward)(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens,
-                               int64_t S, int64_t H) {
+rp_status RP_CPU(mean_forward)(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *first,
+                               const int32_t *end, int64_t S, int64_t H) {
 #pragma omp parallel for num_threads(team(dev, S * H * 16)) schedule(static)
     for (int64_t s = 0; s < S; s++) {
-        int64_t first = cu_seqlens[s], last = cu_seqlens[s + 1];
-        float *to = out + s * stride, share = 1.0f / (float)(last - first);
+        float *to = out + s * stride, share = 1.0f / (float)(end[s] - first[s]);
         memset(to, 0, (size_t)H * sizeof *to);
-        for (int64_t t = first; t < last; t++) {
+        for (int64_t t = first[s]; t < end[s]; t++) {
 #pragma omp simd
             for (int64_t h = 0; h < H; h++) to[h] += inp[t * H + h];
         }
@@ -44,13 +43,12 @@ rp_status RP_CPU(mean_forward)(rp_dev *dev, float *out, int64_t stride, const fl
     return RP_OK;
 }
 
-rp_status RP_CPU(mean_backward)(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens,
-                                int64_t S, int64_t H) {
+rp_status RP_CPU(mean_backward)(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *first,
+                                const int32_t *end, int64_t S, int64_t H) {
 #pragma omp parallel for num_threads(team(dev, S * H * 16)) schedule(static)
     for (int64_t s = 0; s < S; s++) {
-        int64_t first = cu_seqlens[s], last = cu_seqlens[s + 1];
-        float share = 1.0f / (float)(last - first);
-        for (int64_t t = first; t < last; t++) {
+        float share = 1.0f / (float)(end[s] - first[s]);
+        for (int64_t t = first[s]; t < end[s]; t++) {
 #pragma omp simd
             for (int64_t h = 0; h < H; h++) dinp[t * H + h] += dout[s * stride + h] * share;
         }

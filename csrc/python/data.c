@@ -280,6 +280,8 @@ PyObject *relpt_batch_dict(const rp_batch *b) {
                   {"tail", b->tail, b->S},
                   {"relation", b->relation, b->S},
                   {"pair", b->pair, b->S},
+                  {"head_first", b->head_first, b->S},
+                  {"tail_first", b->tail_first, b->S},
                   {"head_entity", b->entity[0], b->S},
                   {"tail_entity", b->entity[1], b->S},
                   {"head_end", b->head_end, b->S},

@@ -1,4 +1,4 @@
-/* Operations on whole rows: picking, averaging over a sequence, scaling to unit length. */
+/* Operations on whole rows: picking, averaging over neighbours, scaling to unit length. */
 #include <math.h>
 
 #include "ref/ref.h"
@@ -20,28 +20,28 @@ rp_status rp_ref_rows_scatter_add(rp_dev *dev, float *dinp, const float *dout, i
     return RP_OK;
 }
 
-/* out[s] = sum of the sequence's rows / length; an empty sequence gives 0. */
-rp_status rp_ref_mean_forward(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens,
-                              int64_t S, int64_t H) {
+/* out[s] = sum of rows first[s] .. end[s] / their number; no rows give 0. */
+rp_status rp_ref_mean_forward(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *first,
+                              const int32_t *end, int64_t S, int64_t H) {
     (void)dev;
     for (int64_t s = 0; s < S; s++) {
-        int64_t first = cu_seqlens[s], end = cu_seqlens[s + 1];
+        int64_t rows = end[s] - first[s];
         for (int64_t h = 0; h < H; h++) {
             double sum = 0.0;
-            for (int64_t t = first; t < end; t++) sum += inp[t * H + h];
-            out[s * stride + h] = end > first ? (float)(sum / (double)(end - first)) : 0.0f;
+            for (int64_t t = first[s]; t < end[s]; t++) sum += inp[t * H + h];
+            out[s * stride + h] = rows > 0 ? (float)(sum / (double)rows) : 0.0f;
         }
     }
     return RP_OK;
 }
 
-rp_status rp_ref_mean_backward(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens,
-                               int64_t S, int64_t H) {
+rp_status rp_ref_mean_backward(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *first,
+                               const int32_t *end, int64_t S, int64_t H) {
     (void)dev;
     for (int64_t s = 0; s < S; s++) {
-        double length = cu_seqlens[s + 1] - cu_seqlens[s];
-        for (int64_t t = cu_seqlens[s]; t < cu_seqlens[s + 1]; t++)
-            for (int64_t h = 0; h < H; h++) dinp[t * H + h] = (float)(dinp[t * H + h] + dout[s * stride + h] / length);
+        double rows = end[s] - first[s];
+        for (int64_t t = first[s]; t < end[s]; t++)
+            for (int64_t h = 0; h < H; h++) dinp[t * H + h] = (float)(dinp[t * H + h] + dout[s * stride + h] / rows);
     }
     return RP_OK;
 }

@@ -298,10 +298,14 @@ def mean():
     for lengths, H, stride in [(ONE, 1, 1), (SHORT, 7, 9), (MIXED, 33, 33), (MANY, 131, 300), ((), 8, 8)]:
         S, T = len(lengths), sum(lengths)
         d = Draw(f"mean{T},{H}")
-        rest = dict(stride=stride, cu_seqlens=offsets(lengths), S=S, H=H)
-        name, wide = f"S{S}-T{T}-H{H}-stride{stride}", d.normal(S, stride)
-        yield Case("mean_forward", name, dict(out=wide, inp=d.normal(T, H), **rest))
-        yield Case("mean_backward", name, dict(dinp=d.normal(T, H), dout=wide, **rest))
+        bounds = offsets(lengths)
+        # Whole sequences, and of each the rows from its middle to its last.
+        parts = {"": (bounds[:-1], bounds[1:]), "-part": (bounds[:-1] + np.array(lengths, np.int32) // 2, bounds[1:])}
+        for part, (first, end) in parts.items():
+            rest = dict(stride=stride, first=first.astype(np.int32), end=end.astype(np.int32), S=S, H=H)
+            name, wide = f"S{S}-T{T}-H{H}-stride{stride}{part}", d.normal(S, stride)
+            yield Case("mean_forward", name, dict(out=wide, inp=d.normal(T, H), **rest))
+            yield Case("mean_backward", name, dict(dinp=d.normal(T, H), dout=wide, **rest))
 
 
 def normalize():

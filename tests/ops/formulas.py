@@ -186,16 +186,18 @@ def rows_dot_backward(da, db, dout, a, b, H, **_):
     return {"da": da, "db": db}
 
 
-def mean_forward(out, inp, cu_seqlens, S, H, **_):
+def mean_forward(out, inp, first, end, S, H, **_):
     out = wide(out).copy()
     for s in range(S):
-        out[s, :H] = wide(inp[cu_seqlens[s] : cu_seqlens[s + 1]]).mean(axis=0)
+        out[s, :H] = wide(inp[first[s] : end[s]]).mean(axis=0)
     return {"out": out}
 
 
-def mean_backward(dinp, dout, cu_seqlens, H, **_):
-    lengths = np.diff(cu_seqlens)
-    return {"dinp": wide(dinp) + np.repeat(wide(dout[:, :H]) / lengths[:, None], lengths, axis=0)}
+def mean_backward(dinp, dout, first, end, S, H, **_):
+    dinp = wide(dinp).copy()
+    for s in range(S):
+        dinp[first[s] : end[s]] += wide(dout[s, :H]) / (end[s] - first[s])
+    return {"dinp": dinp}
 
 
 def normalize_forward(inp, **_):

@@ -180,7 +180,8 @@ def test_rows(ref):
 
 def test_mean(ref):
     lengths, H, stride, d = (3, 1, 5), 3, 4, Draw("grad mean")
-    rest = dict(stride=stride, cu_seqlens=offsets(lengths), S=len(lengths), H=H)
+    first, end = np.array([1, 3, 5], np.int32), np.array([3, 4, 8], np.int32)
+    rest = dict(stride=stride, first=first, end=end, S=len(lengths), H=H)
     dout, inp = d.normal(len(lengths), stride), d.normal(sum(lengths), H)
     got = ref.call("mean_backward", dinp=zeros(inp), dout=dout, **rest)["dinp"]
     wide = np.zeros((len(lengths), stride), np.float32)

@@ -83,11 +83,17 @@ class TorchModel:
         """Relation vectors (S, dim)."""
         spans = list(itertools.pairwise(batch["cu_seqlens"].tolist()))
         rows = {name: torch.tensor(batch[name], dtype=torch.long) for name in ("head", "tail", "prompt_row")}
+
+        def mentions(side: str) -> Tensor:
+            bounds = zip(batch[f"{side}_first"], batch[f"{side}_end"], strict=True)
+            return torch.stack([hidden[first:end].mean(0) for first, end in bounds])
+
         parts = {
             "entity_start": lambda: torch.cat([hidden[rows["head"]], hidden[rows["tail"]]], 1),
             "cls": lambda: torch.stack([hidden[a] for a, _ in spans]),
             "mask": lambda: hidden[rows["prompt_row"]],
             "mean": lambda: torch.stack([hidden[a:b].mean(0) for a, b in spans]),
+            "mention_mean": lambda: torch.cat([mentions("head"), mentions("tail")], 1),
         }
         return torch.cat([parts[name]() for name in self.representation.split("+")], 1)
 
