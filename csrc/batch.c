@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "arena.h"
-#include "rng.h"
 
 /* -- tokens ---------------------------------------------------------------------------------------------- */
 
@@ -74,6 +73,9 @@ static void take_arrays(rp_batch *batch, rp_arena *arena) {
     batch->sequence = rp_arena_take(arena, T, sizeof(int32_t));
     batch->mlm_row = rp_arena_take(arena, T, sizeof(int32_t));
     batch->mlm_label = rp_arena_take(arena, T, sizeof(int32_t));
+    batch->span_left = rp_arena_take(arena, T, sizeof(int32_t));
+    batch->span_right = rp_arena_take(arena, T, sizeof(int32_t));
+    batch->span_place = rp_arena_take(arena, T, sizeof(int32_t));
     batch->read = rp_arena_take(arena, T, sizeof(int32_t));
     batch->read_pos = rp_arena_take(arena, T, sizeof(int32_t));
     batch->read_sequence = rp_arena_take(arena, T, sizeof(int32_t));
@@ -448,36 +450,6 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
     return RP_OK;
 }
 
-/* -- masked words ---------------------------------------------------------------------------------------- */
-
-/* A random id that is not special; `old` when 64 draws met none (nearly all of the vocabulary is special). */
-static int32_t random_word(rp_rng *rng, const rp_tokens *tokens, int32_t old) {
-    for (int i = 0; i < 64; i++) {
-        int32_t id = (int32_t)rp_rng_below(rng, (uint32_t)tokens->vocab_size);
-        if (!tokens->special[id]) return id;
-    }
-    return old;
-}
-
-/* Every token has a stream of its own, row = its place in the sequence, so that its fate is a function of (key, step,
- * sample number, place): first the choice, then which of the three, then the word (Devlin et al. 2019, section 3.1). */
-void rp_batch_mask(rp_batch *batch, const rp_tokens *tokens, int32_t s, double probability, uint64_t key,
-                   uint32_t step) {
-    for (int32_t t = batch->cu_seqlens[s]; t < batch->cu_seqlens[s + 1]; t++) {
-        int32_t id = batch->ids[t];
-        if (!batch->text[t] || tokens->special[id]) continue;
-        rp_rng rng = rp_rng_stream(key, step, (uint32_t)batch->sample[s], (uint32_t)batch->pos[t]);
-        if (rp_rng_unit(&rng) >= probability) continue;
-        uint32_t fate = rp_rng_below(&rng, 10);
-        if (fate < 8)
-            batch->ids[t] = tokens->mask;
-        else if (fate == 8)
-            batch->ids[t] = random_word(&rng, tokens, id);
-        batch->mlm_row[batch->M] = t;
-        batch->mlm_label[batch->M++] = id;
-    }
-}
-
 /* -- slices ---------------------------------------------------------------------------------------------- */
 
 /* The first masked token at row t or after it. */
@@ -532,7 +504,12 @@ rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, 
     int32_t m0 = first_mask(batch, t0);
     slice->M = first_mask(batch, t1) - m0;
     slice->mlm_label = batch->mlm_label + m0;
-    for (int32_t m = 0; m < slice->M; m++) slice->mlm_row[m] = batch->mlm_row[m0 + m] - t0;
+    slice->span_place = batch->span_place + m0;
+    for (int32_t m = 0; m < slice->M; m++) {
+        slice->mlm_row[m] = batch->mlm_row[m0 + m] - t0;
+        slice->span_left[m] = batch->span_left[m0 + m] - t0;
+        slice->span_right[m] = batch->span_right[m0 + m] - t0;
+    }
     return RP_OK;
 }
 
@@ -543,8 +520,14 @@ static bool is_in_mention(const rp_batch *batch, int32_t t, int32_t s) {
            (t >= batch->tail_first[s] && t < batch->tail_end[s]);
 }
 
+/* Whether row t is among the `count` ascending `rows`; *at goes along with t. */
+static bool is_next(const int32_t *rows, int32_t count, int32_t *at, int32_t t) {
+    while (*at < count && rows[*at] < t) ++*at;
+    return *at < count && rows[*at] == t;
+}
+
 void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
-    int32_t masked = 0;
+    int32_t masked = 0, left = 0, right = 0, M = batch->M;
     batch->R = 0;
     for (int32_t t = 0; t < batch->T; t++) {
         int32_t s = batch->sequence[t];
@@ -552,8 +535,9 @@ void rp_batch_read(rp_batch *batch, const rp_reads *reads) {
         wanted = wanted || (reads->markers && (t == batch->head[s] || t == batch->tail[s]));
         wanted = wanted || (reads->mentions && is_in_mention(batch, t, s));
         wanted = wanted || (reads->prompt && t == batch->prompt_row[s]);
-        while (masked < batch->M && batch->mlm_row[masked] < t) masked++;
-        wanted = wanted || (reads->masked && masked < batch->M && batch->mlm_row[masked] == t);
+        wanted = wanted || (reads->masked && is_next(batch->mlm_row, M, &masked, t));
+        wanted = wanted || (reads->outside && is_next(batch->span_left, M, &left, t));
+        wanted = wanted || (reads->outside && is_next(batch->span_right, M, &right, t));
         if (!wanted) continue;
         batch->read[batch->R] = t;
         batch->read_pos[batch->R] = batch->pos[t];

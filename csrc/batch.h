@@ -13,6 +13,7 @@
 #define RP_BATCH_MIN_LENGTH 16    /* the narrowest window: six fixed tokens and ten word pieces */
 #define RP_BATCH_MAX_LENGTH 65535 /* a place in a sequence fits 16 bits (rp_dropout) */
 #define RP_BATCH_FIXED 6          /* [CLS], four markers of one token, [SEP] */
+#define RP_SPAN_PLACES 64         /* of tokens in a span that are told apart; those further in have the last one's */
 
 typedef enum rp_input { RP_INPUT_CM, RP_INPUT_CT, RP_INPUT_OC, RP_INPUT_OM, RP_INPUT_OT } rp_input;
 
@@ -40,6 +41,7 @@ typedef struct rp_tokens {
     const int32_t *marker_offsets; /* (4 n_types + 1) */
     int32_t n_entities;            /* of the corpus; 0: no graph is asked */
     const int32_t *graph_row;      /* (n_entities) the row of each in a graph's table of embeddings, -1 for none */
+    const uint8_t *continues;      /* (vocab_size) 1: the piece goes on with the word before it; NULL: none does */
 } rp_tokens;
 
 /* VALUE names the token that lies outside the vocabulary, or is not flagged in `special`; a prompt without `mask` or
@@ -71,6 +73,9 @@ typedef struct rp_batch {
     int32_t *pair;              /* (S) number of the sample's pair of entities, or bag (rp_draw); -1: none */
     int32_t *mlm_row;           /* (M) rows of the masked tokens, ascending */
     int32_t *mlm_label;         /* (M) their true ids */
+    int32_t *span_left;         /* (M) rows just before and just behind the span that each was masked with */
+    int32_t *span_right;        /* (M) */
+    int32_t *span_place;        /* (M) its place in the span, 0 .. RP_SPAN_PLACES - 1 */
     int32_t R;                  /* rows of the last layer's output that are read (rp_batch_read) */
     int32_t *read;              /* (R) these rows, ascending */
     int32_t *read_pos;          /* (R) pos of each */
@@ -123,12 +128,6 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
 /* No sequence of the corpus' rows is longer in any setting, whatever max_length is. */
 int64_t rp_batch_longest(const rp_corpus *corpus, const rp_tokens *tokens);
 
-/* Masks words of sequence s for MLM: each token of the text that is not special is chosen with `probability`; of the
- * chosen, 80 % become [MASK], 10 % a random word that is not special, 10 % stay. Draws: stream (key, step, sample
- * number). Call for sequences in ascending order, once each. */
-void rp_batch_mask(rp_batch *batch, const rp_tokens *tokens, int32_t s, double probability, uint64_t key,
-                   uint32_t step);
-
 /* What of the last layer's output is read. */
 typedef struct rp_reads {
     bool all;      /* every row; the others do not matter then */
@@ -137,6 +136,7 @@ typedef struct rp_reads {
     bool mentions; /* the word pieces between the markers */
     bool prompt;   /* the [MASK] of each sequence's prompt */
     bool masked;   /* the masked tokens */
+    bool outside;  /* the tokens just before and just behind the masked spans */
 } rp_reads;
 
 /* Fills R, read, read_pos, read_sequence and cu_read. */
@@ -152,8 +152,9 @@ void rp_batch_inject(rp_batch *batch);
 void rp_batch_places(rp_batch *batch, int32_t most);
 
 /* The view of sequences [first, last) as a batch of its own: pointers into `batch`, except cu_seqlens, head, tail,
- * their first rows and ends, prompt_row, mlm_row and sequence, which count from the slice's start and are written into
- * `slice`'s own memory (a batch made with enough capacity). slice->sample keeps the step's numbers. */
+ * their first rows and ends, prompt_row, mlm_row, span_left, span_right and sequence, which count from the slice's
+ * start and are written into `slice`'s own memory (a batch made with enough capacity). slice->sample keeps the step's
+ * numbers. */
 rp_status rp_batch_slice(rp_batch *slice, const rp_batch *batch, int32_t first, int32_t last);
 
 #endif

@@ -83,8 +83,9 @@ static rp_status keep_weights(rp_encode_run *run) {
 static rp_status flush(rp_encode_run *run, const rp_represent *spec, float *out) {
     const rp_params *params = run->model->params;
     rp_pass pass = {0};
+    rp_reads also = {0};
     RP_TRY(
-        rp_network_forward(&run->network, run->dev, run->vectors, run->model->values, run->batch, spec, false, &pass));
+        rp_network_forward(&run->network, run->dev, run->vectors, run->model->values, run->batch, spec, &also, &pass));
     return run->dev->ops->download(run->dev, out, run->vectors,
                                    run->batch->S * rp_network_dim(params, spec) * (int64_t)sizeof(float));
 }

@@ -14,6 +14,9 @@ void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, i
     inputs->read_sequence = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->mlm_row = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->mlm_label = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->span_left = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->span_right = rp_arena_take(arena, T, sizeof(int32_t));
+    inputs->span_place = rp_arena_take(arena, T, sizeof(int32_t));
     inputs->cu_seqlens = rp_arena_take(arena, S + 1, sizeof(int32_t));
     inputs->cu_read = rp_arena_take(arena, S + 1, sizeof(int32_t));
     inputs->sample = rp_arena_take(arena, S, sizeof(int32_t));
@@ -43,6 +46,13 @@ static rp_status upload_mentions(rp_inputs *inputs, rp_dev *dev, const rp_batch 
     return dev->ops->upload(dev, inputs->tail_end, batch->tail_end, bytes);
 }
 
+static rp_status upload_spans(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch) {
+    int64_t bytes = batch->M * (int64_t)sizeof(int32_t);
+    RP_TRY(dev->ops->upload(dev, inputs->span_left, batch->span_left, bytes));
+    RP_TRY(dev->ops->upload(dev, inputs->span_right, batch->span_right, bytes));
+    return dev->ops->upload(dev, inputs->span_place, batch->span_place, bytes);
+}
+
 rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads) {
     const rp_ops *ops = dev->ops;
     if (reads->prompt) RP_TRY(check_prompts(batch));
@@ -67,6 +77,7 @@ rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, cons
     RP_TRY(ops->upload(dev, inputs->tail, batch->tail, S * word));
     RP_TRY(ops->upload(dev, inputs->prompt_row, batch->prompt_row, S * word));
     if (reads->mentions) RP_TRY(upload_mentions(inputs, dev, batch));
+    if (reads->outside) RP_TRY(upload_spans(inputs, dev, batch));
     return ops->upload(dev, inputs->relation, batch->relation, S * word);
 }
 

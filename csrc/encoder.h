@@ -25,6 +25,8 @@ typedef struct rp_inputs {
     int32_t *head_end, *tail_end;             /* (S) likewise */
     int32_t *prompt_row;                      /* (S) */
     int32_t *mlm_row, *mlm_label;             /* (M) */
+    int32_t *span_left, *span_right;          /* (M) where they are read */
+    int32_t *span_place;                      /* (M) likewise */
 } rp_inputs;
 
 void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens);

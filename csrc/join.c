@@ -123,7 +123,7 @@ static rp_status fixed_forward(rp_join_part *part, const rp_join_part_options *o
     return dev->ops->upload(dev, part->vectors, part->host_fixed, batch->S * part->dim * (int64_t)sizeof(float));
 }
 
-rp_status rp_join_forward(rp_join *j, rp_dev *dev, float *vectors, rp_batch *const *batches, bool masked,
+rp_status rp_join_forward(rp_join *j, rp_dev *dev, float *vectors, rp_batch *const *batches, const rp_reads *also,
                           const rp_pass *pass) {
     bool several = j->options.parts > 1;
     for (int64_t i = 0; i < j->options.parts; i++) {
@@ -134,7 +134,7 @@ rp_status rp_join_forward(rp_join *j, rp_dev *dev, float *vectors, rp_batch *con
             RP_TRY(fixed_forward(part, o, dev, batches[0]));
         else
             RP_TRY(rp_network_forward(&part->network, dev, several ? part->vectors : vectors, o->model->values,
-                                      batches[part->number], &o->represent, masked, &own));
+                                      batches[part->number], &o->represent, also, &own));
         if (several)
             RP_TRY(dev->ops->rows_gather(dev, vectors + part->column, j->dim, part->vectors, j->place, batches[0]->S,
                                          part->dim));

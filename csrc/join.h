@@ -62,7 +62,7 @@ rp_status rp_join_upload(rp_join *join, rp_dev *dev, int64_t max_sequences);
 
 /* vectors(S,dim) of the samples of which batches[n] is what network n reads; see rp_network_forward. Network n draws
  * its dropout from a seed of its own. VALUE: a fixed part has no such row. */
-rp_status rp_join_forward(rp_join *join, rp_dev *dev, float *vectors, rp_batch *const *batches, bool masked,
+rp_status rp_join_forward(rp_join *join, rp_dev *dev, float *vectors, rp_batch *const *batches, const rp_reads *also,
                           const rp_pass *pass);
 
 /* rp_network_begin of all networks; then backward adds all gradients to those of tensors[n], of network n, from

@@ -77,6 +77,45 @@ void rp_mlm_plan(rp_mlm *memory, rp_arena *arena, rp_arena *host, const rp_param
 rp_status rp_mlm_run(rp_mlm *memory, rp_dev *dev, const rp_params *params, const float *values, float *grads,
                      float *dhidden, double weight, double *loss, const float *hidden, const rp_inputs *inputs);
 
+/* -- spans from their boundaries (loss_boundary.c) --------------------------------------------------------------------
+ * The token at place i of a masked span from what stands just outside of it, the hidden states x_l and x_r (Joshi et
+ * al. 2020, section 3.2, the span boundary objective):
+ *   h = LN(gelu(W1 [x_l; x_r; p_i] + b1)), y = LN(gelu(W2 h + b2)), logits = y word^T + bias
+ * with parameters of its own but for the word embeddings; cross-entropy with the true ids, as for masked words. */
+typedef struct rp_boundary_options {
+    int64_t position_size; /* P, of the vectors p_i */
+} rp_boundary_options;
+
+/* LN(gelu(W x + b)), I inputs and O outputs: offsets in the heads; and what a chunk of rows leaves behind. */
+typedef struct rp_boundary_layer {
+    int64_t I, O, weight, bias, gamma, beta;
+    float *pre, *act, *normed, *mean, *rstd; /* (chunk,O) three times, (chunk) twice */
+} rp_boundary_layer;
+
+typedef struct rp_boundary {
+    int64_t chunk;              /* rows at a time */
+    int64_t position, bias;     /* (RP_SPAN_PLACES,P), (V): offsets in the heads */
+    rp_boundary_layer layer[2]; /* 2H + P to H, H to E */
+    float *inputs, *dinputs;    /* (chunk,2H+P) */
+    float *dhidden, *dnormed;   /* (chunk,H), (chunk,E) */
+    float *logits;              /* (chunk,V) */
+    float *loss, *host_loss;    /* (T), (T) host */
+    int32_t *correct, *host_correct;
+} rp_boundary;
+
+rp_status rp_boundary_check(const rp_boundary_options *options);
+void rp_boundary_add_heads(rp_boundary *memory, rp_params *heads, const char *name, const rp_boundary_options *options,
+                           const rp_params *params);
+/* spare: rp_mlm_floats of them. */
+void rp_boundary_plan(rp_boundary *memory, rp_arena *arena, rp_arena *host, const rp_boundary_options *options,
+                      const rp_params *params, int64_t max_tokens, float *spare);
+
+/* Adds `weight` * the sum over the inputs' M masked rows of the loss's gradient to dhidden(T,H), to the heads' grads
+ * and to the word embeddings'; *loss and *correct grow by the plain sums over rows. */
+rp_status rp_boundary_run(rp_boundary *memory, rp_dev *dev, const rp_tensors *model, const rp_tensors *heads,
+                          float *dhidden, double weight, double *loss, double *correct, const float *hidden,
+                          const rp_inputs *inputs);
+
 /* -- matching pairs (loss_match.c) -----------------------------------------------------------------------------------
  * Samples 2i and 2i+1 are pair i, which matches when they have the same pair of entities. With s their similarity over
  * the temperature (dot product and 1 as published): p = 1 / (1 + exp(-s)), binary cross-entropy, mean over pairs

@@ -10,7 +10,7 @@ typedef struct kind {
     int64_t (*dim)(const rp_params *, const rp_represent *);
     void (*plan)(rp_network *, rp_arena *, int64_t max_sequences, int64_t max_tokens, bool train, int64_t spare);
     rp_status (*forward)(rp_network *, rp_dev *, float *vectors, const float *values, rp_batch *, const rp_represent *,
-                         bool masked, const rp_pass *);
+                         const rp_reads *also, const rp_pass *);
     rp_status (*begin)(rp_network *, rp_dev *);
     rp_status (*backward)(rp_network *, rp_dev *, const float *values, float *grads, const float *dvectors,
                           const rp_represent *, const rp_pass *);
@@ -48,9 +48,10 @@ static void encoder_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, 
 }
 
 static rp_status encoder_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
-                                 const rp_represent *spec, bool masked, const rp_pass *pass) {
+                                 const rp_represent *spec, const rp_reads *also, const rp_pass *pass) {
     rp_reads reads = rp_represent_reads(spec);
-    reads.masked = masked;
+    reads.masked = also->masked;
+    reads.outside = also->outside;
     RP_TRY(rp_inputs_upload(&n->inputs, dev, batch, &reads));
     RP_TRY(rp_injection_upload(&n->injection, dev, batch));
     RP_TRY(rp_encoder_forward(&n->encoder, dev, values, &n->inputs, pass));
@@ -101,9 +102,10 @@ static void cnn_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int6
 }
 
 static rp_status cnn_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
-                             const rp_represent *spec, bool masked, const rp_pass *pass) {
+                             const rp_represent *spec, const rp_reads *also, const rp_pass *pass) {
     (void)spec;
-    if (masked) return rp_fail(RP_STATUS_VALUE, "a CNN has no hidden states to predict masked words from");
+    if (also->masked || also->outside)
+        return rp_fail(RP_STATUS_VALUE, "a CNN has no hidden states to predict masked words from");
     RP_TRY(rp_cnn_upload(&n->cnn, &n->inputs, dev, batch));
     return rp_cnn_forward(&n->cnn, dev, vectors, values, &n->inputs, pass);
 }
@@ -146,8 +148,8 @@ void rp_network_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int6
 }
 
 rp_status rp_network_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
-                             const rp_represent *spec, bool masked, const rp_pass *pass) {
-    return kind_of(n->params)->forward(n, dev, vectors, values, batch, spec, masked, pass);
+                             const rp_represent *spec, const rp_reads *also, const rp_pass *pass) {
+    return kind_of(n->params)->forward(n, dev, vectors, values, batch, spec, also, pass);
 }
 
 rp_status rp_network_begin(rp_network *n, rp_dev *dev) { return kind_of(n->params)->begin(n, dev); }

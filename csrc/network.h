@@ -43,10 +43,10 @@ void rp_network_close(rp_network *network);
 void rp_network_plan(rp_network *network, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
                      int64_t spare);
 
-/* vectors(S,dim) of the batch. `masked`: the hidden states of masked tokens are read too; VALUE of a CNN, which has
- * none. */
+/* vectors(S,dim) of the batch. `also`: the masked tokens and those outside of spans whose hidden states are read too;
+ * VALUE of a CNN, which has none. */
 rp_status rp_network_forward(rp_network *network, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
-                             const rp_represent *spec, bool masked, const rp_pass *pass);
+                             const rp_represent *spec, const rp_reads *also, const rp_pass *pass);
 
 /* Sets encoder.dhidden to 0. */
 rp_status rp_network_begin(rp_network *network, rp_dev *dev);

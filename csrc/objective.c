@@ -7,9 +7,10 @@
 
 typedef struct kind {
     bool over_vectors, has_accuracy, mlm_head;
-    bool single; /* its samples stand for themselves, so that a step may have fewer */
+    rp_reads reads; /* of an objective over rows */
+    bool single;    /* its samples stand for themselves, so that a step may have fewer */
     rp_status (*check)(const rp_objective_options *o);
-    void (*add_heads)(rp_objective *o, rp_params *heads, int64_t dim);
+    void (*add_heads)(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim);
     int64_t (*floats)(const rp_params *params, int64_t micro_tokens);
     void (*plan)(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host);
     rp_status (*fill)(rp_objective *o, rp_dev *dev);
@@ -76,7 +77,8 @@ static int64_t samples_there(const rp_objective *o, const rp_view *v) {
 
 static rp_status check_classify(const rp_objective_options *o) { return rp_classify_check(&o->classify); }
 
-static void add_classify_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+static void add_classify_heads(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim) {
+    (void)params;
     rp_classify_add_heads(&o->memory.classify, heads, o->options.name, &o->options.classify, dim);
 }
 
@@ -108,7 +110,8 @@ static rp_status run_prototypes(rp_objective *o, const rp_view *v) {
 
 static rp_status check_alignment(const rp_objective_options *o) { return rp_alignment_check(&o->alignment); }
 
-static void add_alignment_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+static void add_alignment_heads(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim) {
+    (void)params;
     rp_alignment_add_heads(&o->memory.alignment, heads, o->options.name, &o->options.alignment, dim);
 }
 
@@ -132,7 +135,8 @@ static rp_status run_alignment(rp_objective *o, const rp_view *v) {
 
 static rp_status check_bags(const rp_objective_options *o) { return rp_bags_check(&o->bags); }
 
-static void add_bags_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+static void add_bags_heads(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim) {
+    (void)params;
     rp_bags_add_heads(&o->memory.bags, heads, o->options.name, &o->options.bags, dim);
 }
 
@@ -149,7 +153,8 @@ static rp_status run_bags(rp_objective *o, const rp_view *v) {
 
 static rp_status check_domain(const rp_objective_options *o) { return rp_domain_check(&o->domain); }
 
-static void add_domain_heads(rp_objective *o, rp_params *heads, int64_t dim) {
+static void add_domain_heads(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim) {
+    (void)params;
     rp_domain_add_heads(&o->memory.domain, heads, o->options.name, &o->options.domain, dim);
 }
 
@@ -164,13 +169,34 @@ static rp_status run_domain(rp_objective *o, const rp_view *v) {
                          samples_there(o, v), v->dim, v->pass);
 }
 
+static rp_status check_boundary(const rp_objective_options *o) { return rp_boundary_check(&o->boundary); }
+
+static void add_boundary_heads(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim) {
+    (void)dim;
+    rp_boundary_add_heads(&o->memory.boundary, heads, o->options.name, &o->options.boundary, params);
+}
+
+static void plan_boundary(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
+    rp_boundary_plan(&o->memory.boundary, arena, host, &o->options.boundary, sizes->params, sizes->micro_tokens,
+                     sizes->spare);
+}
+
+static rp_status run_boundary(rp_objective *o, const rp_view *v) {
+    double weight = v->batch->M > 0 ? o->options.weight / v->batch->M : 0;
+    RP_TRY(rp_boundary_run(&o->memory.boundary, v->dev, v->model, v->heads, v->dhidden, weight, &o->loss, &o->accuracy,
+                           v->hidden, v->inputs));
+    o->rows += v->inputs->M;
+    return RP_OK;
+}
+
 static const kind kinds[RP_OBJECTIVE_KINDS] = {
     [RP_OBJECTIVE_CONTRASTIVE] = {.over_vectors = true,
                                   .has_accuracy = true,
                                   .check = check_contrastive,
                                   .plan = plan_contrastive,
                                   .run = run_contrastive},
-    [RP_OBJECTIVE_MLM] = {.mlm_head = true, .floats = rp_mlm_floats, .plan = plan_mlm, .run = run_mlm},
+    [RP_OBJECTIVE_MLM] =
+        {.mlm_head = true, .reads = {.masked = true}, .floats = rp_mlm_floats, .plan = plan_mlm, .run = run_mlm},
     [RP_OBJECTIVE_MATCH] =
         {.over_vectors = true, .has_accuracy = true, .check = check_match, .plan = plan_match, .run = run_match},
     [RP_OBJECTIVE_CLASSIFY] = {.over_vectors = true,
@@ -208,6 +234,13 @@ static const kind kinds[RP_OBJECTIVE_KINDS] = {
                              .add_heads = add_domain_heads,
                              .plan = plan_domain,
                              .run = run_domain},
+    [RP_OBJECTIVE_BOUNDARY] = {.has_accuracy = true,
+                               .reads = {.outside = true},
+                               .check = check_boundary,
+                               .add_heads = add_boundary_heads,
+                               .floats = rp_mlm_floats,
+                               .plan = plan_boundary,
+                               .run = run_boundary},
 };
 
 static const kind *kind_of(const rp_objective *o) { return &kinds[o->options.kind]; }
@@ -256,8 +289,13 @@ bool rp_objective_has_accuracy(const rp_objective *o) { return kind_of(o)->has_a
 
 bool rp_objective_uses_mlm_head(const rp_objective *o) { return kind_of(o)->mlm_head; }
 
-void rp_objective_add_heads(rp_objective *o, rp_params *heads, int64_t dim) {
-    if (kind_of(o)->add_heads != NULL) kind_of(o)->add_heads(o, heads, dim);
+void rp_objective_mark_reads(const rp_objective *o, rp_reads *reads) {
+    reads->masked |= kind_of(o)->reads.masked;
+    reads->outside |= kind_of(o)->reads.outside;
+}
+
+void rp_objective_add_heads(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim) {
+    if (kind_of(o)->add_heads != NULL) kind_of(o)->add_heads(o, heads, params, dim);
 }
 
 int64_t rp_objective_floats(const rp_objective *o, const rp_params *params, int64_t micro_tokens) {
@@ -288,5 +326,7 @@ rp_status rp_objective_run(rp_objective *o, const rp_view *view) {
 }
 
 void rp_objective_finish(rp_objective *o) {
-    if (o->rows > 0) o->loss /= (double)o->rows;
+    if (o->rows == 0) return;
+    o->loss /= (double)o->rows;
+    o->accuracy /= (double)o->rows;
 }

@@ -9,7 +9,7 @@
 #include "adamw.h"
 #include "loss.h"
 
-enum { RP_OBJECTIVES = 8 /* of a run, at most */, RP_OBJECTIVE_HEADS = 4 /* parameters of its own, at most */ };
+enum { RP_OBJECTIVES = 8 /* of a run, at most */, RP_OBJECTIVE_HEADS = 10 /* parameters of its own, at most */ };
 
 typedef enum rp_objective_kind {
     RP_OBJECTIVE_CONTRASTIVE,
@@ -20,6 +20,7 @@ typedef enum rp_objective_kind {
     RP_OBJECTIVE_ALIGNMENT,
     RP_OBJECTIVE_BAGS,
     RP_OBJECTIVE_DOMAIN,
+    RP_OBJECTIVE_BOUNDARY,
     RP_OBJECTIVE_KINDS
 } rp_objective_kind;
 
@@ -35,6 +36,7 @@ typedef struct rp_objective_options {
     rp_alignment_options alignment;
     rp_bags_options bags;
     rp_domain_options domain;
+    rp_boundary_options boundary;
 } rp_objective_options;
 
 typedef struct rp_objective {
@@ -50,6 +52,7 @@ typedef struct rp_objective {
         rp_alignment alignment;
         rp_bags bags;
         rp_domain domain;
+        rp_boundary boundary;
     } memory;
 } rp_objective;
 
@@ -81,8 +84,11 @@ bool rp_objective_over_vectors(const rp_objective *objective);
 bool rp_objective_has_accuracy(const rp_objective *objective);
 bool rp_objective_uses_mlm_head(const rp_objective *objective);
 
-/* Adds the objective's own parameters to the table. */
-void rp_objective_add_heads(rp_objective *objective, rp_params *heads, int64_t dim);
+/* Marks what an objective over rows reads of the last layer's output. */
+void rp_objective_mark_reads(const rp_objective *objective, rp_reads *reads);
+
+/* Adds the objective's own parameters to the table; params are the model's. */
+void rp_objective_add_heads(rp_objective *objective, rp_params *heads, const rp_params *params, int64_t dim);
 
 /* Floats of memory that are written between the encoder's forward and backward pass alone, which objectives share. */
 int64_t rp_objective_floats(const rp_objective *objective, const rp_params *params, int64_t micro_tokens);

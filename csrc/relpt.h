@@ -11,8 +11,9 @@
 #include "status.h"  /* codes and messages */
 #include "threads.h" /* how many threads; forks */
 
-#include "batch.h"   /* input settings, window, blanks, masked words */
+#include "batch.h"   /* input settings, window, blanks */
 #include "corpus.h"  /* tokenized sentences */
+#include "masking.h" /* masked words and spans */
 #include "sampler.h" /* which sentences meet in a step; prefetch */
 
 #include "encode.h"  /* sentences to vectors */

@@ -30,7 +30,7 @@ struct rp_sampler {
     const rp_corpus *corpus[2]; /* the run's, the target's or NULL */
     rp_tokens tokens[2];
     rp_sampler_options options;
-    uint64_t input_key, mlm_key;
+    uint64_t input_key, mlm_key, span_key;
     rp_source source[RP_SOURCES]; /* (options.sources) */
     int64_t samples;              /* of a step */
     rp_draw *draws;               /* (samples), and */
@@ -79,6 +79,17 @@ static rp_status check_options(const rp_sampler_options *o) {
     }
     if (fabs(sum - 1) > 1e-6) return rp_fail(RP_STATUS_VALUE, "input_weight sums to %g; expected 1", sum);
     return RP_OK;
+}
+
+static bool masks_spans(const rp_sampler_options *o) {
+    return o->spans.mention_probability > 0 || o->spans.relation_probability > 0;
+}
+
+static rp_status check_masking(const rp_sampler_options *o, const rp_tokens *tokens) {
+    RP_TRY(rp_span_masking_check(&o->spans, tokens));
+    if (o->mlm_probability == 0 || !masks_spans(o)) return RP_OK;
+    return rp_fail(RP_STATUS_VALUE, "mlm_probability is %g, and spans are masked too; expected one of the two",
+                   o->mlm_probability);
 }
 
 static rp_status check_corpus(const rp_corpus *corpus, const rp_tokens *tokens) {
@@ -146,7 +157,8 @@ static rp_status add_sample(const rp_sampler *s, rp_batch *batch, const rp_sourc
     batch->pair[number] = draw->pair;
     if (source->options.target) batch->relation[number] = -1;
     if (s->options.mlm_probability > 0)
-        rp_batch_mask(batch, tokens, number, s->options.mlm_probability, s->mlm_key, step);
+        rp_mask_words(batch, tokens, number, s->options.mlm_probability, s->mlm_key, step);
+    if (masks_spans(&s->options)) rp_mask_spans(batch, tokens, number, &s->options.spans, s->span_key, step);
     return RP_OK;
 }
 
@@ -323,6 +335,8 @@ rp_status rp_sampler_new(rp_sampler **out, const rp_corpus *corpus, const rp_tok
     RP_TRY(check_options(options));
     RP_TRY(check_corpus(corpus, tokens));
     RP_TRY(check_target(options, target));
+    RP_TRY(check_masking(options, tokens));
+    if (target != NULL) RP_TRY(check_masking(options, target->tokens));
     rp_sampler *s = calloc(1, sizeof *s);
     if (s == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a sampler");
     s->corpus[0] = corpus;
@@ -334,6 +348,7 @@ rp_status rp_sampler_new(rp_sampler **out, const rp_corpus *corpus, const rp_tok
     s->options = *options;
     s->input_key = rp_rng_key(options->seed, RP_PURPOSE_INPUT, 0);
     s->mlm_key = rp_rng_key(options->seed, RP_PURPOSE_MLM, 0);
+    s->span_key = rp_rng_key(options->seed, RP_PURPOSE_MLM, 1);
     s->worker.pid = rp_threads_pid();
     rp_status status = set_up(s);
     if (status != RP_OK)

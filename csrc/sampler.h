@@ -8,6 +8,7 @@
 
 #include "batch.h"
 #include "corpus.h"
+#include "masking.h"
 #include "source.h"
 
 typedef struct rp_sampler_options {
@@ -15,7 +16,8 @@ typedef struct rp_sampler_options {
     int64_t max_length;     /* word pieces a sentence, specials included */
     double p_blank;         /* probability that a mention is blanked, per mention, sample and step */
     bool role_blanks;       /* a blanked mention is the subject or object token, as in OnlyC, not [BLANK] */
-    double mlm_probability; /* 0: no masking */
+    double mlm_probability; /* that a word is masked; 0: no words are */
+    rp_span_masking spans;  /* in place of words */
     double graph_dropout;   /* probability that a sample gets nothing of the graph, where there is one */
     double input_weight[5]; /* how often a sample is given in each rp_input setting; sums to 1 */
     bool prefetch;

@@ -66,10 +66,12 @@ static rp_status check_optimizer(const rp_trainer_options *o) {
     return o->optimizer == RP_OPTIMIZER_SGD ? rp_sgd_check(&o->sgd) : rp_adamw_check(&o->adamw);
 }
 
+static bool recovers_words(rp_objective_kind kind) { return kind == RP_OBJECTIVE_MLM || kind == RP_OBJECTIVE_BOUNDARY; }
+
 static rp_status check_masked_words(const rp_trainer_options *o) {
     bool cnn = o->join.part[0].model == NULL || o->join.part[0].model->params->cnn != NULL;
     for (int64_t i = 0; i < o->objectives; i++) {
-        if (o->objective[i].kind != RP_OBJECTIVE_MLM || !(o->objective[i].weight > 0)) continue;
+        if (!recovers_words(o->objective[i].kind) || !(o->objective[i].weight > 0)) continue;
         if (o->join.parts > 1)
             return rp_fail(RP_STATUS_VALUE,
                            "%s: words are masked for one encoder alone, not for %lld joined parts; leave it out",
@@ -126,7 +128,7 @@ static rp_status compose(rp_trainer *t) {
         rp_objective *objective = &t->objective[i];
         objective->options = o->objective[i];
         if (!is_active(objective)) continue;
-        rp_objective_add_heads(objective, t->heads, t->join.dim);
+        rp_objective_add_heads(objective, t->heads, o->join.part[t->join.first].model->params, t->join.dim);
         t->over_vectors |= rp_objective_over_vectors(objective);
     }
     for (int64_t i = 0; i < o->join.parts; i++) {
@@ -157,6 +159,8 @@ static int64_t widest_product(const rp_trainer *t) {
     int64_t widest = sizes.vocab_size > t->options.samples ? sizes.vocab_size : t->options.samples;
     for (int64_t i = 0; i < t->heads->count; i++)
         if (t->heads->table[i].rows > widest) widest = t->heads->table[i].rows;
+    for (int64_t i = 0; i < t->heads->count; i++)
+        if (t->heads->table[i].columns > widest) widest = t->heads->table[i].columns;
     for (int64_t i = 0; i < t->options.objectives; i++)
         if (rp_objective_widest(&t->objective[i]) > widest) widest = rp_objective_widest(&t->objective[i]);
     if (t->join.dim > widest) widest = t->join.dim;
@@ -274,7 +278,10 @@ static bool uses_mlm_head(const rp_trainer *t) {
 
 /* The vectors of the slices, as which sample `first` is the first one. */
 static rp_status forward(rp_trainer *t, const rp_pass *pass, int64_t first) {
-    return rp_join_forward(&t->join, t->dev, t->vectors + first * t->join.dim, t->slice, uses_mlm_head(t), pass);
+    rp_reads also = {0};
+    for (int64_t i = 0; i < t->options.objectives; i++)
+        if (is_active(&t->objective[i])) rp_objective_mark_reads(&t->objective[i], &also);
+    return rp_join_forward(&t->join, t->dev, t->vectors + first * t->join.dim, t->slice, &also, pass);
 }
 
 /* Runs the active objectives of one sort. */

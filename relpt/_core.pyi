@@ -39,6 +39,9 @@ class _Batch(TypedDict):
     row: NDArray[np.int64]  # (S) of the corpus
     mlm_row: _Int32Array  # (M) rows of the masked tokens, ascending
     mlm_label: _Int32Array  # (M) their true ids
+    span_left: _Int32Array  # (M) rows just before and just behind their spans
+    span_right: _Int32Array
+    span_place: _Int32Array  # (M) their places in them
     truncated: int  # samples cut by the window
     truncated_mentions: int  # samples of which a mention itself had to be cut
     max_len: int  # longest sequence
@@ -90,6 +93,8 @@ class Sampler:
     "whole_epochs": a step ends with its epoch, which the last source alone may ask for},
     {"kind": "episodes", "count": episodes, "n_way", "k_shot", "n_query"}: n_way * k_shot supports, then the queries;
     samples 2i and 2i + 1 of a source of pairs are its pair i. input_weight: shares of C+M, C+T, OnlyC, OnlyM and OnlyT.
+    spans: masked in place of words: {"mention_probability", "relation_probability", "length_p", "longest"}
+    (csrc/masking.h).
     One call of batch at a time: a second thread gets RuntimeError "busy".
     """
 
@@ -108,6 +113,7 @@ class Sampler:
         role_blanks: bool = False,
         graph_dropout: float = 0,
         target: tuple[Corpus, Mapping[str, Any]] = ...,
+        spans: Mapping[str, Any] | None = None,
     ) -> Sampler: ...
     def batch(self, step: int, /) -> _Batch:
         """The batch of a step, as a dict of fresh arrays."""
@@ -323,8 +329,8 @@ class Trainer:
     parts: what a relation vector is joined of (csrc/join.h): a Model with its representation, or float32 (rows, dim)
     vectors of the corpus' rows, which stay as they are. A step takes a sampler for each Model, of the same samples.
     objectives: dicts with kind ("contrastive", "mlm", "match", "classify", "prototypes", "alignment", "bags",
-    "domain"), name, weight, first and samples (the samples of a step that it runs on), and what the kind has besides
-    (csrc/loss.h). optimizer: 0 AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
+    "domain", "boundary"), name, weight, first and samples (the samples of a step that it runs on), and what the kind
+    has besides (csrc/loss.h). optimizer: 0 AdamW, 1 SGD, which reads momentum, weight_decay and max_grad_norm."""
 
     def __new__(
         cls,

@@ -226,6 +226,8 @@ def _resume_command(argv: Sequence[str]) -> str:
 _LOSS_NAMES: Final = {
     "loss_cp": "contrastive",
     "loss_mlm": "masked words",
+    "loss_span_mlm": "masked spans",
+    "loss_sbo": "span boundaries",
     "loss_mtb": "blanks",
     "loss_ep": "same entities",
     "loss_rc": "relations",
@@ -547,8 +549,8 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="O[:W]",
-        help="cp (default), mlm, mtb, ep, rc, mil, prototypes, alignment or domain, with its weight; several by commas "
-        "or repeated: cp:1,mlm:0.5",
+        help="cp (default), mlm, span_mlm, sbo, mtb, ep, rc, mil, prototypes, alignment or domain, with its weight; "
+        "several by commas or repeated: cp:1,mlm:0.5",
     )
     p.add_argument("--preset", choices=PRESETS, help="options of cp as published; those given besides win")
     p.add_argument("--steps", type=_positive, metavar="N", help="steps of the run")

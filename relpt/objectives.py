@@ -25,11 +25,14 @@ __all__ = [
     "OBJECTIVES",
     "POOLINGS",
     "RC",
+    "SBO",
     "SOURCES",
     "Alignment",
     "Domain",
     "Objective",
     "Prototypes",
+    "SpanMLM",
+    "Spans",
 ]
 
 _log = logging.getLogger("relpt")
@@ -40,7 +43,7 @@ POOLINGS: Final = ("attention", "one", "mean")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What all objectives have in common; use CP, MLM, MTB, EP, RC, MIL, Prototypes, Alignment or Domain.
+    """What all objectives have in common; use CP, MLM, SpanMLM, SBO, MTB, EP, RC, MIL, Prototypes, Alignment or Domain.
 
     An objective runs on the samples of a source: "relations" (pairs of sentences with the same relation), "entities"
     (pairs with the same pair of entities or not), "same_entities" (those that have it alone), "instances" (single
@@ -170,6 +173,78 @@ class MLM(Objective):
 
     def _core(self, relations: Sequence[str]) -> dict[str, Any]:
         return {"kind": "mlm"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spans(Objective):
+    """What SpanMLM and SBO have in common: spans of entity and relation words of all samples, masked in place of words.
+
+    In each sample each mention is masked as a whole (all that stands between its markers) with ``mention_probability``,
+    and with ``relation_probability`` one run of whole words between the two mentions, where data name no words for the
+    relation: its length l is drawn from ``P(l) ~ (1 - length_p)^(l - 1)``, l = 1 .. longest or as many words as stand
+    there, and its first word uniformly (Joshi et al. 2020, section 3.1). Of the spans 80 % become [MASK], 10 % random
+    words, 10 % stay, each as a whole (ibid.). What is special, such as the [BLANK] of a blanked mention, stays and is
+    not recovered. Objectives over relation vectors, such as RC, see the same masked sentences: so the relation is
+    recovered, too.
+    """
+
+    source: None = None
+    mention_probability: float = 0.5
+    relation_probability: float = 0.5
+    length_p: float = 0.2
+    longest: int = 10
+
+    def _check(self) -> None:
+        if self.mention_probability == self.relation_probability == 0:
+            raise ValueError(f"{self.name}: mention_probability and relation_probability are 0; expected one above 0")
+
+    def masking(self) -> dict[str, Any]:
+        """How spans are masked, which all objectives of a run share."""
+        names = ("mention_probability", "relation_probability", "length_p", "longest")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpanMLM(Spans):
+    """Masked spans of entity and relation words, recovered as masked words are (Joshi et al. 2020, section 3.1; the
+    head is that of MLM, Devlin et al. 2019, section 3.1): mean cross-entropy over their tokens.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        mention_probability: that a mention is masked, per mention, sentence and step.
+        relation_probability: that a run of words between the mentions is.
+        length_p, longest: of the length of this run in words: as published.
+        name: of its figures.
+    """
+
+    name: str = "span_mlm"
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {"kind": "mlm"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SBO(Spans):
+    """Span boundary objective (Joshi et al. 2020, section 3.2): the tokens of a masked span from those just outside.
+
+    With x_l and x_r the hidden states just before and behind the span, p_i a vector for place i in it, and w_v the word
+    embeddings: ``h = LN(gelu(W1 [x_l; x_r; p_i] + b1))``, ``y = LN(gelu(W2 h + b2))``,
+    ``-log softmax(w y + b)[token]``, mean over the tokens of all spans. A mention's x_l and x_r are the states of its
+    markers, which so learn what they mark. W1, W2, b and p belong to the run (``Trainer.heads``). Published beside
+    SpanMLM, which recovers the same tokens.
+
+    Args:
+        weight: of the loss in the sum; 0 leaves it out.
+        mention_probability, relation_probability, length_p, longest: as in SpanMLM.
+        position_size: of p_i, as published. There are 64; tokens further into a span share the last one.
+        name: of its figures and its head.
+    """
+
+    name: str = "sbo"
+    position_size: int = 200
+
+    def _core(self, relations: Sequence[str]) -> dict[str, Any]:
+        return {"kind": "boundary", "position_size": self.position_size}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -595,6 +670,8 @@ class Alignment(Objective):
 OBJECTIVES: Final[dict[str, type[Objective]]] = {
     "cp": CP,
     "mlm": MLM,
+    "span_mlm": SpanMLM,
+    "sbo": SBO,
     "mtb": MTB,
     "ep": EP,
     "rc": RC,

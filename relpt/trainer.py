@@ -20,7 +20,7 @@ from relpt.devices import usable_memory
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
 from relpt.loop import Loop, compare_cards
-from relpt.objectives import CP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes
+from relpt.objectives import CP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes, Spans
 
 __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer", "MTBTrainer", "Trainer"]
 
@@ -205,9 +205,9 @@ class Trainer:
     losses, then each micro-batch again with the same dropout (gradient caching, Gao et al. 2021).
 
     Args:
-        encoder: the ``Encoder`` or ``CNNEncoder``, changed in place. A CNN has no hidden states: it takes no MLM, and
+        encoder: the ``Encoder`` or ``CNNEncoder``, changed in place. A CNN has no hidden states: it masks no words, and
             has one representation.
-        objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``MTB``, ``EP``, ``RC``,
+        objectives: what is minimised: ``relpt.objectives.CP``, ``MLM``, ``SpanMLM``, ``SBO``, ``MTB``, ``EP``, ``RC``,
             ``MIL``, ``Prototypes``, ``Alignment``, ``Domain``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
@@ -322,6 +322,14 @@ class Trainer:
         words = [item for item in self.objectives if isinstance(item, MLM)]
         if len(words) > 1:
             raise ValueError("there are two MLM objectives; words are masked once: take one")
+        spans = [item for item in self.objectives if isinstance(item, Spans)]
+        if words and spans:
+            raise ValueError(
+                f"words are masked once: {words[0].name} masks single words, {spans[0].name} spans; take SpanMLM in "
+                "place of MLM"
+            )
+        if any(item.masking() != spans[0].masking() for item in spans):
+            raise ValueError("objectives over spans share them: give all the same probabilities and lengths")
         for kind, said in _SHARED.items():
             if (
                 len({(*item._source_options().items(), item._draws) for item in self.objectives if type(item) is kind})
@@ -467,18 +475,28 @@ class Trainer:
         shares = [item.probability for item in self.objectives if isinstance(item, MLM) and item.weight > 0]
         return shares[0] if shares else 0.0
 
+    def _spans(self) -> dict[str, Any] | None:
+        """How spans are masked; None: they are not."""
+        return next((item.masking() for item in self.objectives if isinstance(item, Spans) and item.weight > 0), None)
+
     def _sampler(self, corpus: Any, target: Any = None, *, encoder: Any = None) -> Any:
         """The step's samples as the encoder reads them; None: the one that is trained."""
         o, encoder = self.options, self.encoder if encoder is None else encoder
-        injection = getattr(encoder, "injection", None)
+        injection, spans = getattr(encoder, "injection", None), self._spans()
         settings = [name for name, weight in zip(INPUTS, self._input_weights(), strict=True) if weight > 0]
-        more: dict[str, Any] = {}
-        if target is not None:
-            more["target"] = encoder._core_corpus(target), encoder._input_tokens(target, settings)
+
+        def read(text: Any) -> tuple[Any, dict[str, Any]]:
+            tokens = encoder._input_tokens(text, settings)
+            if spans is None:
+                return encoder._core_corpus(text), tokens
+            from relpt.corpus.tokenizing import continuations
+
+            continues = continuations(encoder.tokenizer, len(tokens["special"]))
+            return encoder._core_corpus(text), {**tokens, "continues": continues}
+
         return _core.Sampler(
-            encoder._core_corpus(corpus),
-            encoder._input_tokens(corpus, settings),
-            **more,
+            *read(corpus),
+            **({} if target is None else {"target": read(target)}),
             sources=self._core_sources(),
             seed=o["seed"],
             max_length=o["max_length"],
@@ -488,6 +506,7 @@ class Trainer:
             prefetch=o["prefetch"],
             role_blanks=o["blank_as"] == "role",
             graph_dropout=0.0 if injection is None else injection.dropout,
+            spans=spans,
         )
 
     # -- training ----------------------------------------------------------------------------------------------------

@@ -61,12 +61,14 @@ class Tokens(ctypes.Structure):
         ("marker_offsets", INT32S),
         ("n_entities", INT32),
         ("graph_row", INT32S),
+        ("continues", FLAGS),
     )
 
     @classmethod
     def of(cls, tokens):
         plain = dict.fromkeys(cls.names, -1) | {"bare": False, "text_order": False, "prompt_length": 0, "prompt": None}
         plain |= {"n_types": 0, "marker_ids": None, "marker_offsets": None, "n_entities": 0, "graph_row": None}
+        plain |= {"continues": None}
         return structure(cls, plain | tokens | {"vocab_size": len(tokens["special"])})
 
 
@@ -87,6 +89,15 @@ class SourceOptions(ctypes.Structure):
     )
 
 
+class SpanMasking(ctypes.Structure):
+    """rp_span_masking."""
+
+    _fields_ = (
+        *((name, DOUBLE) for name in ("mention_probability", "relation_probability", "length_p")),
+        ("longest", INT64),
+    )
+
+
 class SamplerOptions(ctypes.Structure):
     """rp_sampler_options."""
 
@@ -96,6 +107,7 @@ class SamplerOptions(ctypes.Structure):
         ("p_blank", DOUBLE),
         ("role_blanks", ctypes.c_bool),
         ("mlm_probability", DOUBLE),
+        ("spans", SpanMasking),
         ("graph_dropout", DOUBLE),
         ("input_weight", DOUBLE * 5),
         ("prefetch", ctypes.c_bool),
@@ -119,6 +131,9 @@ class Batch(ctypes.Structure):
         "pair",
         "mlm_row",
         "mlm_label",
+        "span_left",
+        "span_right",
+        "span_place",
     )
     read = ("read", "read_pos", "read_sequence", "cu_read")
     mentions = ("head_first", "tail_first", "head_end", "tail_end")
@@ -135,5 +150,5 @@ class Batch(ctypes.Structure):
     def dict(self):
         """The arrays as lists."""
         counts = {"cu_seqlens": self.S + 1, **dict.fromkeys(("ids", "pos", "sequence"), self.T)}
-        counts |= dict.fromkeys(("mlm_row", "mlm_label"), self.M)
+        counts |= dict.fromkeys(("mlm_row", "mlm_label", "span_left", "span_right", "span_place"), self.M)
         return {name: getattr(self, name)[: counts.get(name, self.S)] for name in self.arrays}

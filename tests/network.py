@@ -91,6 +91,13 @@ class Pass(ctypes.Structure):
     )
 
 
+class Reads(ctypes.Structure):
+    """rp_reads."""
+
+    names = ("all", "first", "markers", "mentions", "prompt", "masked", "outside")
+    _fields_ = tuple((name, ctypes.c_bool) for name in names)
+
+
 class Represent(ctypes.Structure):
     """rp_represent, with room for more parts."""
 
@@ -208,7 +215,7 @@ class Network:
             self.model.contents.values,
             self.batch,
             ctypes.byref(self.spec),
-            ctypes.c_bool(masked),
+            ctypes.byref(Reads(masked=masked)),
             ctypes.byref(self.past),
         )
         return out

@@ -444,7 +444,8 @@ def test_slices_are_batches_of_their_own(library, new_batch, tokens):
             wanted["prompt_row"] = np.maximum(whole["prompt_row"][first:last] - t0, -1)
             wanted["sequence"] = whole["sequence"][t0:t1] - first
             wanted["cu_seqlens"] = whole["cu_seqlens"][first : last + 1] - t0
-            wanted["mlm_row"], wanted["mlm_label"] = whole["mlm_row"][masked] - t0, whole["mlm_label"][masked]
+            wanted |= {name: whole[name][masked] - t0 for name in ("mlm_row", "span_left", "span_right")}
+            wanted |= {name: whole[name][masked] for name in ("mlm_label", "span_place")}
             found = part.dict()
             assert found == {name: wanted[name].tolist() for name in found}
             assert part.max_len == np.diff(whole["cu_seqlens"])[first:last].max()

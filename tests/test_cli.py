@@ -262,7 +262,7 @@ def test_objectives_put_together():
 @pytest.mark.parametrize(
     ("texts", "more", "said"),
     [
-        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, mtb, ep, rc, mil, prototypes, alignment, domain"),
+        (["cq"], {}, "there is no objective 'cq'; there are cp, mlm, span_mlm, sbo, mtb, ep, rc, mil, prototypes, "),
         (["cp,cp"], {}, "cp is named twice"),
         (["cp:much"], {}, "the weight is 'much', expected a number"),
         (["mtb"], {"preset": "paper"}, "is of the objective cp, not of mtb"),
@@ -395,6 +395,9 @@ def test_pretrain_by_other_objectives(relpt_command, place):
     words = ("--objective", "prototypes", "--set", "prototypes.n_way=3", "--set", "prototypes.episodes=2")
     assert relpt_command(*pretrain("episodes"), *words)[0] == 0
     assert [record["sentences"] for record in history(place / "episodes")] == [12] * 6
+    words = ("--objective", "span_mlm:1,sbo:0.5,rc", "--set", "sbo.position_size=8")
+    assert relpt_command(*pretrain("spans"), *words)[0] == 0
+    assert {"loss_span_mlm", "loss_sbo", "loss_rc", "accuracy_rc"} < history(place / "spans")[0].keys()
     code, _, err = relpt_command(*pretrain("matched"), "--objective", "mtb")
     assert code == 1
     assert "1 pair of entities stands in two different sentences" in err

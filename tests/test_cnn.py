@@ -16,7 +16,7 @@ from tiny import NAMES, WORDS, tiny_dataset, tiny_encoder_folder
 
 import relpt
 from relpt.data import Instance
-from relpt.objectives import CP, MLM, RC
+from relpt.objectives import CP, MLM, RC, SBO
 
 SETTINGS = {"C+M": CM, "C+T": CT, "OnlyC": OC, "OnlyM": OM, "OnlyT": OT}
 
@@ -437,6 +437,8 @@ def test_what_a_cnn_cannot_be_trained_by(data: relpt.Dataset) -> None:
     encoder = relpt.CNNEncoder.from_data(data, **options_of())
     with pytest.raises(ValueError, match="mlm: a CNN has no hidden states to predict masked words from"):
         relpt.Trainer(encoder, objectives=[RC(), MLM()], max_steps=1, pairs_per_step=4).fit(data)
+    with pytest.raises(ValueError, match="spans are masked between markers"):
+        relpt.Trainer(encoder, objectives=[RC(), SBO()], max_steps=1, pairs_per_step=4).fit(data)
     with pytest.raises(ValueError, match="a CNNEncoder has one representation"):
         relpt.Trainer(encoder, objectives=[RC()], loss_representation="cls")
     with pytest.raises(ValueError, match="optimizer is 'adam'; expected"):

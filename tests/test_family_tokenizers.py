@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from test_families import shapes
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import relpt
+from relpt.corpus.tokenizing import continuations
 from relpt.markers import MARKERS
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -154,6 +156,19 @@ def test_saved_and_trained(encoder: relpt.Encoder, tmp_path: Path) -> None:
     assert all(np.isfinite(record["loss"]) for record in history)
 
 
+def words_of(encoder: relpt.Encoder, text: str) -> list[str]:
+    """The text's words, by the pieces that go on with the one before."""
+    ids, flags = encoder.tokenizer.encode(text, add_special_tokens=False).ids, continuations(encoder.tokenizer, 500)
+    assert flags[encoder.tokenizer.get_vocab_size() :].sum() == 0
+    starts = [i for i, piece in enumerate(ids) if i == 0 or not flags[piece]] + [len(ids)]
+    return [encoder.tokenizer.decode(ids[a:b]).strip() for a, b in itertools.pairwise(starts)]
+
+
+def test_words_of_byte_pieces(encoder: relpt.Encoder) -> None:
+    wanted = ["Zoë", ",", "the", "painter", "saw", "Anna", "'s", "unknown", "東京", "."]
+    assert words_of(encoder, "Zoë, the painter saw Anna's unknown 東京.") == wanted
+
+
 # -- SentencePiece ----------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +193,11 @@ def test_mentions_in_sentencepiece(albert: relpt.Encoder, text: str, head: str, 
     assert albert.tokenizer.decode(corpus.ids[start:end].tolist()) == head
     assert albert.tokenizer.decode(corpus.ids[first:last].tolist()) == tail
     assert np.isfinite(albert.encode(instance(text, head, tail), max_length=40)).all()
+
+
+def test_words_of_sentencepiece(albert: relpt.Encoder) -> None:
+    wanted = ["Anna", "saw", "the", "painter", ",", "near", "Dover", "."]
+    assert words_of(albert, "Anna saw the painter, near Dover.") == wanted
 
 
 def test_alberts_special_tokens(albert: relpt.Encoder, tmp_path: Path) -> None:

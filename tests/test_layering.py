@@ -13,16 +13,16 @@ FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h", "
 
 SOURCES = {"source", "source_relations", "source_entities", "source_instances", "source_episodes", "source_bags"}
 LOSSES = {"loss_contrastive", "loss_mlm", "loss_match", "loss_classify", "loss_prototypes", "loss_alignment"}
-LOSSES |= {"loss_bags", "loss_domain"}
+LOSSES |= {"loss_bags", "loss_domain", "loss_boundary"}
 LEVELS = {
     0: {"status", "arena", "lanes", "rng", "threads"},
-    1: {"ops", "host", "kept", "cpu", "corpus", "sampler", "batch", "episodes", "graph", *SOURCES},
+    1: {"ops", "host", "kept", "cpu", "corpus", "sampler", "batch", "masking", "episodes", "graph", *SOURCES},
     2: {"params", "model", "encoder", "injection", "cnn", "represent", "network", "join", "kge"}
     | {"loss", *LOSSES, "objective", "adamw", "sgd", "schedule"},
     3: {"encode", "projection", "trainer", "fewshot", "kge_trainer", "link", "relpt"},
 }
 LEVEL = {noun: level for level, nouns in LEVELS.items() for noun in nouns}
-DATA = {"corpus", "sampler", "episodes", "graph", *SOURCES}  # data and models meet in batch.h alone
+DATA = {"corpus", "sampler", "masking", "episodes", "graph", *SOURCES}  # data and models meet in batch.h alone
 MODELS = LEVELS[2] - {"loss"}
 
 

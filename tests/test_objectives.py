@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from objective_data import graph_of, records_with_entities
 from oracle import tiny_bert
+from tiny import tiny_encoder_folder
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Alignment, Prototypes
+from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, SBO, Alignment, Prototypes, SpanMLM
 from relpt.trainer import PRESETS
 
 COMMON: dict[str, Any] = {
@@ -35,6 +37,7 @@ EVERY = [
     RC(weight=0.7, label_smoothing=0.1),
 ]
 ALIGNED = [Alignment(graph=graph_of(records_with_entities()), temperature=0.5)]
+SPANS = [SpanMLM(weight=0.4), RC(weight=0.7), SBO(position_size=12, weight=1.2)]
 EPISODES = [Prototypes(similarity="cosine", temperature=0.2, n_way=3, k_shot=2, n_query=2, episodes=3), MLM(weight=0.2)]
 
 BAGS = [
@@ -84,8 +87,9 @@ def core_parts(trainer: relpt.Trainer, data: relpt.Dataset) -> tuple[Any, Any]:
         (EVERY, "mention_mean+mean"),
         (EPISODES, "entity_start"),
         (BAGS, "entity_start"),
+        (SPANS, "entity_start"),
     ],
-    ids=["mtb", "rc", "rc, mentions", "alignment", "every", "every, means", "episodes", "bags"],
+    ids=["mtb", "rc", "rc, mentions", "alignment", "every", "every, means", "episodes", "bags", "spans"],
 )
 def test_gradients_are_of_the_loss_with_its_dropout(
     tmp_path: Path, data: relpt.Dataset, objectives: list[Any], representation: str
@@ -114,7 +118,9 @@ def test_gradients_are_of_the_loss_with_its_dropout(
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("objectives", [EVERY, EPISODES, [*BAGS, ONE]], ids=["every", "episodes", "bags"])
+@pytest.mark.parametrize(
+    "objectives", [EVERY, EPISODES, [*BAGS, ONE], SPANS], ids=["every", "episodes", "bags", "spans"]
+)
 @pytest.mark.parametrize("micro", [1, 4])
 def test_micro_batches_give_the_gradients_of_one_batch(
     tmp_path: Path, data: relpt.Dataset, micro: int, objectives: list[Any]
@@ -132,7 +138,7 @@ def test_micro_batches_give_the_gradients_of_one_batch(
         assert np.linalg.norm(parts.get(0, name) - value) <= 1e-5 * np.linalg.norm(value) + rounding, name
 
 
-@pytest.mark.parametrize("objectives", [EVERY, [*BAGS, ONE]], ids=["every", "bags"])
+@pytest.mark.parametrize("objectives", [EVERY, [*BAGS, ONE], SPANS], ids=["every", "bags", "spans"])
 def test_threads_do_not_change_a_byte(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     results = []
     for number, threads in enumerate((1, 2, 3)):
@@ -191,6 +197,8 @@ def test_objectives_of_one_source_share_its_sentences(tmp_path: Path, data: relp
         ([EP(), MTB(temperature=9.0), RC(source="same_entities")], 24),
         ([RC(source="episodes"), Prototypes(n_way=3, k_shot=2, episodes=2), CP()], 30),
         ([RC(source="bags"), MIL(bags=4, bag_size=1), CP(), MIL(bags=4, bag_size=1, name="again")], 16),
+        ([RC(), SpanMLM(), SBO()], 12),
+        ([SBO()], 12),
     ):
         trainer = trainer_of(encoder_of(tmp_path), objectives, max_steps=1)
         assert trainer.fit(data, show_progress_bar=False)[0]["sentences"] == sentences
@@ -236,10 +244,48 @@ def test_pairs_of_entities_are_learned(tmp_path: Path, data: relpt.Dataset) -> N
     assert history["accuracy"][-10:].mean() > 0.85
 
 
+def test_spans_and_relations_are_recovered_together(tmp_path: Path) -> None:
+    """Two tokens of a kind stand in the head, and between the mentions those of the relation: all can be recovered."""
+    records = records_with_entities(200)
+    for i, record in enumerate(records):
+        relation = i % 4
+        cue = [f"w{20 + relation}"] * 2
+        record["token"] = ["w1", *[f"w{60 + i % 7}"] * 2, *cue, f"w{80 + i % 7}", "w2"]
+        record["h"] |= {"pos": [1, 3], "name": " ".join(record["token"][1:3])}
+        record["t"] |= {"pos": [5, 6], "name": record["token"][5]}
+        record["relation"] = f"r{relation}"
+    encoder = encoder_of(tmp_path)
+    objectives = [SBO(position_size=16), SpanMLM(), RC()]
+    trainer = trainer_of(encoder, objectives, p_blank=0.0, sentences_per_step=48, max_steps=250, learning_rate=3e-3)
+    history = trainer.fit(relpt.load(records), show_progress_bar=False)
+    for name in ("loss_sbo", "loss_span_mlm", "loss_rc"):
+        assert history[name][-20:].mean() < 0.5 * history[name][:3].mean(), name
+    assert history["accuracy"][:3].mean() < 0.2 < 0.5 < history["accuracy"][-20:].mean()  # of single tokens
+    assert history["accuracy_rc"][-20:].mean() > 0.6 > 0.5 > history["accuracy_rc"][:3].mean()
+    assert history["masked"].min() > 0
+
+
+def test_spans_and_relations_of_the_sample_corpus(tmp_path: Path) -> None:
+    """Tokens better than by the most frequent one, relations far better than by chance."""
+    data = relpt.load_sample("train")
+    words = sorted({word.lower() for instance in data for word in re.findall("[A-Za-z]+", instance.text)})
+    encoder = relpt.Encoder.from_pretrained(tiny_encoder_folder(tmp_path, vocab_words=words), num_threads=2)
+    objectives = [SBO(position_size=16, longest=3), SpanMLM(longest=3), RC()]
+    options = {"sentences_per_step": 32, "max_steps": 300, "learning_rate": 5e-3, "dropout": 0.0, "p_blank": 0.0}
+    trainer = relpt.Trainer(encoder, objectives=objectives, **options)
+    history = trainer.fit(data, show_progress_bar=False)
+    sampler = trainer._sampler(data.tokenize(encoder))
+    labels = np.concatenate([sampler.batch(step)["mlm_label"] for step in range(270, 300)])
+    assert history["accuracy"][-30:].mean() > 1.3 * np.bincount(labels).max() / len(labels)
+    assert history["accuracy_rc"][-30:].mean() > 0.5 > 2 / len(data.labels)
+    for name in ("loss_sbo", "loss_span_mlm"):
+        assert history[name][-30:].mean() < 0.8 * history[name][0], name
+
+
 # -- heads and checkpoints --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objectives", [EVERY, [*BAGS, ONE]], ids=["every", "bags"])
+@pytest.mark.parametrize("objectives", [EVERY, [*BAGS, ONE], SPANS], ids=["every", "bags", "spans"])
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     trainer = trainer_of(encoder_of(tmp_path / "e", dropout=0.1), objectives)
@@ -314,6 +360,10 @@ def test_heads_have_state_as_the_model_has(tmp_path: Path, data: relpt.Dataset) 
         (lambda: CP(source="entities"), "source of cp is 'entities'; expected 'relations'"),
         (lambda: MTB(similarity="euclidean"), "similarity is 'euclidean'; expected one of dot, cosine"),
         (lambda: CP(positives="all"), "positives is 'all'"),
+        (
+            lambda: SBO(mention_probability=0, relation_probability=0),
+            "sbo: mention_probability and relation_probability",
+        ),
         (lambda: Prototypes(n_way=1), "n_way is 1; expected a whole number from 2 on"),
         (lambda: Prototypes(k_shot=0), "k_shot is 0; expected a whole number from 1 on"),
         (lambda: Prototypes(similarity="euclidean"), "similarity is 'euclidean'; expected one of dot, cosine"),
@@ -332,6 +382,11 @@ def test_options_of_objectives(make: Any, message: str) -> None:
     [
         ([RC(), RC()], "objectives are called rc, rc; give each a name of its own"),
         ([MLM(), MLM(name="more")], "there are two MLM objectives"),
+        ([SBO(), MLM()], "words are masked once: mlm masks single words, sbo spans; take SpanMLM in place of MLM"),
+        ([SBO(), SpanMLM(longest=9)], "objectives over spans share them: give all the same probabilities and lengths"),
+        ([SBO(position_size=0)], "position_size is 0, expected 1 to 65536"),
+        ([SBO(length_p=1.5)], "length_p is 1.5; expected above 0, at most 1"),
+        ([SpanMLM(mention_probability=-0.5)], "mention_probability is -0.5; expected 0 .. 1"),
         ([CP(weight=0), RC(weight=0)], "cp_weight is 0 and rc_weight 0: expected one above 0"),
         ([RC(dropout=1.0)], "dropout before the classes is 1, expected 0 <= p < 1"),
         ([RC(label_smoothing=-0.1)], "label_smoothing is -0.1"),

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from objective_data import graph_of, records_with_entities
 from oracle import tiny_bert
+from test_oracle_families import made
 from test_oracle_trainer import compare_gradients, oracle  # noqa: F401 - a fixture
 
 import relpt
 from relpt import _core
-from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Alignment, Domain, Prototypes
+from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, SBO, Alignment, Domain, Prototypes, SpanMLM
 
 pytestmark = pytest.mark.oracle
 
@@ -30,6 +31,7 @@ OPTIONS: dict[str, Any] = {
 }
 GRAPH = graph_of(records_with_entities())
 PARTIAL = graph_of(records_with_entities(), leave_out="part of", model="distmult")
+SPANS: dict[str, Any] = {"mention_probability": 0.8, "relation_probability": 0.9, "length_p": 0.4, "longest": 3}
 CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "mtb as published": ([MTB(temperature=30.0)], {}),
     "mtb, cosine": ([MTB(similarity="cosine", temperature=0.3, hard_share=1.0)], {"representation": "cls+mean"}),
@@ -71,6 +73,13 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
         {"micro_batch_pairs": 4, "representation": "cls+mean"},
     ),
     "domain without reversal": ([Domain(dropout=0.0, hidden=5, reversal=0.0), MTB(temperature=20.0)], {}),
+    "spans": ([SpanMLM(weight=0.7)], {}),
+    "span boundaries": ([SBO(position_size=11)], {"input_mix": {"C+M": 2, "C+T": 1, "OnlyM": 1}}),
+    "spans, their boundaries and the relation": (
+        [RC(dropout=0.0), SpanMLM(weight=0.4, **SPANS), SBO(position_size=24, weight=1.3, **SPANS)],
+        {"micro_batch_pairs": 2, "representation": "mention_mean", "p_blank": 0.2},
+    ),
+    "spans of ALBERT": ([SBO(weight=0.8, position_size=24), SpanMLM(), CP(temperature=0.3)], {"kind": "albert"}),
     "cp and rc share their sentences": ([CP(temperature=0.2), RC(dropout=0.0, source="relations", weight=0.4)], {}),
     "all": (
         [
@@ -92,10 +101,12 @@ def torch_loss(
     from oracle.torch_model import contrastive
 
     x, relation = vectors[part], batch["relation"][part]
-    if isinstance(item, MLM):
+    if isinstance(item, (MLM, SpanMLM)):
         return model.mlm(hidden, batch), 0.0
     if isinstance(item, Domain):
         return domain_loss(torch, item, x, torch.tensor(relation < 0).long(), heads, step)
+    if isinstance(item, SBO):
+        return boundary_loss(torch, model, item, batch, hidden, heads)
     if isinstance(item, CP):
         names = ("similarity", "temperature", "symmetric", "mask_same_relation", "positives")
         loss, accuracy, _ = contrastive(x, relation, **{name: getattr(item, name) for name in names})
@@ -144,6 +155,21 @@ def domain_loss(torch: Any, item: Domain, x: Any, target: Any, heads: Any, step:
     logits = x @ heads[f"{item.name}.weight"].T + heads[f"{item.name}.bias"]
     loss = torch.nn.functional.cross_entropy(logits, target)
     return loss, float((logits.argmax(1) == target).double().mean())
+
+
+def boundary_loss(torch: Any, model: Any, item: SBO, batch: Any, hidden: Any, heads: Any) -> tuple[Any, float]:
+    """Every masked token from the states just outside of its span."""
+    rows = {name: torch.tensor(batch[name]).long() for name in ("span_left", "span_right", "span_place", "mlm_label")}
+    own = {name.partition(".")[2]: value for name, value in heads.items() if name.startswith(f"{item.name}.")}
+    places = own["position_embeddings.weight"][rows["span_place"]]
+    x = torch.cat([hidden[rows["span_left"]], hidden[rows["span_right"]], places], 1)
+    for layer in ("layer.0", "layer.1"):
+        x = torch.nn.functional.gelu(x @ own[f"{layer}.dense.weight"].T + own[f"{layer}.dense.bias"])
+        gamma, beta = own[f"{layer}.LayerNorm.weight"], own[f"{layer}.LayerNorm.bias"]
+        x = torch.nn.functional.layer_norm(x, gamma.shape, gamma, beta, model.model.config.layer_norm_eps)
+    logits = x @ model.parameters()["embeddings.word_embeddings.weight"].T + own["bias"]
+    loss = torch.nn.functional.cross_entropy(logits, rows["mlm_label"])
+    return loss, float((logits.argmax(1) == rows["mlm_label"]).double().mean())
 
 
 def prototypes_loss(torch: Any, item: Prototypes, x: Any, relation: Any) -> tuple[Any, float]:
@@ -199,7 +225,11 @@ def test_every_gradient(oracle: Any, tmp_path: Path, name: str) -> None:  # noqa
     torch = oracle.torch
     objectives, changes = CASES[name]
     options = {**OPTIONS, **changes}
-    encoder = tiny_bert.encoder(tmp_path, representation=options.pop("representation", "entity_start"))
+    form = {"representation": options.pop("representation", "entity_start")}
+    if "kind" in options:
+        encoder = made(oracle, tmp_path, options.pop("kind"), {}, **form)
+    else:
+        encoder = tiny_bert.encoder(tmp_path, **form)
     trainer = relpt.Trainer(encoder, objectives=objectives, **options)
     corpus = relpt.load(records_with_entities()).tokenize(encoder, max_length=32)
     target = relpt.load(tiny_bert.records(23, seed=5)).tokenize(encoder, max_length=32)
@@ -223,8 +253,8 @@ def test_every_gradient(oracle: Any, tmp_path: Path, name: str) -> None:  # noqa
             assert stats[f"loss_{item.name}"] == pytest.approx(float(loss.detach()), rel=2e-6, abs=2e-6), item.name
         total.backward()
         assert stats["loss"] == pytest.approx(float(total.detach()), rel=2e-6)
-        judged = [item.name for item in objectives if not isinstance(item, MLM)]
-        got = [stats["accuracy"], *(stats[f"accuracy_{other}"] for other in judged[1:])]
+        judged = [item.name for item in objectives if not isinstance(item, (MLM, SpanMLM))]
+        got = [stats["accuracy"], *(stats[f"accuracy_{other}"] for other in judged[1:])][: len(judged)]
         assert got == pytest.approx([accuracies[other] for other in judged])
         every = {**model.parameters(), **heads}
         offenders = compare_gradients(core, SimpleNamespace(parameters=every.copy))

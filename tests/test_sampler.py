@@ -28,7 +28,7 @@ from corpora import (
     sequences,
     words_of,
 )
-from level1 import Batch, CorpusArrays, SamplerOptions, SourceOptions, Tokens
+from level1 import Batch, CorpusArrays, SamplerOptions, SourceOptions, SpanMasking, Tokens
 
 from relpt import _core
 
@@ -349,7 +349,8 @@ def test_the_cores_batch_is_valid_until_the_second_next_call(prefetch):
     core.rp_sampler_batch.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     arrays, tokens = CorpusArrays.of(random_arrays(17)), Tokens.of(TOKENS)
     sources = (SourceOptions * 4)(SourceOptions(0, False, 64, 1, False, 1, 0, 0))
-    options = SamplerOptions(42, 32, 0.7, False, 0.15, 0, (ctypes.c_double * 5)(1, 0, 0, 0, 0), prefetch, 1, sources)
+    mix, spans = (ctypes.c_double * 5)(1, 0, 0, 0, 0), SpanMasking()
+    options = SamplerOptions(42, 32, 0.7, False, 0.15, spans, 0, mix, prefetch, 1, sources)
     corpus, sampler = ctypes.c_void_p(), ctypes.c_void_p()
     assert core.rp_corpus_new(ctypes.byref(corpus), ctypes.byref(arrays)) == 0
     assert core.rp_sampler_new(ctypes.byref(sampler), corpus, ctypes.byref(tokens), None, ctypes.byref(options)) == 0

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 import relpt
 from relpt.corpus import tokenizer_fingerprint
+from relpt.corpus.tokenizing import continuations
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -75,6 +76,15 @@ def pieces(corpus: relpt.Corpus, tokenizer: Tokenizer, row: int = 0) -> tuple[li
     tokens = [tokenizer.id_to_token(i) for i in ids]
     a, b, c, d = corpus.spans[row].tolist()
     return tokens, tokens[a:b], tokens[c:d]
+
+
+def test_pieces_that_go_on_with_a_word() -> None:
+    tokenizer = word_piece()
+    flags = continuations(tokenizer, tokenizer.get_vocab_size() + 5)
+    marked = {tokenizer.id_to_token(int(i)) for i in np.flatnonzero(flags)}
+    assert marked == {token for token in tokenizer.get_vocab() if token.startswith("##")} != set()
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "▁a": 1, "b": 2}, unk_token="[UNK]"))
+    assert not continuations(words, 3).any()
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vectors import make_objectives
 from vectors.make_vectors import CASES, CHOSEN, FILE, STEPS, parameters_of, parts
 
 pytestmark = pytest.mark.core
@@ -65,3 +66,18 @@ def test_trajectory(case: tuple[str, dict[str, Any], Any]) -> None:
     for key in CHOSEN[1:]:
         value = encoder._model.get(key)
         assert np.abs(value - arrays[f"after {key}"]).max() <= 2e-4, key
+
+
+def test_spans_boundaries_and_mentions(tmp_path: Path) -> None:
+    _, trainer, sampler, core = make_objectives.parts(tmp_path)
+    with np.load(make_objectives.FILE) as file:
+        arrays = dict(file)
+    stats, batch = core.gradients(sampler, 0), sampler.batch(0)
+    for name in make_objectives.BATCH:
+        np.testing.assert_array_equal(batch[name], arrays[name], err_msg=name)
+    names = [f"loss_{item.name}" for item in trainer.objectives]
+    np.testing.assert_allclose([stats[name] for name in names], arrays["losses"], rtol=2e-6)
+    assert [stats["accuracy"], stats["accuracy_sbo"]] == pytest.approx(arrays["accuracies"].tolist())
+    for name in [key.removeprefix("gradient ") for key in arrays if key.startswith("gradient ")]:
+        value = arrays[f"gradient {name}"].astype(np.float64)
+        assert np.linalg.norm(core.get(0, name) - value) <= 1e-4 * np.linalg.norm(value), name

@@ -27,38 +27,37 @@ rp_status rp_cuda_rows_scatter_add(rp_dev *dev, float *dinp, const float *dout, 
     return rp_cuda_add_in_order(&order, dinp, dout, stride, R, H);
 }
 
-/* A block: THREADS columns of a sequence. An empty sequence gives 0. */
-static __global__ void mean_kernel(float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens, int64_t H) {
+/* A block: THREADS columns of a segment. */
+static __global__ void mean_kernel(float *out, int64_t stride, const float *inp, const int32_t *first,
+                                   const int32_t *end, int64_t H) {
     int64_t s = blockIdx.x, h = (int64_t)blockIdx.y * THREADS + threadIdx.x;
-    int64_t first = cu_seqlens[s], last = cu_seqlens[s + 1];
     float sum = 0.0f;
     if (h >= H) return;
-    for (int64_t t = first; t < last; t++) sum += inp[t * H + h];
-    out[s * stride + h] = last > first ? sum / (float)(last - first) : 0.0f;
+    for (int64_t t = first[s]; t < end[s]; t++) sum += inp[t * H + h];
+    out[s * stride + h] = sum / (float)(end[s] - first[s]);
 }
 
-static __global__ void spread_kernel(float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens,
-                                     int64_t H) {
+static __global__ void spread_kernel(float *dinp, const float *dout, int64_t stride, const int32_t *first,
+                                     const int32_t *end, int64_t H) {
     int64_t s = blockIdx.x, h = (int64_t)blockIdx.y * THREADS + threadIdx.x;
-    int64_t first = cu_seqlens[s], last = cu_seqlens[s + 1];
-    if (h >= H || last == first) return;
-    float share = dout[s * stride + h] / (float)(last - first);
-    for (int64_t t = first; t < last; t++) dinp[t * H + h] += share;
+    if (h >= H) return;
+    float share = dout[s * stride + h] / (float)(end[s] - first[s]);
+    for (int64_t t = first[s]; t < end[s]; t++) dinp[t * H + h] += share;
 }
 
-rp_status rp_cuda_mean_forward(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *cu_seqlens,
-                               int64_t S, int64_t H) {
+rp_status rp_cuda_mean_forward(rp_dev *dev, float *out, int64_t stride, const float *inp, const int32_t *first,
+                               const int32_t *end, int64_t S, int64_t H) {
     dim3 grid((unsigned)S, rp_cuda_blocks(H, THREADS));
     (void)dev;
-    if (S > 0) RP_CUDA_LAUNCH(mean_kernel, grid, THREADS, 0, out, stride, inp, cu_seqlens, H);
+    if (S > 0) RP_CUDA_LAUNCH(mean_kernel, grid, THREADS, 0, out, stride, inp, first, end, H);
     return RP_OK;
 }
 
-rp_status rp_cuda_mean_backward(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *cu_seqlens,
-                                int64_t S, int64_t H) {
+rp_status rp_cuda_mean_backward(rp_dev *dev, float *dinp, const float *dout, int64_t stride, const int32_t *first,
+                                const int32_t *end, int64_t S, int64_t H) {
     dim3 grid((unsigned)S, rp_cuda_blocks(H, THREADS));
     (void)dev;
-    if (S > 0) RP_CUDA_LAUNCH(spread_kernel, grid, THREADS, 0, dinp, dout, stride, cu_seqlens, H);
+    if (S > 0) RP_CUDA_LAUNCH(spread_kernel, grid, THREADS, 0, dinp, dout, stride, first, end, H);
     return RP_OK;
 }
 

@@ -234,6 +234,15 @@ static int parse_special(PyObject *dict, rp_tokens *out, PyObject *kept) {
     return 0;
 }
 
+/* Behind parse_special, which says how many there are. */
+static int parse_continues(PyObject *dict, rp_tokens *out, PyObject *kept) {
+    int64_t size = out->vocab_size;
+    PyObject *item = parse_kept(dict, "continues", kept);
+    if (item == NULL) return PyErr_Occurred() ? -1 : 0;
+    out->continues = relpt_array_data(item, "continues", RELPT_UINT8, 1, &size);
+    return out->continues == NULL ? -1 : 0;
+}
+
 int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep) {
     const struct {
         const char *name;
@@ -250,7 +259,7 @@ int relpt_tokens_parse(PyObject *dict, rp_tokens *out, PyObject **keep) {
         if (!(out->bare && named[i].fixed) && parse_token(dict, named[i].name, named[i].id) < 0) return -1;
     PyObject *kept = PyList_New(0);
     if (kept == NULL) return -1;
-    if (parse_special(dict, out, kept) < 0 || parse_form(dict, out, kept) < 0) {
+    if (parse_special(dict, out, kept) < 0 || parse_continues(dict, out, kept) < 0 || parse_form(dict, out, kept) < 0) {
         Py_DECREF(kept);
         return -1;
     }
@@ -290,6 +299,9 @@ PyObject *relpt_batch_dict(const rp_batch *b) {
                   {"ner_tag", b->tags[RP_TAG_NER], b->T},
                   {"mlm_row", b->mlm_row, b->M},
                   {"mlm_label", b->mlm_label, b->M},
+                  {"span_left", b->span_left, b->M},
+                  {"span_right", b->span_right, b->M},
+                  {"span_place", b->span_place, b->M},
                   {"prompt_row", b->prompt_row, b->S}};
     PyObject *dict = PyDict_New();
     if (dict == NULL) return NULL;

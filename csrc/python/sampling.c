@@ -57,6 +57,15 @@ static int parse_sources(PyObject *list, rp_sampler_options *o) {
     return 0;
 }
 
+/* None: no spans. */
+static int parse_spans(PyObject *dict, rp_span_masking *o) {
+    if (dict == NULL || dict == Py_None) return 0;
+    if (relpt_field_number(dict, "mention_probability", &o->mention_probability) < 0) return -1;
+    if (relpt_field_number(dict, "relation_probability", &o->relation_probability) < 0) return -1;
+    if (relpt_field_number(dict, "length_p", &o->length_p) < 0) return -1;
+    return relpt_field_integer(dict, "longest", &o->longest);
+}
+
 /* What Python gives, borrowed: corpus and tokens of the run's text, and of the target's or NULL. */
 typedef struct given {
     PyObject *corpus[2], *tokens[2];
@@ -64,17 +73,17 @@ typedef struct given {
 
 /* The options from keywords; -1 with an exception. */
 static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options *o, given *g) {
-    static char *names[] = {
-        "corpus",       "tokens",   "sources",     "seed",          "max_length", "p_blank", "mlm_probability",
-        "input_weight", "prefetch", "role_blanks", "graph_dropout", "target",     NULL};
-    PyObject *sources = NULL, *seed = NULL, *input_weight = NULL;
+    static char *names[] = {"corpus",        "tokens",          "sources",      "seed",     "max_length",
+                            "p_blank",       "mlm_probability", "input_weight", "prefetch", "role_blanks",
+                            "graph_dropout", "target",          "spans",        NULL};
+    PyObject *sources = NULL, *seed = NULL, *input_weight = NULL, *spans = NULL;
     long long max_length = LLONG_MIN; /* not given */
     int prefetch = 1, role_blanks = 0;
     *o = (rp_sampler_options){.p_blank = 0.7, .mlm_probability = 0.15, .input_weight = {1}};
     *g = (given){{NULL}, {NULL}};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOLddOppd(OO):Sampler", names, &g->corpus[0], &g->tokens[0],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOLddOppd(OO)O:Sampler", names, &g->corpus[0], &g->tokens[0],
                                      &sources, &seed, &max_length, &o->p_blank, &o->mlm_probability, &input_weight,
-                                     &prefetch, &role_blanks, &o->graph_dropout, &g->corpus[1], &g->tokens[1]))
+                                     &prefetch, &role_blanks, &o->graph_dropout, &g->corpus[1], &g->tokens[1], &spans))
         return -1;
     if (sources == NULL || seed == NULL || max_length == LLONG_MIN) {
         PyErr_SetString(PyExc_TypeError, "Sampler() needs the keywords sources, seed and max_length");
@@ -83,7 +92,7 @@ static int sampler_options(PyObject *args, PyObject *kwargs, rp_sampler_options 
     o->max_length = max_length;
     o->prefetch = prefetch;
     o->role_blanks = role_blanks;
-    if (parse_sources(sources, o) < 0) return -1;
+    if (parse_sources(sources, o) < 0 || parse_spans(spans, &o->spans) < 0) return -1;
     if (input_weight != NULL && relpt_parse_doubles(input_weight, "input_weight", o->input_weight, 5) < 0) return -1;
     return relpt_parse_u64(seed, "seed", &o->seed);
 }
@@ -222,7 +231,7 @@ static PyMethodDef sampler_methods[] = {
 
 PyDoc_STRVAR(sampler_doc, "Sampler(corpus, tokens, *, sources, seed, max_length, p_blank=0.7, mlm_probability=0.15, "
                           "input_weight=(1, 0, 0, 0, 0), prefetch=True, role_blanks=False, graph_dropout=0, "
-                          "target=...)\n--\n\n"
+                          "target=..., spans=None)\n--\n\n"
                           "Draws the samples of a step and builds its batch, the next one in a worker thread.");
 
 static PyType_Slot sampler_slots[] = {

@@ -41,6 +41,10 @@ static int parse_classify(PyObject *dict, rp_classify_options *o) {
     return relpt_field_number(dict, "dropout", &o->dropout);
 }
 
+static int parse_boundary(PyObject *dict, rp_boundary_options *o) {
+    return relpt_field_integer(dict, "position_size", &o->position_size);
+}
+
 static int parse_prototypes(PyObject *dict, rp_prototypes_options *o) {
     int64_t similarity;
     if (relpt_field_integer(dict, "similarity", &similarity) < 0) return -1;
@@ -89,7 +93,7 @@ static int parse_domain(PyObject *dict, rp_domain_options *o) {
 /* {"kind": …, "name": …, "weight": …, "first": …, "samples": …} and what its kind has besides. */
 static int parse_objective(PyObject *dict, rp_objective_options *o) {
     static const char *const kinds[] = {"contrastive", "mlm",  "match",  "classify", "prototypes",
-                                        "alignment",   "bags", "domain", NULL}; /* rp_objective_kind */
+                                        "alignment",   "bags", "domain", "boundary", NULL}; /* rp_objective_kind */
     int kind;
     if (relpt_field_choice(dict, "kind", kinds, &kind) < 0) return -1;
     o->kind = (rp_objective_kind)kind;
@@ -112,6 +116,8 @@ static int parse_objective(PyObject *dict, rp_objective_options *o) {
         return parse_bags(dict, &o->bags);
     case RP_OBJECTIVE_DOMAIN:
         return parse_domain(dict, &o->domain);
+    case RP_OBJECTIVE_BOUNDARY:
+        return parse_boundary(dict, &o->boundary);
     default:
         return 0;
     }

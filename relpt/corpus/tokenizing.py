@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import string
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
     from relpt.data.dataset import Dataset
 
-__all__ = ["TAGS", "number_relations", "tag_names", "tokenize", "tokenizer_fingerprint", "type_text"]
+__all__ = ["TAGS", "continuations", "number_relations", "tag_names", "tokenize", "tokenizer_fingerprint", "type_text"]
 
 _BATCH: Final = 2048  # sentences handed to the tokenizer at once
 _EXTRA: Final = 6  # [CLS], [SEP] and the four markers; an encoder says its own (Encoder.input_lengths)
+_BLANKS: Final = "Ġ▁"  # a blank, in pieces of bytes and of SentencePiece's
+_BEGINS_WORD: Final = _BLANKS + string.punctuation
 _UNLABELLED: Final = "unlabelled"
 _WORD: Final = re.compile(r"\S+")
 TAGS: Final = ("pos", "ner")
@@ -111,6 +114,22 @@ def tokenizer_fingerprint(encoder_or_tokenizer: Any) -> str:
     words = [token for token in parts.get("added_tokens") or () if not token.get("special")]
     kept = {"added_tokens": words, **{key: parts.get(key) for key in ("normalizer", "pre_tokenizer", "model")}}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def continuations(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray:
+    """Which word pieces go on with the word before them: uint8 (vocab_size,).
+
+    By the vocabulary's own signs: WordPiece's prefix ("##ing") begins such a piece; where pieces hold the blank before
+    them ("Ġthe", "▁the"), it is one without that begins with no punctuation. A vocabulary of words alone has none.
+    """
+    model, vocabulary = json.loads(tokenizer.to_str())["model"], tokenizer.get_vocab(with_added_tokens=False)
+    prefix = model.get("continuing_subword_prefix")
+    by_blanks = model["type"] in ("BPE", "Unigram") and any(token[:1] in _BLANKS for token in vocabulary)
+    flags = np.zeros(vocab_size, np.uint8)
+    for token, number in vocabulary.items():
+        flags[number] = token.startswith(prefix) if prefix else by_blanks and token[:1] not in _BEGINS_WORD
+    flags[[number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]] = 0
+    return flags
 
 
 class PlainTokenizer:
