@@ -494,9 +494,10 @@ class Trainer:
             continues = continuations(encoder.tokenizer, len(tokens["special"]))
             return encoder._core_corpus(text), {**tokens, "continues": continues}
 
+        more: dict[str, Any] = {} if target is None else {"target": read(target)}
         return _core.Sampler(
             *read(corpus),
-            **({} if target is None else {"target": read(target)}),
+            **more,
             sources=self._core_sources(),
             seed=o["seed"],
             max_length=o["max_length"],
