@@ -591,7 +591,8 @@ def _numbered(corpus: Any, labels: list[str]) -> Any:
     places = {name: number for number, name in enumerate(labels)}
     of = np.array([places.get(name, -1) for name in corpus.relations], np.int32)
     arrays = {**corpus.arrays(), "relation": of[corpus.relation]}
-    return Corpus(arrays=arrays, tables={**corpus.tables(), "relations": labels}, name=corpus.name)
+    tables = {**corpus.tables(), "relations": labels}
+    return Corpus(arrays=arrays, tables=tables, entities=corpus._entities, name=corpus.name)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -49,7 +49,9 @@ def test_round_trip_is_mapped_and_read_only(tmp_path: Path) -> None:
     assert isinstance(opened.ids, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         opened.ids[0] = 1
-    assert sorted(os.listdir(tmp_path / "deep" / "c")) == sorted([f"{k}.npy" for k in made.arrays()] + ["corpus.json"])
+    files = {*(f"{key}.npy" for key in made.arrays()), "corpus.json", "entities.json"}
+    assert set(os.listdir(tmp_path / "deep" / "c")) == files
+    assert opened.entities == made.entities
     assert os.listdir(tmp_path / "deep") == ["c"]
     assert {"ids": "int32", "offsets": "int64", "spans": "int32", "type_offsets": "int64"}.items() <= {
         k: str(v.dtype) for k, v in opened.arrays().items()

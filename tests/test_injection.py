@@ -285,9 +285,8 @@ def test_corpora_name_their_entities(tmp_path: Path, data: relpt.Dataset, graph:
     opened = relpt.Corpus.open(corpus.save(tmp_path / "corpus"), verify=True)
     assert opened.entities == corpus.entities
     np.testing.assert_array_equal(encoder.encode(opened, max_length=32), encoder.encode(data, max_length=32))
-    meta = json.loads((tmp_path / "corpus" / "corpus.json").read_text())
-    del meta["entities"]  # as those that were saved before there were any
-    (tmp_path / "corpus" / "corpus.json").write_text(json.dumps(meta))
+    names = tmp_path / "corpus" / "entities.json"
+    names.unlink()  # as those that were saved before there were any
     older = relpt.Corpus.open(tmp_path / "corpus", verify=True)
     assert older.data_hash == corpus.data_hash
     assert len(encoder_of(tmp_path / "e").encode(older, max_length=32)) == len(data)
@@ -296,9 +295,12 @@ def test_corpora_name_their_entities(tmp_path: Path, data: relpt.Dataset, graph:
     ):
         encoder.encode(older, max_length=32)
     for damaged in (["id:H0"], ["id:H0"] * 10, [1] * 10, "id:H0"):
-        (tmp_path / "corpus" / "corpus.json").write_text(json.dumps({**meta, "entities": damaged}))
+        names.write_text(json.dumps(damaged))
         with pytest.raises(relpt.FormatError, match="entities must be the distinct names of 10 entities"):
-            relpt.Corpus.open(tmp_path / "corpus")
+            encoder.encode(relpt.Corpus.open(tmp_path / "corpus"), max_length=32)
+    names.write_text("[")
+    with pytest.raises(relpt.FormatError, match=r"entities\.json: damaged"):
+        encoder.encode(relpt.Corpus.open(tmp_path / "corpus"), max_length=32)
 
 
 def test_graphs_that_do_not_go(tmp_path: Path, graph: relpt.GraphEmbeddings) -> None:

@@ -44,7 +44,6 @@ _TABLES: Final = {
     "labelled": bool,
     "n_entities": int,
 }
-_UNHASHED: Final = ("tokenizer", "entities")
 _NOTES: Final = {"name": str, "max_length": int, "n_longer": int}
 
 
@@ -68,8 +67,6 @@ class Corpus:
         vocab_size: every word piece is below it.
         tokenizer: fingerprint of the tokenizer's text side (see ``relpt.corpus.tokenizer_fingerprint``).
         n_entities: distinct entities.
-        entities: what tells each from the others, in the order of their numbers: "id:…", or without id "name:…"; None
-            in a corpus that was saved without.
         name, max_length, n_longer: the data's name; sentences that are longer than max_length with all markers.
 
     Raises:
@@ -96,7 +93,6 @@ class Corpus:
     tokenizer: str
     labelled: bool
     n_entities: int
-    entities: list[str] | None = None
 
     def __init__(
         self,
@@ -106,6 +102,7 @@ class Corpus:
         name: str = "corpus",
         max_length: int = 64,
         n_longer: int = 0,
+        entities: list[str] | Path | None = None,
         where: str = "corpus",
     ) -> None:
         _check(arrays, tables, where)
@@ -114,11 +111,24 @@ class Corpus:
         for key, table in tables.items():
             setattr(self, key, table)
         self.name, self.max_length, self.n_longer = name, max_length, n_longer
+        self._entities = entities  # the names, or the file that has them
         self._hash: str | None = None
         self._core: Any = None
 
     def __len__(self) -> int:
         return int(self.relation.shape[0])
+
+    @property
+    def entities(self) -> list[str] | None:
+        """What tells each entity from the others, in the order of their numbers: "id:…", or without id "name:…"; None
+        in a corpus that was saved without. Read when it is first asked for: there can be more entities than sentences.
+
+        Raises:
+            FormatError: the file of the names is damaged.
+        """
+        if isinstance(self._entities, Path):
+            self._entities = _read_entities(self._entities, self.n_entities)
+        return self._entities
 
     @property
     def labels(self) -> list[str]:
@@ -140,9 +150,8 @@ class Corpus:
         return {key: getattr(self, key) for key in (*_ARRAYS, *self._tags())}
 
     def tables(self) -> dict[str, Any]:
-        """Names of relations, types, tags and entities, sizes and the tokenizer's fingerprint."""
-        named = ("entities",) if self.entities is not None else ()
-        return {key: getattr(self, key) for key in (*_TABLES, *(f"{key}s" for key in self._tags()), *named)}
+        """Names of relations, types and tags, sizes and the tokenizer's fingerprint."""
+        return {key: getattr(self, key) for key in (*_TABLES, *(f"{key}s" for key in self._tags()))}
 
     def _tags(self) -> list[str]:
         return [key for key in _TAGS if getattr(self, key) is not None]
@@ -152,14 +161,14 @@ class Corpus:
         """SHA-256 of arrays and tables in hexadecimal: equal for equal data, wherever it lies and whatever its name.
 
         The tokenizer's fingerprint is left out, since it may change with the tokenizers library; the word pieces count.
-        So are the entities' names, of which the numbers count.
+        So are the entities' names, since their numbers count.
         """
         if self._hash is None:
             digest = hashlib.sha256()
             for key, array in self.arrays().items():
                 digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
                 digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            tables = {key: value for key, value in self.tables().items() if key not in _UNHASHED}
+            tables = {key: value for key, value in self.tables().items() if key != "tokenizer"}
             digest.update(json.dumps(tables, sort_keys=True).encode())
             self._hash = digest.hexdigest()
         return self._hash
@@ -201,7 +210,7 @@ class Corpus:
         return {**self.__dict__, "_core": None}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the corpus as a folder of .npy files and corpus.json.
+        """Writes the corpus as a folder of .npy files, corpus.json and the entities' names in entities.json.
 
         Everything is written to a temporary folder beside ``path``, synced, and renamed, so that ``path`` never holds
         half a corpus; a corpus that is there is replaced once the new one is complete.
@@ -214,12 +223,15 @@ class Corpus:
         empty = target.is_dir() and not any(target.iterdir())
         if target.exists() and not empty and not (target / "corpus.json").is_file():
             raise FileExistsError(f"{target} is there and is no corpus; give another path, or remove it")
-        arrays = {key: np.ascontiguousarray(array) for key, array in self.arrays().items()}
+        arrays, entities = {key: np.ascontiguousarray(array) for key, array in self.arrays().items()}, self.entities
         with replace_folder(target) as new:
             for key, array in arrays.items():
                 write_file(new / f"{key}.npy", functools.partial(np.save, arr=array, allow_pickle=False))
             text = json.dumps(self._json(arrays), indent=1, ensure_ascii=False) + "\n"
             write_file(new / "corpus.json", lambda file: file.write(text.encode()))
+            if entities is not None:
+                names = json.dumps(entities, ensure_ascii=False)
+                write_file(new / "entities.json", lambda file: file.write(names.encode()))
         return Path(path)
 
     def _json(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -256,7 +268,8 @@ class Corpus:
         arrays = {key: _map(folder / f"{key}.npy", meta["arrays"].get(key)) for key in (*_ARRAYS, *tags)}
         corpus = cls(
             arrays=arrays,
-            tables={key: meta.get(key) for key in (*_TABLES, *(f"{key}s" for key in tags), "entities")},
+            tables={key: meta.get(key) for key in (*_TABLES, *(f"{key}s" for key in tags))},
+            entities=folder / "entities.json" if (folder / "entities.json").is_file() else None,
             where=str(folder),
             **{key: meta[key] for key in _NOTES},
         )
@@ -303,13 +316,6 @@ def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) ->
             or len(set(names)) != len(names)
         ):
             raise FormatError(f"{where}: {key} must be distinct names")
-    entities = tables.get("entities")
-    if entities is not None and (
-        not isinstance(entities, list)
-        or not all(isinstance(item, str) for item in entities)
-        or not len(set(entities)) == len(entities) == tables["n_entities"]
-    ):
-        raise FormatError(f"{where}: entities must be the distinct names of {tables['n_entities']} entities")
     sizes = {
         "n": arrays["relation"].size,
         "n_ids": arrays["ids"].size,
@@ -354,6 +360,20 @@ def _read_json(path: Path) -> dict[str, Any]:
         if type(meta.get(key)) is not kind:
             raise FormatError(f"{path}: {key} is missing or no {kind.__name__}; tokenize and save again")
     return meta
+
+
+def _read_entities(path: Path, count: int) -> list[str]:
+    try:
+        names = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: damaged ({str(error).split(':')[0]}); tokenize and save again") from None
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(item, str) for item in names)
+        or not len(set(names)) == len(names) == count
+    ):
+        raise FormatError(f"{path}: entities must be the distinct names of {count} entities; tokenize and save again")
+    return names
 
 
 def _map(path: Path, expected: Any) -> np.ndarray:

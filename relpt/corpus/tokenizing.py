@@ -98,10 +98,11 @@ def tokenize(
         "tokenizer": tokenizer_fingerprint(shared),
         "labelled": data.labelled,
         "n_entities": len(entities),
-        "entities": entities,
         **{f"{tag}_tags": found for tag, found in names.items()},
     }
-    return Corpus(arrays=arrays, tables=tables, name=data.name, max_length=max_length, n_longer=n_longer)
+    return Corpus(
+        arrays=arrays, tables=tables, entities=entities, name=data.name, max_length=max_length, n_longer=n_longer
+    )
 
 
 def tokenizer_fingerprint(encoder_or_tokenizer: Any) -> str:
