@@ -126,11 +126,10 @@ static rp_status fill_alignment(rp_objective *o, rp_dev *dev) {
 static int64_t widest_alignment(const rp_objective *o) { return o->options.alignment.relations; }
 
 static rp_status run_alignment(rp_objective *o, const rp_view *v) {
-    int64_t first = o->options.first * v->dim, left = v->batch->S - o->options.first;
+    int64_t first = o->options.first, at = first * v->dim;
     return rp_alignment_run(&o->memory.alignment, v->dev, &o->options.alignment, o->options.weight, v->heads,
-                            v->dvectors + first, &o->loss, &o->accuracy, v->vectors + first,
-                            v->batch->relation + o->options.first,
-                            o->options.samples < left ? o->options.samples : left, v->dim);
+                            v->dvectors + at, &o->loss, &o->accuracy, v->vectors + at, v->batch->relation + first,
+                            samples_there(o, v), v->dim);
 }
 
 static rp_status check_bags(const rp_objective_options *o) { return rp_bags_check(&o->bags); }

@@ -157,10 +157,11 @@ static rp_status measure(rp_trainer *t, const rp_trainer_options *o, rp_arena *d
 static int64_t widest_product(const rp_trainer *t) {
     rp_network_sizes sizes = rp_join_sizes(&t->options.join);
     int64_t widest = sizes.vocab_size > t->options.samples ? sizes.vocab_size : t->options.samples;
-    for (int64_t i = 0; i < t->heads->count; i++)
-        if (t->heads->table[i].rows > widest) widest = t->heads->table[i].rows;
-    for (int64_t i = 0; i < t->heads->count; i++)
-        if (t->heads->table[i].columns > widest) widest = t->heads->table[i].columns;
+    for (int64_t i = 0; i < t->heads->count; i++) {
+        const rp_param *head = &t->heads->table[i];
+        int64_t wider = head->rows > head->columns ? head->rows : head->columns;
+        if (wider > widest) widest = wider;
+    }
     for (int64_t i = 0; i < t->options.objectives; i++)
         if (rp_objective_widest(&t->objective[i]) > widest) widest = rp_objective_widest(&t->objective[i]);
     if (t->join.dim > widest) widest = t->join.dim;
