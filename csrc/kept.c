@@ -28,17 +28,12 @@ static void clear(rp_kept *kept) {
     *kept = (rp_kept){0};
 }
 
-void rp_kept_free(rp_dev *dev) {
-    if (dev->kept == NULL) return;
-    clear(dev->kept);
-    free(dev->kept);
-    dev->kept = NULL;
-}
-
 rp_status rp_kept_weights(rp_dev *dev, const float *values, int64_t count, int64_t version) {
     rp_kept *kept = dev->kept;
     if (values == NULL) {
-        rp_kept_free(dev);
+        if (kept != NULL) clear(kept);
+        free(kept);
+        dev->kept = NULL;
         return RP_OK;
     }
     if (kept == NULL) kept = dev->kept = calloc(1, sizeof *kept);
