@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 SETTINGS = ((5, 1), (5, 5), (10, 1), (10, 5))  # ways, shots
 # As published, by the dot product of vectors behind LayerNorm, MTB begins with a loss of some 40: here by the cosine.
 MATCH = MTB(similarity="cosine", temperature=0.1)
-RECIPES: dict[str, Callable[[relpt.GraphEmbeddings], list[Objective]]] = {
+RECIPES: dict[str, Callable[[Callable[[], relpt.GraphEmbeddings]], list[Objective]]] = {
     "before": lambda graph: [],
     "CP": lambda graph: [CP()],
     "MTB": lambda graph: [MATCH],
@@ -43,11 +43,11 @@ RECIPES: dict[str, Callable[[relpt.GraphEmbeddings], list[Objective]]] = {
     "MIL": lambda graph: [MIL()],
     "MLM": lambda graph: [MLM()],
     "spans": lambda graph: [SpanMLM(), SBO()],
-    "alignment": lambda graph: [Alignment(graph=graph)],
+    "alignment": lambda graph: [Alignment(graph=graph())],
     "CP + MLM": lambda graph: [CP(), MLM(weight=0.5)],
     "CP + RC": lambda graph: [CP(), RC(weight=0.5, source="relations")],
     "CP + spans": lambda graph: [CP(), SpanMLM(weight=0.25), SBO(weight=0.25)],
-    "CP + alignment": lambda graph: [CP(), Alignment(graph=graph, weight=0.5, source="relations")],
+    "CP + alignment": lambda graph: [CP(), Alignment(graph=graph(), weight=0.5, source="relations")],
     "CP + injection": lambda graph: [CP()],
 }
 INJECTED = ("CP + injection",)
@@ -77,10 +77,10 @@ def graph_of(path: str) -> relpt.GraphEmbeddings:
 def trained(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Corpus) -> relpt.Encoder:
     """The encoder after the recipe's training; without objectives as it was."""
     encoder = opened(options)
-    graph = graph_of(options.train)
+    graph = functools.partial(graph_of, options.train)  # trained for those recipes that ask for it
     objectives = RECIPES[recipe](graph)
     if recipe in INJECTED:
-        encoder.inject(graph, dropout=0.5)
+        encoder.inject(graph(), dropout=0.5)
     if objectives:
         trainer = relpt.Trainer(
             encoder,
