@@ -15,7 +15,7 @@ import numpy as np
 from relpt.errors import FormatError
 from relpt.files import read_json, replace_folder, write_file
 from relpt.history import History
-from relpt.weights import load_tensors, save_tensors
+from relpt.weights import load_tensors, map_tensors, save_tensors
 
 __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "save_heads"]
 
@@ -73,8 +73,8 @@ def load_checkpoint(folder: Path, encoder: Any, trainer: Any) -> tuple[History, 
     """
     if not (folder / "optimizer.safetensors").is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no optimizer.safetensors")
-    weights = load_tensors(folder)
-    moments = load_tensors(folder, "optimizer.safetensors")
+    weights = map_tensors(folder)
+    moments = map_tensors(folder, "optimizer.safetensors")
     values: dict[str, np.ndarray] = {}
     for name, shape in encoder._model.parameters():  # all are checked before one is written
         values[name] = _tensor(weights, encoder._tensor_name(name), shape, folder / "model.safetensors")

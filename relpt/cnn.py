@@ -19,7 +19,7 @@ from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_leng
 from relpt.errors import FormatError
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.inputs import ENCODING_DTYPES, choice, input_name
-from relpt.weights import load_tensors, save_tensors
+from relpt.weights import map_tensors, save_tensors
 from relpt.words import MARKERS, count_words, load_word_vectors, word_tokenizer, word_tokens
 
 __all__ = ["CNNEncoder"]
@@ -243,7 +243,7 @@ class CNNEncoder:
             encoder = cls(_read_tokenizer(folder / "tokenizer.json"), **options, **rest)
         except ValueError as error:
             raise FormatError(f"{folder / 'config.json'}: {error}") from None
-        tensors = load_tensors(folder)
+        tensors = map_tensors(folder)
         for name, shape in encoder._model.parameters():
             found = tensors[name].shape if name in tensors else None
             if found != shape:

@@ -189,7 +189,7 @@ class Encoder:
         encoder.card = card
         if card.get("projection") is not None and not named:
             encoder.projection = load_projection(folder, encoder.dim, card["projection"])
-        tensors = weights.load_tensors(folder)
+        tensors = weights.map_tensors(folder)
         encoder._extras = weights.fill_model(
             encoder._model, tensors, family_of(config), vocab_size=vocab_size, seed=seed, where=str(folder)
         )

@@ -25,6 +25,7 @@ __all__ = [
     "load_special_tokens",
     "load_tensors",
     "load_tokenizer",
+    "map_tensors",
     "max_positions",
     "save_model",
     "save_tensors",
@@ -230,14 +231,14 @@ def _byte_level(folder: Path, options: dict[str, Any], special_tokens: Mapping[s
 _DTYPES: Final = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
-def _to_float32(raw: dict[str, Any], path: Path, name: str) -> np.ndarray:
-    """A tensor as float32. bfloat16, which NumPy lacks, is the upper half of a float32."""
-    kind, data, shape = raw["dtype"], raw["data"], raw["shape"]
+def _to_float32(data: np.ndarray, kind: str, path: Path, name: str) -> np.ndarray:
+    """A tensor's bytes as float32, which are not copied where they are that. bfloat16, which NumPy lacks, is the upper
+    half of a float32."""
     if kind == "BF16":
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
     if kind not in _DTYPES:
         raise FormatError(f"{path}: tensor {name} is {kind}; expected floats (F32, F16, BF16, F64)")
-    return np.frombuffer(data, _DTYPES[kind]).astype(np.float32).reshape(shape)
+    return np.require(data.view(_DTYPES[kind]), np.float32, "A")
 
 
 def _plain_name(name: str) -> str:
@@ -264,24 +265,37 @@ def _tensor_files(folder: Path, file: str) -> list[Path]:
     raise FormatError(f"{folder}: there is no {file}")
 
 
-def load_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.ndarray]:
+def map_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.ndarray]:
     """All float tensors of a folder by their plain names, float32. Buffers of position ids are left out.
+
+    What is float32 in the file is a view of the file, mapped for reading as long as one of them lives: weights on their
+    way into a model take no memory of their own.
 
     Raises:
         FormatError: no safetensors file, or a damaged one; names it.
     """
-    from safetensors import SafetensorError, deserialize
+    from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, np.ndarray] = {}
     for path in _tensor_files(folder, file):
         try:
-            entries = deserialize(path.read_bytes())
+            with safe_open(path, framework="numpy"):  # checks header and length; its tensors would be copies
+                data = np.memmap(path, np.uint8, "r")
         except SafetensorError as error:
             raise FormatError(f"{path}: is no whole safetensors file ({error})") from None
-        for name, raw in entries:
-            if not name.endswith("position_ids"):
-                tensors[_plain_name(name)] = _to_float32(raw, path, name)
+        start = 8 + int(data[:8].view("<u8")[0])
+        for name, entry in json.loads(bytes(data[8:start])).items():
+            if name == "__metadata__" or name.endswith("position_ids"):
+                continue
+            begin, end = entry["data_offsets"]
+            tensor = _to_float32(np.asarray(data[start + begin : start + end]), entry["dtype"], path, name)
+            tensors[_plain_name(name)] = tensor.reshape(entry["shape"])
     return tensors
+
+
+def load_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.ndarray]:
+    """The tensors of `map_tensors`, in memory: for those who keep them."""
+    return {name: np.array(tensor) for name, tensor in map_tensors(folder, file).items()}
 
 
 Entry = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]  # name, shape, and what gives the tensor
@@ -358,7 +372,7 @@ def fill_model(
         raise FormatError(f"{where}: {len(missing)} tensors are missing: {some}; is this a {family.title} encoder?")
     if created:
         _log.info("%s: no MLM head in the checkpoint: %d tensors are initialised by seed %d", where, len(created), seed)
-    return left
+    return {name: np.array(tensor) for name, tensor in left.items()}
 
 
 def _without_decoder(tensors: dict[str, np.ndarray], family: Family, where: str) -> dict[str, np.ndarray]:

@@ -392,6 +392,25 @@ def test_added_tokens_without_spare_pieces(tmp_path: Path) -> None:
     assert np.isfinite(vectors).all()  # a marker in the user's text stays text
 
 
+@pytest.mark.parametrize("kind", ["F32", "F16", "F64", "BF16"])
+@pytest.mark.parametrize("filling", [0, 1])  # of the header: whether the numbers are aligned
+def test_tensors_of_every_float_type(tmp_path: Path, kind: str, filling: int) -> None:
+    values = np.array([[1, -2.5, 0], [3, 0.15625, -np.inf]], np.float32)  # each type has them
+    numbers = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
+    data = (values.view("<u4") >> 16).astype("<u2") if kind == "BF16" else values.astype(numbers[kind])
+    header = {"bert.a": {"dtype": kind, "shape": [2, 3], "data_offsets": [0, data.nbytes]}}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8 + filling)
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data.tobytes())
+    tensors = weights.map_tensors(tmp_path)
+    assert tensors["a"].flags.aligned
+    assert tensors["a"].dtype == np.float32
+    np.testing.assert_array_equal(tensors["a"], values)
+    kept = weights.load_tensors(tmp_path)
+    kept["a"][0, 0] = 7  # they are the caller's own
+    np.testing.assert_array_equal(weights.map_tensors(tmp_path)["a"], values)
+
+
 def test_vocab_txt_alone(copy: Path, encoder: relpt.Encoder, data: relpt.Dataset) -> None:
     vocabulary = encoder.tokenizer.get_vocab()
     (copy / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)) + "\n")
