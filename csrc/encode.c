@@ -17,7 +17,8 @@ struct rp_encode_run {
 
 static void plan(rp_encode_run *run, rp_arena *arena) {
     size_t widest = (size_t)rp_network_sizes_of(run->model->params).most_dim;
-    rp_network_plan(&run->network, arena, run->max_sequences, run->max_tokens, false, 0);
+    rp_capacity most = {.sequences = run->max_sequences, .tokens = run->max_tokens, .products = run->dev->products};
+    rp_network_plan(&run->network, arena, &most);
     run->vectors = rp_arena_take(arena, (size_t)run->max_sequences, widest * sizeof(float));
 }
 

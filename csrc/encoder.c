@@ -83,16 +83,21 @@ rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, cons
 
 /* -- plan ------------------------------------------------------------------------------------------------ */
 
-static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, size_t T) {
+static rp_activations plan_activations(rp_arena *arena, size_t T, size_t columns, bool narrow) {
+    if (narrow) return (rp_activations){.kept = rp_arena_take(arena, T, columns * sizeof(uint16_t))};
+    return (rp_activations){.own = rp_arena_take(arena, T, columns * sizeof(float))};
+}
+
+static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, size_t T, bool narrow) {
     size_t H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, A = (size_t)c->num_attention_heads;
     size_t f = sizeof(float);
-    m->qkv = rp_arena_take(arena, T, 3 * H * f);
-    m->attended = rp_arena_take(arena, T, H * f);
+    m->qkv = plan_activations(arena, T, 3 * H, narrow);
+    m->attended = plan_activations(arena, T, H, narrow);
     m->lse = rp_arena_take(arena, T, A * f);
     m->sum1 = rp_arena_take(arena, T, H * f);
     m->mean1 = rp_arena_take(arena, T, f);
     m->rstd1 = rp_arena_take(arena, T, f);
-    m->pre = rp_arena_take(arena, T, F * f);
+    m->pre = plan_activations(arena, T, F, narrow);
     m->sum2 = rp_arena_take(arena, T, H * f);
     m->mean2 = rp_arena_take(arena, T, f);
     m->rstd2 = rp_arena_take(arena, T, f);
@@ -113,18 +118,27 @@ static void plan_embeddings(rp_encoder *e, rp_arena *arena, size_t T) {
     e->dnormed = rp_arena_take(arena, T, E * f);
 }
 
+/* Columns of act: the feed-forward's, or in a narrow encoder what q, k and v need if that is more. */
+static int64_t act_columns(const rp_encoder *e) {
+    int64_t F = e->params->config.intermediate_size, H = e->params->config.hidden_size;
+    return e->narrow && 3 * H > F ? 3 * H : F;
+}
+
 void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
-                     int64_t max_tokens, bool train, int64_t spare) {
+                     const rp_capacity *most) {
     const rp_config *c = &params->config;
-    size_t T = (size_t)max_tokens, H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, f = sizeof(float);
+    size_t T = (size_t)most->tokens, H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, f = sizeof(float);
+    size_t spare = (size_t)most->spare;
     int64_t L = c->num_hidden_layers;
+    bool train = most->train;
     float *states[2];
     *e = (rp_encoder){.params = params, .train = train, .layers = layers};
+    e->narrow = train && most->products == RP_BFLOAT16;
     plan_embeddings(e, arena, T);
     for (int i = 0; i < 2; i++) states[i] = rp_arena_take(arena, T, H * f);
     for (int64_t i = 0; i < L; i++) {
         if (train || i == 0)
-            plan_layer(&layers[i], arena, c, T);
+            plan_layer(&layers[i], arena, c, T, e->narrow);
         else
             layers[i] = layers[0];
         layers[i].out = states[i % 2];
@@ -132,8 +146,8 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
     e->mid = rp_arena_take(arena, T, H * f);
     e->residual = rp_arena_take(arena, T, H * f);
     e->spread = rp_arena_take(arena, T, H * f);
-    size_t wide = train ? F > 3 * H ? F : 3 * H : 0, floats = T * (F + wide);
-    e->spare = rp_arena_take(arena, floats > (size_t)spare ? floats : (size_t)spare, f);
+    size_t wide = train ? F > 3 * H ? F : 3 * H : 0, floats = T * ((size_t)act_columns(e) + wide);
+    e->spare = rp_arena_take(arena, floats > spare ? floats : spare, f);
     e->act = e->spare;
     if (!train) return;
     e->dhidden = rp_arena_take(arena, T, H * f);
@@ -156,6 +170,26 @@ static rp_dropout dropout_at(const rp_inputs *in, const rp_pass *pass, int site,
         .sequence = in->sequence,
         .pos = in->pos,
     };
+}
+
+/* -- activations that are kept --------------------------------------------------------------------------- */
+
+/* In a narrow encoder attention reads from act's memory, which GELU fills later, and the feed-forward's input from that
+ * of its gradient. */
+static float *qkv_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->act : e->layers[i].qkv.own; }
+static float *attended_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->mid : e->layers[i].attended.own; }
+static float *pre_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->dwide : e->layers[i].pre.own; }
+
+/* Keeps n numbers that the backward pass reads; they are rounded then, in a narrow encoder. */
+static rp_status keep(const rp_encoder *e, rp_dev *dev, const rp_activations *a, float *values, int64_t n) {
+    return e->narrow ? dev->ops->narrow(dev, a->kept, values, n) : RP_OK;
+}
+
+/* *values: what was kept, in a narrow encoder made again at `place`. */
+static rp_status recall(const rp_encoder *e, rp_dev *dev, float **values, float *place, const rp_activations *a,
+                        int64_t n) {
+    *values = e->narrow ? place : a->own;
+    return e->narrow ? dev->ops->widen(dev, place, a->kept, n) : RP_OK;
 }
 
 /* -- forward --------------------------------------------------------------------------------------------- */
@@ -206,6 +240,10 @@ static qkv_places places_of(const rp_encoder *e, const rp_inputs *in, int64_t la
     return (qkv_places){0, H, 2 * H, 3 * H, 3 * H};
 }
 
+static int64_t qkv_numbers(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
+    return (2 * in->T + rows_of_layer(e, in, layer).N) * e->params->config.hidden_size;
+}
+
 /* Dropout of one of a layer's two branches, on the rows that go through it. */
 static rp_dropout dropout_of(const rp_encoder *e, const rp_inputs *in, const rp_pass *pass, int site, int64_t layer,
                              some_rows rows) {
@@ -217,7 +255,7 @@ static rp_dropout dropout_of(const rp_encoder *e, const rp_inputs *in, const rp_
     return d;
 }
 
-/* Everything behind the attention: m->out(N,H) from m->attended(N,H) and the layer's input x(N,H). */
+/* Everything behind the attention: m->out(N,H) from attended_of(N,H) and the layer's input x(N,H). */
 static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, const rp_pass *pass,
                               int64_t i, const float *x) {
     const rp_config *c = &e->params->config;
@@ -229,10 +267,13 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     float eps = (float)c->layer_norm_eps;
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
-    RP_TRY(ops->linear_forward(dev, m->sum1, m->attended, values + w->out_weight, values + w->out_bias, N, H, H));
+    float *attended = attended_of(e, i), *pre = pre_of(e, i);
+    RP_TRY(keep(e, dev, &m->attended, attended, N * H));
+    RP_TRY(ops->linear_forward(dev, m->sum1, attended, values + w->out_weight, values + w->out_bias, N, H, H));
     RP_TRY(ops->residual_layernorm_forward(dev, e->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
-    RP_TRY(ops->linear_gelu_forward(dev, e->act, m->pre, e->mid, values + w->up_weight, values + w->up_bias, N, H, F));
+    RP_TRY(ops->linear_gelu_forward(dev, e->act, pre, e->mid, values + w->up_weight, values + w->up_bias, N, H, F));
+    RP_TRY(keep(e, dev, &m->pre, pre, N * F));
     RP_TRY(ops->linear_forward(dev, m->sum2, e->act, values + w->down_weight, values + w->down_bias, N, F, H));
     return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, e->mid,
                                            values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
@@ -244,7 +285,7 @@ static rp_status projections_forward(rp_encoder *e, rp_dev *dev, const float *va
     const rp_layer_params *w = &e->params->layers[i];
     const rp_ops *ops = dev->ops;
     int64_t T = in->T, H = e->params->config.hidden_size;
-    float *qkv = e->layers[i].qkv;
+    float *qkv = qkv_of(e, i);
     const float *weight = values + w->qkv_weight, *bias = values + w->qkv_bias;
     if (!is_partial(e, in, i)) return ops->linear_forward(dev, qkv, x, weight, bias, T, H, 3 * H);
     RP_TRY(ops->linear_forward(dev, qkv, x, weight + H * H, bias + H, T, H, 2 * H));
@@ -263,7 +304,9 @@ static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, 
     qkv_places at = places_of(e, in, i);
     RP_TRY(rp_dev_poll(dev));
     RP_TRY(projections_forward(e, dev, values, in, i, x));
-    RP_TRY(ops->attention_forward(dev, m->attended, m->lse, m->qkv + at.q, m->qkv + at.k, m->qkv + at.v, in->cu_seqlens,
+    float *qkv = qkv_of(e, i);
+    RP_TRY(keep(e, dev, &m->qkv, qkv, qkv_numbers(e, in, i)));
+    RP_TRY(ops->attention_forward(dev, attended_of(e, i), m->lse, qkv + at.q, qkv + at.k, qkv + at.v, in->cu_seqlens,
                                   rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A, at.q_stride, at.kv_stride));
     e->hidden = m->out;
     if (!is_partial(e, in, i)) return rows_forward(e, dev, values, in, pass, i, x);
@@ -275,6 +318,8 @@ static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, 
 
 rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
                              const rp_pass *pass) {
+    /* Next to what this batch takes of act, so that less memory is touched. */
+    e->dwide = e->train ? e->act + in->T * act_columns(e) : NULL;
     RP_TRY(embeddings_forward(e, dev, values, in, pass));
     const float *x = e->first;
     for (int64_t i = 0; i < e->params->config.num_hidden_layers; i++) {
@@ -287,7 +332,7 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
 /* -- backward -------------------------------------------------------------------------------------------- */
 
 /* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of attended, which takes dout's
- * place, and to that of the layer's input, which takes e->mid's. */
+ * place, and to that of the layer's input, which takes e->mid's. A narrow encoder's attended is in e->dmid then. */
 static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                                const rp_pass *pass, int64_t i, float *dout) {
     const rp_config *c = &e->params->config;
@@ -300,20 +345,24 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
     float *dbranch = e->dother, *dwide = e->dwide;
     float *dmid = e->dmid, *dx = e->mid; /* mid itself is dead by then */
+    float *pre, *attended;
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
                                             m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
     /* Made again: kept for every layer, they would be a third of the memory. */
     RP_TRY(ops->layernorm_forward(dev, e->mid, m->mean1, m->rstd1, m->sum1, values + w->norm1_gamma,
                                   values + w->norm1_beta, (float)c->layer_norm_eps, N, H));
-    RP_TRY(ops->gelu_forward(dev, e->act, m->pre, N * F));
+    RP_TRY(recall(e, dev, &pre, e->act, &m->pre, N * F));
+    RP_TRY(ops->gelu_forward(dev, e->act, pre, N * F));
     RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, e->act,
                                 values + w->down_weight, N, F, H, 0));
-    RP_TRY(ops->gelu_backward(dev, dwide, dwide, m->pre, N * F));
+    RP_TRY(recall(e, dev, &pre, e->act, &m->pre, N * F)); /* once more: act took its place */
+    RP_TRY(ops->gelu_backward(dev, dwide, dwide, pre, N * F));
     RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, e->mid,
                                 values + w->up_weight, N, H, F, 1));
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
                                             m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H));
-    return ops->linear_backward(dev, dout, grads + w->out_weight, grads + w->out_bias, dbranch, m->attended,
+    RP_TRY(recall(e, dev, &attended, dmid, &m->attended, N * H));
+    return ops->linear_backward(dev, dout, grads + w->out_weight, grads + w->out_bias, dbranch, attended,
                                 values + w->out_weight, N, H, H, 0);
 }
 
@@ -369,9 +418,11 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
         RP_TRY(ops->rows_gather(dev, dout, H, e->dhidden, in->read, in->R, H));
     }
     RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, dout));
-    RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, m->attended, m->lse, m->qkv + at.q,
-                                   m->qkv + at.k, m->qkv + at.v, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S,
-                                   rows.N, A, H / A, at.q_stride, at.kv_stride));
+    float *qkv, *attended = e->narrow ? e->dmid : m->attended.own;
+    RP_TRY(recall(e, dev, &qkv, e->act, &m->qkv, qkv_numbers(e, in, i)));
+    RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, attended, m->lse, qkv + at.q, qkv + at.k,
+                                   qkv + at.v, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A,
+                                   at.q_stride, at.kv_stride));
     RP_TRY(layer_input(e, dev, values, in, i, &x));
     return projections_backward(e, dev, values, grads, in, i, x);
 }
@@ -401,8 +452,6 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
 rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                               const rp_pass *pass) {
     if (!e->train) return rp_fail(RP_STATUS_STATE, "this encoder was planned for encoding alone, not for training");
-    /* Next to what this batch takes of act, so that less memory is touched. */
-    e->dwide = e->act + in->T * e->params->config.intermediate_size;
     for (int64_t i = e->params->config.num_hidden_layers - 1; i >= 0; i--)
         RP_TRY(layer_backward(e, dev, values, grads, in, pass, i));
     return embeddings_backward(e, dev, values, grads, in, pass);

@@ -40,11 +40,19 @@ typedef struct rp_pass {
     uint32_t step;
 } rp_pass;
 
+/* An activation that a layer keeps for its backward pass: numbers of its own, or, where the encoder is narrow, their
+ * 16 bits, while the numbers themselves stand in memory that all layers share. */
+typedef struct rp_activations {
+    float *own;
+    uint16_t *kept;
+} rp_activations;
+
 typedef struct rp_layer_memory {
-    float *qkv;                        /* (T,3H), or where not all rows are read: k and v (T,2H), then q (R,H) */
-    float *attended, *lse;             /* (T,H), (A,T) */
+    rp_activations qkv;                /* (T,3H), or where not all rows are read: k and v (T,2H), then q (R,H) */
+    rp_activations attended;           /* (T,H) */
+    float *lse;                        /* (A,T) */
     float *sum1, *mean1, *rstd1;       /* (T,H), (T), (T) */
-    float *pre;                        /* (T,F) before GELU */
+    rp_activations pre;                /* (T,F) before GELU */
     float *sum2, *mean2, *rstd2, *out; /* (T,H), (T), (T), (T,H); every other layer's `out` is the same */
 } rp_layer_memory;
 
@@ -52,6 +60,7 @@ typedef struct rp_layer_memory {
 typedef struct rp_encoder {
     const rp_params *params;
     bool train;
+    bool narrow;                     /* training with products in bfloat16: see rp_activations */
     rp_injection *injection;         /* of a graph at the markers; NULL: none */
     float *embedded, *mean, *rstd;   /* (T,E), (T), (T): before the embeddings' LN */
     float *normed, *first;           /* (T,E), (T,H): after it (+ dropout), and projected; without projection one */
@@ -61,17 +70,25 @@ typedef struct rp_encoder {
     rp_layer_memory *layers;         /* (L) host */
     float *hidden;                   /* (T,H) the last layer's output; rows that are not read are 0 */
     float *mid;                      /* (T,H) behind the attention's LN, of one layer at a time */
-    float *act;                      /* (T,F) after GELU, of one layer at a time; see spare */
+    float *act;                      /* (T,F) after GELU, of one layer at a time; see spare. Of a narrow one
+                                        (T, max(F,3H)), q, k and v and the feed-forward in turns */
     float *residual, *spread;        /* (R,H), (T,H) where not all rows are read: of those in, of all out */
     float *dhidden, *dother, *dwide; /* (T,H), (T,H), (T, max(F,3H)) gradients */
     float *dread, *dmid;             /* (R,H) that of the rows that are read; (T,H) */
     float *spare;                    /* memory that is free between forward and backward: act and dwide */
 } rp_encoder;
 
-/* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's;
- * `spare` floats at least are made to be there at encoder->spare. */
+/* What a run needs buffers for. */
+typedef struct rp_capacity {
+    int64_t sequences, tokens; /* of a batch, at most */
+    bool train;                /* whether a backward pass follows */
+    rp_dtype products;
+    int64_t spare; /* floats that are to be there at encoder->spare, at least */
+} rp_capacity;
+
+/* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's. */
 void rp_encoder_plan(rp_encoder *encoder, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
-                     int64_t max_tokens, bool train, int64_t spare);
+                     const rp_capacity *most);
 
 /* encoder->hidden from inputs. Inputs' positions and ids must be in range (the batch builder's are). */
 rp_status rp_encoder_forward(rp_encoder *encoder, rp_dev *dev, const float *values, const rp_inputs *inputs,

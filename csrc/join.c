@@ -77,9 +77,8 @@ void rp_join_close(rp_join *j) {
     for (int64_t i = 0; i < j->options.parts; i++) rp_network_close(&j->part[i].network);
 }
 
-void rp_join_plan(rp_join *j, rp_arena *arena, rp_arena *host, int64_t max_sequences, int64_t max_tokens,
-                  int64_t spare) {
-    size_t S = (size_t)max_sequences;
+void rp_join_plan(rp_join *j, rp_arena *arena, rp_arena *host, const rp_capacity *most) {
+    size_t S = (size_t)most->sequences;
     bool several = j->options.parts > 1;
     for (int64_t i = 0; i < j->options.parts; i++) {
         rp_join_part *part = &j->part[i];
@@ -89,7 +88,9 @@ void rp_join_plan(rp_join *j, rp_arena *arena, rp_arena *host, int64_t max_seque
             part->host_fixed = rp_arena_take(host, S, row);
             continue;
         }
-        rp_network_plan(&part->network, arena, max_sequences, max_tokens, true, (int)i == j->first ? spare : 0);
+        rp_capacity own = *most;
+        if ((int)i != j->first) own.spare = 0;
+        rp_network_plan(&part->network, arena, &own);
         if (several) part->dvectors = rp_arena_take(arena, S, row);
     }
     if (!several) return;

@@ -54,10 +54,9 @@ rp_network_sizes rp_join_sizes(const rp_join_options *options);
 rp_status rp_join_open(rp_join *join, const rp_join_options *options);
 void rp_join_close(rp_join *join);
 
-/* Takes the buffers from the arenas; call with measuring arenas first. `spare` floats at least are made to be there at
- * the first network's encoder.spare. Then, once, upload. */
-void rp_join_plan(rp_join *join, rp_arena *arena, rp_arena *host, int64_t max_sequences, int64_t max_tokens,
-                  int64_t spare);
+/* Takes the buffers from the arenas; call with measuring arenas first. most->spare is what the first network has to
+ * spare. Then, once, upload. */
+void rp_join_plan(rp_join *join, rp_arena *arena, rp_arena *host, const rp_capacity *most);
 rp_status rp_join_upload(rp_join *join, rp_dev *dev, int64_t max_sequences);
 
 /* vectors(S,dim) of the samples of which batches[n] is what network n reads; see rp_network_forward. Network n draws

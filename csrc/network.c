@@ -8,7 +8,7 @@
 typedef struct kind {
     rp_network_sizes (*sizes)(const rp_params *);
     int64_t (*dim)(const rp_params *, const rp_represent *);
-    void (*plan)(rp_network *, rp_arena *, int64_t max_sequences, int64_t max_tokens, bool train, int64_t spare);
+    void (*plan)(rp_network *, rp_arena *, const rp_capacity *most);
     rp_status (*forward)(rp_network *, rp_dev *, float *vectors, const float *values, rp_batch *, const rp_represent *,
                          const rp_reads *also, const rp_pass *);
     rp_status (*begin)(rp_network *, rp_dev *);
@@ -40,10 +40,9 @@ static int64_t encoder_dim(const rp_params *params, const rp_represent *spec) {
     return rp_represent_dim(spec, params->config.hidden_size);
 }
 
-static void encoder_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
-                         int64_t spare) {
-    rp_encoder_plan(&n->encoder, arena, n->layers, n->params, max_tokens, train, spare);
-    rp_injection_plan(&n->injection, arena, n->params, max_sequences);
+static void encoder_plan(rp_network *n, rp_arena *arena, const rp_capacity *most) {
+    rp_encoder_plan(&n->encoder, arena, n->layers, n->params, most);
+    rp_injection_plan(&n->injection, arena, n->params, most->sequences);
     n->encoder.injection = n->params->config.graph_size > 0 ? &n->injection : NULL;
 }
 
@@ -95,10 +94,8 @@ static int64_t cnn_dim(const rp_params *params, const rp_represent *spec) {
     return rp_cnn_dim(&params->cnn->config);
 }
 
-static void cnn_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
-                     int64_t spare) {
-    (void)spare;
-    rp_cnn_plan(&n->cnn, arena, n->params, max_sequences, max_tokens, train);
+static void cnn_plan(rp_network *n, rp_arena *arena, const rp_capacity *most) {
+    rp_cnn_plan(&n->cnn, arena, n->params, most->sequences, most->tokens, most->train);
 }
 
 static rp_status cnn_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,
@@ -141,10 +138,9 @@ rp_status rp_network_open(rp_network *n, const rp_model *model) {
 
 void rp_network_close(rp_network *n) { free(n->layers); }
 
-void rp_network_plan(rp_network *n, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
-                     int64_t spare) {
-    rp_inputs_plan(&n->inputs, arena, max_sequences, max_tokens);
-    kind_of(n->params)->plan(n, arena, max_sequences, max_tokens, train, spare);
+void rp_network_plan(rp_network *n, rp_arena *arena, const rp_capacity *most) {
+    rp_inputs_plan(&n->inputs, arena, most->sequences, most->tokens);
+    kind_of(n->params)->plan(n, arena, most);
 }
 
 rp_status rp_network_forward(rp_network *n, rp_dev *dev, float *vectors, const float *values, rp_batch *batch,

@@ -38,10 +38,8 @@ int64_t rp_network_dim(const rp_params *params, const rp_represent *spec);
 rp_status rp_network_open(rp_network *network, const rp_model *model);
 void rp_network_close(rp_network *network);
 
-/* Takes the buffers from the arena; call with a measuring arena first. `spare` floats at least are made to be there at
- * encoder.spare, of an encoder. */
-void rp_network_plan(rp_network *network, rp_arena *arena, int64_t max_sequences, int64_t max_tokens, bool train,
-                     int64_t spare);
+/* Takes the buffers from the arena; call with a measuring arena first. A CNN has nothing to spare. */
+void rp_network_plan(rp_network *network, rp_arena *arena, const rp_capacity *most);
 
 /* vectors(S,dim) of the batch. `also`: the masked tokens and those outside of spans whose hidden states are read too;
  * VALUE of a CNN, which has none. */

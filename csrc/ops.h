@@ -154,10 +154,15 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
       (rp_dev * dev, float *dinp, float *dgamma, float *dbeta, const float *dout, const float *inp, const float *mean, \
        const float *rstd, const float *gamma, int64_t T, int64_t H))                                                   \
                                                                                                                        \
-    /* out(N) = x (1 + erf(x / sqrt 2)) / 2: the erf form that BERT uses, not the tanh one. */                         \
+    /* out(N) = x (1 + erf(x / sqrt 2)) / 2: the erf form that BERT uses, not the tanh one. out may alias inp. */      \
     X(gelu_forward, (rp_dev * dev, float *out, const float *inp, int64_t N))                                           \
     /* dinp(N) = dout * gelu'(inp); dinp may alias dout. */                                                            \
     X(gelu_backward, (rp_dev * dev, float *dinp, const float *dout, const float *inp, int64_t N))                      \
+                                                                                                                       \
+    /* kept(N) = bits of inp rounded to bfloat16 as an operand of its products is; inp becomes the rounded values. */  \
+    X(narrow, (rp_dev * dev, uint16_t *kept, float *inp, int64_t N))                                                   \
+    /* out(N) = the values of such bits. */                                                                            \
+    X(widen, (rp_dev * dev, float *out, const uint16_t *kept, int64_t N))                                              \
                                                                                                                        \
     /* Attention inside each sequence: the R queries ask the keys of the tokens of their sequence.                     \
      * k and v hold a row (A,D) for each token, kv_stride apart; q one for each query, q_stride apart. The queries     \

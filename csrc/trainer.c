@@ -52,7 +52,8 @@ static void plan(rp_trainer *t, rp_arena *arena, rp_arena *host) {
             is_active(&t->objective[i]) ? rp_objective_floats(&t->objective[i], params, t->micro_tokens) : 0;
         if (floats > spare) spare = floats;
     }
-    rp_join_plan(&t->join, arena, host, o->micro_samples, t->micro_tokens, spare);
+    rp_capacity most = {o->micro_samples, t->micro_tokens, true, o->dtype, spare};
+    rp_join_plan(&t->join, arena, host, &most);
     t->vectors = rp_arena_take(arena, (size_t)o->samples, row);
     t->dvectors = rp_arena_take(arena, (size_t)o->samples, row);
     rp_objective_sizes sizes = {params, t->join.dim, t->micro_tokens, first_network(t)->encoder.spare};

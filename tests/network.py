@@ -119,6 +119,18 @@ class SgdOptions(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_double) for name in ("momentum", "weight_decay", "max_grad_norm"))
 
 
+class Capacity(ctypes.Structure):
+    """rp_capacity."""
+
+    _fields_ = (
+        ("sequences", INT64),
+        ("tokens", INT64),
+        ("train", ctypes.c_bool),
+        ("products", ctypes.c_int),
+        ("spare", INT64),
+    )
+
+
 class Arena(ctypes.Structure):
     """rp_arena."""
 
@@ -164,12 +176,12 @@ class Network:
         self.workspace = ctypes.create_string_buffer(1 << 14)  # rp_network is opaque here
         call("rp_network_open", self.workspace, model)
         measured = Arena()
-        plan = (sequences, tokens, ctypes.c_bool(True), 0)
-        call("rp_network_plan", self.workspace, ctypes.byref(measured), *plan, result=None)
+        most = ctypes.byref(Capacity(sequences, tokens, True, self.device.struct.products, 0))
+        call("rp_network_plan", self.workspace, ctypes.byref(measured), most, result=None)
         self.memory = np.full(measured.used + 256, 0xFF, np.uint8)
         base = (self.memory.ctypes.data + 255) // 256 * 256
         arena = Arena(base, 0, measured.used)
-        call("rp_network_plan", self.workspace, ctypes.byref(arena), *plan, result=None)
+        call("rp_network_plan", self.workspace, ctypes.byref(arena), most, result=None)
         self.batch = POINTER()
         call("rp_batch_new", ctypes.byref(self.batch), sequences, tokens)
 

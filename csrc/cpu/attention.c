@@ -234,9 +234,10 @@ static void head_forward(head *h, float *out, float *lse, int64_t H) {
     product(h, out, H, h->scores, h->np, 1, h->right, h->m, h->n);
 }
 
-/* With P the probabilities, M the mask, delta_i = <dout_i, out_i>:
- *   dv = (P M)^T dout;  dS = P (M (dout v^T) - delta) scale;  dq = dS k;  dk = dS^T q. */
-static void head_backward(head *h, float *dq, float *dk, float *dv, const float *dout, const float *out, int64_t H) {
+/* With P the probabilities, M the mask, G = M (dout v^T), delta_i = sum_j P_ij G_ij, which is <dout_i, out_i>:
+ *   dv = (P M)^T dout;  dS = P (G - delta) scale;  dq = dS k;  dk = dS^T q.
+ * delta by P and G: then the rows of dS add up to 0 however out was rounded. */
+static void head_backward(head *h, float *dq, float *dk, float *dv, const float *dout, int64_t H) {
     float *right = h->right, *grad = h->grad;
     probabilities(h, NULL);
     copy_padded(grad, dout, H, h->m, h->D, h->Dp);
@@ -245,9 +246,9 @@ static void head_backward(head *h, float *dq, float *dk, float *dv, const float 
     masked(h, h->dscores);
     for (int64_t i = 0; i < h->m; i++) {
         float *ds = h->dscores + i * h->np, delta = 0;
-        const float *p = h->scores + i * h->np, *o = out + i * H, *g = dout + i * H;
+        const float *p = h->scores + i * h->np;
 #pragma omp simd reduction(+ : delta)
-        for (int64_t d = 0; d < h->D; d++) delta += o[d] * g[d];
+        for (int64_t j = 0; j < h->np; j++) delta += p[j] * ds[j];
 #pragma omp simd
         for (int64_t j = 0; j < h->np; j++) ds[j] = p[j] * (ds[j] - delta) * h->scale;
     }
@@ -295,7 +296,7 @@ rp_status RP_CPU(attention_forward)(rp_dev *dev, float *out, float *lse, const f
     return RP_OK;
 }
 
-/* The scores are made anew with their own sums: lse serves back ends that go through the keys in blocks. */
+/* The scores are made anew with their own sums: out and lse serve back ends that go through the keys in blocks. */
 rp_status RP_CPU(attention_backward)(rp_dev *dev, float *dq, float *dk, float *dv, const float *dout, const float *out,
                                      const float *lse, const float *q, const float *k, const float *v,
                                      const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
@@ -303,7 +304,7 @@ rp_status RP_CPU(attention_backward)(rp_dev *dev, float *dq, float *dk, float *d
                                      int64_t kv_stride) {
     int64_t floats, H = A * D;
     call c = {q, k, v, cu_seqlens, cu_queries, query_pos, d, D, q_stride, kv_stride};
-    (void)lse;
+    (void)out, (void)lse;
     RP_TRY(task_scratch(dev, &floats, cu_seqlens, S, D));
 #pragma omp parallel num_threads(team(dev, R *H))
     {
@@ -314,8 +315,7 @@ rp_status RP_CPU(attention_backward)(rp_dev *dev, float *dq, float *dk, float *d
             int64_t s = task / A, a = task % A, row = cu_queries[s], token = cu_seqlens[s] * kv_stride + a * D;
             head h;
             head_open(&h, scratch, &c, s, a);
-            head_backward(&h, dq + row * q_stride + a * D, dk + token, dv + token, dout + row * H + a * D,
-                          out + row * H + a * D, H);
+            head_backward(&h, dq + row * q_stride + a * D, dk + token, dv + token, dout + row * H + a * D, H);
         }
         rp_threads_restore(mode);
     }

@@ -6,6 +6,7 @@
  * instructions for it rounds the operands and multiplies float32. */
 #include "cpu/gemm.h"
 
+#include "cpu/bfloat16.h"
 #include "cpu/gelu_row.h"
 #include "kept.h"
 
@@ -74,20 +75,6 @@ typedef uint32_t vw __attribute__((vector_size(VL * sizeof(uint32_t))));
 #define INTERLEAVE_LOW(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
 #define INTERLEAVE_HIGH(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
 #endif
-
-/* -- bfloat16 -------------------------------------------------------------------------------------------- */
-
-static inline uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-/* Rounded, in the upper half; the lower one is garbage. NaN stays NaN. */
-static inline uint32_t round_upper(uint32_t bits) {
-    uint32_t rounded = bits + 0x7fffu + (bits >> 16 & 1);
-    return (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded;
-}
 
 static inline uint32_t word_of(float x, bool rounded) {
     return rounded ? round_upper(bits_of(x)) & 0xffff0000u : bits_of(x);
@@ -188,12 +175,6 @@ BFLOAT16 static void multiply_pair_lines(float *c, int64_t ldc, const uint32_t *
 BFLOAT16 static void multiply_pair_columns(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k,
                                            bool add) {
     multiply_pairs(c, ldc, a, b, k, add, 1, MR);
-}
-
-static inline float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
 }
 
 /* Does what pack_line says; gives the sum of the line's numbers. */

@@ -27,6 +27,8 @@ const rp_ops *RP_CPU(table)(void) {
         OWN(layernorm_backward),
         OWN(gelu_forward),
         OWN(gelu_backward),
+        OWN(narrow),
+        OWN(widen),
         OWN(attention_forward),
         OWN(attention_backward),
         OWN(rows_gather),

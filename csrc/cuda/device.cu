@@ -92,6 +92,8 @@ static const rp_ops table = {
     OWN(layernorm_backward),
     OWN(gelu_forward),
     OWN(gelu_backward),
+    OWN(narrow),
+    OWN(widen),
     OWN(attention_forward),
     OWN(attention_backward),
     OWN(rows_gather),

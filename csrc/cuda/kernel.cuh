@@ -98,6 +98,13 @@ static __device__ __forceinline__ void store_eight(float *to, const float x[8], 
         if (i < left) to[i] = x[i];
 }
 
+/* Bits of x rounded to bfloat16, ties to even. */
+static __device__ __forceinline__ uint16_t bfloat16_of(float x) {
+    uint32_t bits = __float_as_uint(x);
+    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(bits >> 16 | 0x40u); /* NaN stays NaN */
+    return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
 /* x times what keep_eight gave: a dropped NaN is gone. */
 static __device__ __forceinline__ float dropped(float x, float keep) { return keep == 0.0f ? 0.0f : x * keep; }
 

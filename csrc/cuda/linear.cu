@@ -10,13 +10,6 @@ static constexpr int64_t LANE = 8;                      /* columns that a rounde
 static constexpr int64_t ROWS = 128;                    /* at a time, at least */
 static constexpr int64_t MOST_BYTES = (int64_t)1 << 30; /* of rounded rows that scratch is made for */
 
-/* Bits of x rounded to bfloat16, ties to even. */
-static __device__ __forceinline__ uint16_t bfloat16_of(float x) {
-    uint32_t bits = __float_as_uint(x);
-    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(bits >> 16 | 0x40u); /* NaN stays NaN */
-    return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
-}
-
 /* out(T,ld) = inp(T,n) rounded, 0 behind a row's n. A thread: eight neighbours. */
 static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int64_t n, int64_t groups) {
     uint32_t i = blockIdx.x * THREADS + threadIdx.x; /* a GPU's memory holds fewer than 2^32 groups */

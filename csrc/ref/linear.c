@@ -4,13 +4,8 @@
 
 #include "ref/ref.h"
 
-/* An operand of a product: x itself, or rounded to bfloat16, whose mantissa has 8 bits with the leading one. */
-static double operand(const rp_dev *dev, float x) {
-    if (dev->products != RP_BFLOAT16 || !isfinite(x) || x == 0) return x;
-    int exponent;
-    double fraction = frexp(x, &exponent);
-    return (float)ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
-}
+/* An operand of a product: x itself, or rounded to bfloat16. */
+static double operand(const rp_dev *dev, float x) { return dev->products == RP_BFLOAT16 ? rp_ref_rounded(x) : x; }
 
 /* x as one of the 255 values of int8 whose largest is top. */
 static double on_grid(float x, float top) {

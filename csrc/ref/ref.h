@@ -18,4 +18,7 @@ RP_OPS_BASIC(RP_REF_DECLARE)
 /* What the mask of `d` multiplies an element by: 0 when dropped, 1 / (1 - p) when kept, 1 without dropout. */
 double rp_ref_keep(const rp_dropout *d, uint32_t sample, uint32_t row, int64_t column);
 
+/* x as one of bfloat16's values, ties to even: 8 bits of mantissa with the leading one, as small as 2^-133. */
+float rp_ref_rounded(float x);
+
 #endif

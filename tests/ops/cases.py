@@ -53,7 +53,7 @@ class Case:
 
     def _check_output(self, got, want, atol, what):
         assert got.shape == want.shape
-        if got.dtype.kind == "i" or self.rtol == 0:
+        if got.dtype.kind in "iu" or self.rtol == 0:
             assert np.array_equal(got, want), f"{what} differs"
             return
         if got.size == 0:
@@ -222,8 +222,19 @@ def gelu():
         dout = Draw(f"dgelu{name}").normal(N)
         # (1 + erf) / 2 in float32 has an absolute error of about 1e-7, times |x| < 6 where it is not 0 or 1
         yield Case("gelu_forward", name, dict(out=empty(N), inp=inp, N=N), 1e-5, 5e-7)
+        yield Case("gelu_forward", f"{name}-alias", dict(out=Same("inp"), inp=inp, N=N), 1e-5, 5e-7)
         yield Case("gelu_backward", name, dict(dinp=empty(N), dout=dout, inp=inp, N=N), 1e-5, 2e-6)
         yield Case("gelu_backward", f"{name}-alias", dict(dinp=Same("dout"), dout=dout, inp=inp, N=N), 1e-5, 2e-6)
+
+
+def narrow():
+    halfway = np.uint32([0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0xBF818000]).view(np.float32)  # ties, and next
+    extreme = np.float32([0.0, -0.0, 3.4e38, -3.4e38, np.inf, -np.inf, 1e-30, 1e-38])
+    inputs = {f"N{n}": Draw(f"narrow{n}").normal(n, scale=3.0) for n in (0, 1, 31, 1000, 50001)}
+    for name, inp in (inputs | {"ties": halfway, "extreme": extreme}).items():
+        N = len(inp)
+        yield Case("narrow", name, dict(kept=np.zeros(N, np.uint16), inp=inp, N=N), rtol=0)
+        yield Case("widen", name, dict(out=empty(N), kept=formulas.narrow(inp)["kept"], N=N), rtol=0)
 
 
 def attention_saved(arguments):
@@ -461,7 +472,19 @@ def sgd():
 
 @functools.cache
 def all_cases():
-    families = (linear, embed, dropout_and_add, layernorm, residual_layernorm, gelu, attention, rows, rows_dot, mean)
+    families = (
+        linear,
+        embed,
+        dropout_and_add,
+        layernorm,
+        residual_layernorm,
+        gelu,
+        narrow,
+        attention,
+        rows,
+        rows_dot,
+        mean,
+    )
     families += (normalize, activation, window, segment_max, softmax_xent, adamw, sgd)
     return tuple(case for family in families for case in family())
 

@@ -129,6 +129,7 @@ class _SGDStruct(ctypes.Structure):
 
 
 FLOAT32, BFLOAT16, INT8 = 0, 1, 2  # rp_dtype
+TYPES = {"float": np.float32, "int32_t": np.int32, "uint16_t": np.uint16}  # of arrays
 TANH, RELU = 0, 1  # rp_activation
 
 
@@ -350,7 +351,7 @@ class Device:
         if p.type == "double":  # the one result that is written to host memory
             hosts[p.name] = value.copy()
             return hosts[p.name].ctypes.data
-        assert value.dtype == {"float": np.float32, "int32_t": np.int32}[p.type], f"{p.name} is {value.dtype}"
+        assert value.dtype == TYPES[p.type], f"{p.name} is {value.dtype}"
         buffers[p.name] = _Buffer(self, value)
         return buffers[p.name].address
 

@@ -212,6 +212,7 @@ POISONED = {
     "layernorm_backward": ("dout", "dinp"),
     "gelu_forward": ("inp", "out"),
     "gelu_backward": ("inp", "dinp"),
+    "narrow": ("inp", "inp"),
     "activation_backward": ("dout", "dinp"),
     "window_forward": ("inp", "out"),
     "window_backward": ("dout", "dinp"),

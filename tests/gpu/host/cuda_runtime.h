@@ -85,6 +85,11 @@ static inline uint32_t __float_as_uint(float x) {
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
+static inline float __uint_as_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
 /* -- the runtime ----------------------------------------------------------------------------------------------------
