@@ -1,7 +1,7 @@
 """Encoding speed of relpt against PyTorch, CTranslate2, ONNX Runtime and sentence-transformers, in alternating runs.
 
-    python benchmarks/encode_cpu.py [--data FILE…] [--contestants NAME …] [--sentences N] [--rounds N] [--threads N]
-                                    [--json] [--out FILE] [--short]
+    python benchmarks/encode_cpu.py [--data FILE…] [--representation R] [--contestants NAME …] [--sentences N]
+                                    [--rounds N] [--threads N] [--json] [--out FILE] [--short]
 
 MiniLM-L6, input C+M, at most 64 word pieces. The contestants' names say what they compute in:
 
@@ -11,11 +11,11 @@ MiniLM-L6, input C+M, at most 64 word pieces. The contestants' names say what th
 - CTranslate2: ``Encoder.forward_batch`` of the checkpoint as its own converter writes it; int8 by its compute type.
 - ONNX Runtime: the same BertModel as PyTorch exports it; int8 by ``quantize_dynamic`` with a scale per channel.
 
-All these get the same token ids, compute every hidden state of the last layer and give its mean over each sentence;
-sorting by length, padding and averaging are timed. The opponents take the number of sentences a batch that proves
+All these get the same token ids and give the same vectors: with "entity_start" the relation vector, the last hidden
+states of the two start markers, for which relpt computes two rows a sentence of the last layer and the opponents,
+whose models know no markers, all; with "mean" the mean over each sentence, for which all need every state. Sorting by
+length, padding and picking or averaging are timed. The opponents take the number of sentences a batch that proves
 fastest when they start. ``cosine`` is the lowest one, over the sentences, to relpt's vectors in float32.
-
-"relpt start markers" gives relpt's own relation vector instead, for which the last layer needs two rows a sentence.
 
 The contestants "from text" also tokenize: sentence-transformers the plain sentences by its ``encode``, which also
 divides the means by their length, relpt the same with the four entity markers, by ``Encoder.encode``.
@@ -24,7 +24,6 @@ divides the means by their length, relpt the same with the four entity markers, 
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import sys
 import tempfile
@@ -38,7 +37,7 @@ import numpy as np
 from contest import contest, turns
 from report import add_data, dataset, installed, options_of, publish, ranged, spread
 
-OURS = ["relpt float32", "relpt bfloat16", "relpt int8", "relpt start markers"]
+OURS = ["relpt float32", "relpt bfloat16", "relpt int8"]
 OPPONENTS = [
     "PyTorch float32",
     "PyTorch bfloat16",
@@ -57,6 +56,7 @@ NEEDS = {
 os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 BATCH_SIZES = (8, 16, 32, 64)
 MAX_LENGTH = 64
+REPRESENTATIONS = ("entity_start", "mean")
 
 Hidden = Callable[[np.ndarray, np.ndarray], np.ndarray]  # ids (n, width), mask (n, width) -> states (n, width, H)
 
@@ -70,7 +70,7 @@ def make_relpt(options: argparse.Namespace, name: str) -> Callable[[], np.ndarra
     kind = name.removeprefix("relpt ")
     encoder = relpt.Encoder.from_pretrained(
         "minilm",
-        representation="entity_start" if kind == "start markers" else "mean",
+        representation="mean" if kind == "from text" else options.representation,
         dtype="bfloat16" if kind == "bfloat16" else "float32",
         num_threads=options.threads,
     )
@@ -86,10 +86,11 @@ def make_opponent(options: argparse.Namespace, name: str, folder: Path) -> Calla
     library, dtype = name.split()
     make = {"PyTorch": torch_states, "CTranslate2": ctranslate2_states, "ONNX-Runtime": onnx_states}[library]
     hidden = make(folder, dtype, options.threads)
-    sentences = token_ids(options)
-    size = fastest(lambda size: vectors(hidden, sentences[:: max(1, len(sentences) // 256)], size))
+    sentences, markers = token_ids(options)
+    some, pick = slice(None, None, max(1, len(sentences) // 256)), options.representation == "entity_start"
+    size = fastest(lambda size: vectors(hidden, sentences[some], markers[some] if pick else None, size))
     print(f"{name}: {size} sentences a batch", file=sys.stderr)
-    return lambda: vectors(hidden, sentences, size)
+    return lambda: vectors(hidden, sentences, markers if pick else None, size)
 
 
 def make_sentence_transformers(options: argparse.Namespace, folder: Path) -> Callable[[], np.ndarray]:
@@ -176,15 +177,17 @@ def chosen(options: argparse.Namespace):
     return data[[int(i) for i in np.linspace(0, len(data) - 1, min(options.sentences, len(data)))]]
 
 
-def token_ids(options: argparse.Namespace) -> list[np.ndarray]:
-    """The token ids of each sentence as relpt's core gives them, with all special tokens."""
+def token_ids(options: argparse.Namespace) -> tuple[list[np.ndarray], np.ndarray]:
+    """The token ids of each sentence as relpt's core gives them, with all special tokens, and where the start markers
+    stand (n,2)."""
     import relpt
     from relpt import _core
 
     encoder = relpt.Encoder.from_pretrained("minilm")
     corpus = chosen(options).tokenize(encoder, max_length=MAX_LENGTH, show_progress_bar=False)
     batch = _core.build_batch(corpus.core(), encoder._tokens, np.arange(len(corpus)), 0, MAX_LENGTH)
-    return np.split(batch["ids"].astype(np.int64), batch["cu_seqlens"][1:-1])
+    markers = np.stack([batch["head"], batch["tail"]], 1) - batch["cu_seqlens"][:-1, None]
+    return np.split(batch["ids"].astype(np.int64), batch["cu_seqlens"][1:-1]), markers
 
 
 def bert(folder: Path, attention: str):
@@ -194,18 +197,22 @@ def bert(folder: Path, attention: str):
     return BertModel.from_pretrained(folder, attn_implementation=attention, add_pooling_layer=False).eval()
 
 
-def vectors(hidden: Hidden, sentences: list[np.ndarray], size: int) -> np.ndarray:
-    """The mean hidden state of each sentence, computed in batches of ``size``, the longest sentences first."""
+def vectors(hidden: Hidden, sentences: list[np.ndarray], markers: np.ndarray | None, size: int) -> np.ndarray:
+    """The hidden states at the markers of each sentence, or their mean over it, computed in batches of ``size``, the
+    longest sentences first."""
     lengths = np.array([len(ids) for ids in sentences])
     order = np.argsort(-lengths, kind="stable")
-    means = []
+    found = []
     for part in np.split(order, range(size, len(order), size)):
         mask = np.arange(lengths[part[0]]) < lengths[part, None]
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = np.concatenate([sentences[i] for i in part])
-        means.append(np.einsum("nwh,nw->nh", hidden(ids, mask), mask.astype(np.float32)) / lengths[part, None])
-    found = np.concatenate(means)
-    return found[np.argsort(order)]
+        states = hidden(ids, mask)
+        if markers is None:
+            found.append(np.einsum("nwh,nw->nh", states, mask.astype(np.float32)) / lengths[part, None])
+        else:
+            found.append(states[np.arange(len(part))[:, None], markers[part]].reshape(len(part), -1))
+    return np.concatenate(found)[np.argsort(order)]
 
 
 def fastest(work: Callable[[int], object]) -> int:
@@ -264,20 +271,10 @@ def measure(names: list[str], options: argparse.Namespace) -> list[dict]:
         row = {"contestant": name, "sentences_per_second": spread(speeds[name])}
         if ours in names:
             row["relpt_is_faster_by"] = spread(speeds[ours])["median"] / row["sentences_per_second"]["median"]
-        if ours in names and name not in FROM_TEXT and name != "relpt start markers":
+        if ours in names and name not in FROM_TEXT:
             row["lowest_cosine"] = lowest_cosine(found[ours], found[name])
         rows.append(row)
     return rows
-
-
-def available(names: list[str]) -> list[str]:
-    """The contestants that can run here; the others are named on stderr."""
-    from relpt import Encoder
-
-    if "relpt int8" in names and "dtype" not in inspect.signature(Encoder.encode).parameters:
-        print("relpt int8 is left out: Encoder.encode has no dtype", file=sys.stderr)
-        names = [name for name in names if name != "relpt int8"]
-    return installed(names, NEEDS)
 
 
 def main() -> int:
@@ -285,11 +282,12 @@ def main() -> int:
     add_data(parser)
     everyone = [*OURS, *OPPONENTS, *FROM_TEXT]
     parser.add_argument("--contestants", nargs="+", choices=everyone, default=everyone, metavar="NAME")
+    parser.add_argument("--representation", choices=REPRESENTATIONS, default=REPRESENTATIONS[0])
     parser.add_argument("--sentences", type=int, default=1000, help="of the data, spread evenly")
     options = parser.parse_args()
     if options.short:
         options.rounds, options.sentences = 3, 256
-    rows = measure(available(options.contestants), options)
+    rows = measure(installed(options.contestants, NEEDS), options)
     lines = [
         [
             row["contestant"],
@@ -301,7 +299,7 @@ def main() -> int:
     ]  # fmt: skip
     publish(
         options,
-        title=f"Encoding, MiniLM-L6, {options.sentences} sentences",
+        title=f"Encoding, MiniLM-L6, {options.representation} of {options.sentences} sentences",
         head=["", "sentences/s", "range", "relpt float32 / it", "cosine"],
         lines=lines,
         rows=rows,
