@@ -117,12 +117,12 @@ rp_status rp_boundary_run(rp_boundary *memory, rp_dev *dev, const rp_tensors *mo
                           const rp_inputs *inputs);
 
 /* -- matching pairs (loss_match.c) -----------------------------------------------------------------------------------
- * Samples 2i and 2i+1 are pair i, which matches when they have the same pair of entities. With s their similarity over
- * the temperature (dot product and 1 as published): p = 1 / (1 + exp(-s)), binary cross-entropy, mean over pairs
- * (Baldini Soares et al. 2019, section 4.1; Peng et al. 2020, section 2.1). */
+ * Samples 2i and 2i+1 are pair i, which matches when they have the same pair of entities. With s their similarity, less
+ * the threshold, over the temperature (dot product, 0 and 1 as published): p = 1 / (1 + exp(-s)), binary cross-entropy,
+ * mean over pairs (Baldini Soares et al. 2019, section 4.1; Peng et al. 2020, section 2.1). */
 typedef struct rp_match_options {
     rp_similarity similarity; /* dot or cosine */
-    double temperature;
+    double temperature, threshold;
 } rp_match_options;
 
 typedef struct rp_match {
@@ -131,6 +131,7 @@ typedef struct rp_match {
     float *loss, *host_loss;    /* (S/2), (S/2) host */
     int32_t *correct, *target;  /* (S/2) */
     int32_t *host_index;        /* (S/2) host */
+    float *host_logits;         /* (S/2,2) host */
 } rp_match;
 
 rp_status rp_match_check(const rp_match_options *options);

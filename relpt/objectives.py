@@ -255,10 +255,15 @@ class MTB(Objective):
     ``p = 1 / (1 + exp(-x_a · x_b))``, binary cross-entropy, mean over pairs of sentences. Entities are the same where
     the data give them the same id, or without ids the same name; blank them (``p_blank``), or their names tell.
 
+    As published, p is below one half only where x_a · x_b is below 0, and many vectors cannot all point away from each
+    other. With a threshold that similarity is compared instead, as a bias does in a sigmoid loss over pairs (Zhai et
+    al. 2023, section 3.2).
+
     Args:
         weight: of the loss in the sum; 0 leaves it out.
         similarity: "dot", as published, or "cosine".
         temperature: the similarity is divided by it; 1 as published. A cosine needs one below 1.
+        threshold: a similarity above it says that the two match; 0 as published.
         positive_share: share of pairs with the same entities; exact in each step, as far as a whole number goes.
         hard_share: share of the others that have exactly one entity in common.
         name, source: of its figures; what it runs on, which is fixed.
@@ -269,6 +274,7 @@ class MTB(Objective):
     source: str | None = "entities"
     similarity: str = "dot"
     temperature: float = 1.0
+    threshold: float = 0.0
     positive_share: float = 0.5
     hard_share: float = 0.5
 
@@ -277,7 +283,12 @@ class MTB(Objective):
 
     def _core(self, relations: Sequence[str]) -> dict[str, Any]:
         similarity = choice(self.similarity, SIMILARITIES, "similarity")
-        return {"kind": "match", "similarity": similarity, "temperature": self.temperature}
+        return {
+            "kind": "match",
+            "similarity": similarity,
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+        }
 
     def _source_options(self) -> dict[str, Any]:
         return {"positive_share": self.positive_share, "hard_share": self.hard_share}

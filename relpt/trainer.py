@@ -96,6 +96,7 @@ class MTBOptions(TrainerOptions, total=False):
 
     similarity: str
     temperature: float
+    threshold: float
     positive_share: float
     hard_share: float
     mtb_weight: float
@@ -173,6 +174,7 @@ _COMMON: Final[dict[str, Any]] = {name: DEFAULTS.get(name) for name in TrainerOp
 MTB_DEFAULTS: Final[dict[str, Any]] = {
     "similarity": "dot",
     "temperature": 1.0,
+    "threshold": 0.0,
     "positive_share": 0.5,
     "hard_share": 0.5,
     "mtb_weight": 1.0,
@@ -783,7 +785,7 @@ class MTBTrainer(_ReadyMade):
 
     Args:
         encoder: the ``Encoder``, changed in place.
-        similarity, temperature, positive_share, hard_share: as in ``relpt.objectives.MTB``.
+        similarity, temperature, threshold, positive_share, hard_share: as in ``relpt.objectives.MTB``.
         mtb_weight, mlm_weight: weights of the two losses; 0 leaves one out.
         mlm_probability: share of words that are masked.
         pairs_per_step and all others: as in ``relpt.Trainer``; p_blank is 0.7, as published.

@@ -33,7 +33,7 @@ COMMON: dict[str, Any] = {
 EVERY = [
     CP(temperature=0.2, weight=0.5),
     MLM(weight=0.3),
-    MTB(similarity="cosine", temperature=0.2),
+    MTB(similarity="cosine", temperature=0.2, threshold=0.3),
     RC(weight=0.7, label_smoothing=0.1),
 ]
 ALIGNED = [Alignment(graph=graph_of(records_with_entities()), temperature=0.5)]
@@ -391,6 +391,7 @@ def test_options_of_objectives(make: Any, message: str) -> None:
         ([RC(dropout=1.0)], "dropout before the classes is 1, expected 0 <= p < 1"),
         ([RC(label_smoothing=-0.1)], "label_smoothing is -0.1"),
         ([MTB(temperature=0.0)], "temperature is 0, expected above 0"),
+        ([MTB(threshold=float("nan"))], "threshold is nan, expected a number"),
         ([Prototypes(temperature=0.0)], "temperature is 0, expected above 0"),
         ([Prototypes(), Prototypes(name="other", n_way=3)], "objectives by prototypes share their episodes"),
         ([MIL(), MIL(name="other", bag_size=3)], "objectives over bags share these: give all the same bag_size"),

@@ -36,6 +36,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "mtb as published": ([MTB(temperature=30.0)], {}),
     "mtb, cosine": ([MTB(similarity="cosine", temperature=0.3, hard_share=1.0)], {"representation": "cls+mean"}),
     "mtb, micro-batches": ([MTB(similarity="cosine", temperature=0.3, weight=0.7)], {"micro_batch_pairs": 2}),
+    "mtb, threshold": ([MTB(similarity="cosine", temperature=0.2, threshold=0.4)], {}),
     "ep": ([EP(temperature=0.3)], {}),
     "ep, supervised, one side": ([EP(similarity="dot", temperature=20.0, positives="entities", symmetric=False)], {}),
     "rc": ([RC(dropout=0.0)], {"sentences_per_step": 9}),
@@ -123,7 +124,7 @@ def torch_loss(
         return alignment_loss(torch, item, x, relation, heads[f"{item.name}.weight"])
     if isinstance(item, MTB):
         x = torch.nn.functional.normalize(x, dim=1) if item.similarity == "cosine" else x
-        z = (x[0::2] * x[1::2]).sum(1) / item.temperature
+        z = ((x[0::2] * x[1::2]).sum(1) - item.threshold) / item.temperature
         same = torch.tensor(batch["pair"][part][0::2] == batch["pair"][part][1::2]).double()
         loss = torch.nn.functional.binary_cross_entropy(torch.sigmoid(z), same)
         return loss, float(((z >= 0) == (same == 1)).double().mean())

@@ -32,7 +32,8 @@ static int parse_match(PyObject *dict, rp_match_options *o) {
     int64_t similarity;
     if (relpt_field_integer(dict, "similarity", &similarity) < 0) return -1;
     o->similarity = (rp_similarity)similarity;
-    return relpt_field_number(dict, "temperature", &o->temperature);
+    if (relpt_field_number(dict, "temperature", &o->temperature) < 0) return -1;
+    return relpt_field_number(dict, "threshold", &o->threshold);
 }
 
 static int parse_classify(PyObject *dict, rp_classify_options *o) {
