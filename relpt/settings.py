@@ -174,4 +174,10 @@ def _compose(objectives: Mapping[str, float | None], flags: Mapping[str, Any], s
     for name in objectives:
         own = {key.partition(".")[2]: value for key, value in options.items() if key.partition(".")[0] == name}
         made.append(OBJECTIVES[name](**own))
-    return Trainer(None, objectives=made, **{key: value for key, value in options.items() if "." not in key})
+    trainer = Trainer(None, objectives=made, **{key: value for key, value in options.items() if "." not in key})
+    if "pairs_per_step" in options and not trainer._reads_pairs():
+        raise UsageError(
+            f"no objective of {', '.join(objectives)} draws pairs: how many sentences a step has is said by options of "
+            "their own; leave out --pairs"
+        )
+    return trainer

@@ -397,10 +397,18 @@ class Trainer:
     def _draws(self, source: str) -> tuple[int, int]:
         """What a step draws from a source: how many, of how many sentences each."""
         pairs = int(self.options["pairs_per_step"])
+        return self._own_draws(source) or ((2 * pairs, 1) if source == "instances" else (pairs, 2))
+
+    def _own_draws(self, source: str) -> tuple[int, int] | None:
+        """The same, where it does not follow from pairs_per_step."""
         if source == "instances":
-            return int(self.options.get("sentences_per_step") or 2 * pairs), 1
-        said = None if source == "same_entities" else self._native(source)._draws
-        return (pairs, 2) if said is None else said
+            sentences = self.options.get("sentences_per_step")
+            return None if sentences is None else (int(sentences), 1)
+        return None if source == "same_entities" else self._native(source)._draws
+
+    def _reads_pairs(self) -> bool:
+        """Whether a step depends on pairs_per_step."""
+        return any(self._own_draws(source) is None for source in self._layout() if source != "target")
 
     def _samples(self) -> int:
         """Sentences of a step."""

@@ -257,6 +257,8 @@ def test_objectives_put_together():
     cp, rc = trainer.objectives
     assert (cp.name, cp.weight, rc.name, rc.weight, rc.dropout, rc.source) == ("cp", 0.5, "rc", 1.0, 0, "relations")
     assert (trainer.options["p_blank"], trainer.options["max_steps"]) == (0.2, 9)
+    assert trainer_of("mil,cp", pairs_per_step=8).options["pairs_per_step"] == 8  # CP's
+    assert trainer_of("rc", pairs_per_step=8)._samples() == 16
 
 
 @pytest.mark.parametrize(
@@ -272,6 +274,9 @@ def test_objectives_put_together():
         (["rc"], {"settings": ["rc.droput=0"]}, r"did you mean rc\.dropout"),
         (["rc"], {"settings": ["mtb.hard_share=0"]}, r"there is no option 'mtb\.hard_share'"),
         (["mtb"], {"settings": ["symmetric=true"]}, "there is no option 'symmetric'"),
+        (["mil"], {"pairs_per_step": 8}, "no objective of mil draws pairs: .*; leave out --pairs"),
+        (["prototypes"], {"settings": ["pairs_per_step=8"]}, "no objective of prototypes draws pairs"),
+        (["rc"], {"settings": ["sentences_per_step=8"], "pairs_per_step": 8}, "no objective of rc draws pairs"),
     ],
 )
 def test_objectives_that_do_not_go(texts, more, said):
@@ -393,7 +398,12 @@ def test_pretrain_by_other_objectives(relpt_command, place):
     assert {"loss_cp", "loss_rc", "accuracy_rc"} < history(place / "joint")[0].keys()
     assert card["metrics"]["loss_rc_last"] == history(place / "joint")[-1]["loss_rc"]
     words = ("--objective", "prototypes", "--set", "prototypes.n_way=3", "--set", "prototypes.episodes=2")
-    assert relpt_command(*pretrain("episodes"), *words)[0] == 0
+    code, _, err = relpt_command(*pretrain("episodes"), *words)
+    assert code == 2
+    assert "leave out --pairs" in err
+    given = pretrain("episodes")
+    at = given.index("--pairs")
+    assert relpt_command(*given[:at], *given[at + 2 :], *words)[0] == 0
     assert [record["sentences"] for record in history(place / "episodes")] == [12] * 6
     words = ("--objective", "span_mlm:1,sbo:0.5,rc", "--set", "sbo.position_size=8")
     assert relpt_command(*pretrain("spans"), *words)[0] == 0
