@@ -300,8 +300,8 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         f"{epochs}, {options.dtype}. The published files of each share, the same for all seeds. Medians over the seeds "
         f"{seeds} (lowest – highest) on the test set, which nothing was chosen by.",
         "- none: the encoder as it comes, its vector [H,T] (the hidden states at the two start markers);\n"
-        "- MTB: matching the blanks by the cosine over 0.1; CP: contrast of sentences with the same relation; both of "
-        "[H,T], with the defaults of `relpt.Trainer`;\n"
+        "- MTB: matching the blanks by the cosine, with a threshold of 0.5, over 0.05; CP: contrast of sentences with "
+        "the same relation; both of [H,T], with the defaults of `relpt.Trainer`;\n"
         "- [MASK]: CP of the hidden state at the [MASK] of a prompt behind the sentence;\n"
         "- hybrid: the encoders of CP and [MASK] side by side, fine-tuned together under one head (arXiv 2312.11062, "
         "section 3.3): twice the weights, and twice the pre-training.",

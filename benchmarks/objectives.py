@@ -31,12 +31,14 @@ from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
 HERE = Path(__file__).parent
 SETTINGS = ((5, 1), (5, 5), (10, 1), (10, 5))  # ways, shots
-# As published, by the dot product of vectors behind LayerNorm, MTB begins with a loss of some 40: here by the cosine.
-MATCH = MTB(similarity="cosine", temperature=0.1)
+# As published, by the dot product of vectors behind LayerNorm, MTB begins with a loss of some 40; and without a
+# threshold sentences of different entities have to point away from each other, which many cannot all do at once.
+MATCH = MTB(similarity="cosine", temperature=0.05, threshold=0.5)
 RECIPES: dict[str, Callable[[Callable[[], relpt.GraphEmbeddings]], list[Objective]]] = {
     "before": lambda graph: [],
     "CP": lambda graph: [CP()],
     "MTB": lambda graph: [MATCH],
+    "MTB, no threshold": lambda graph: [MTB(similarity="cosine", temperature=0.1)],
     "MTB, dot": lambda graph: [MTB()],
     "EP": lambda graph: [EP()],
     "RC": lambda graph: [RC()],
