@@ -145,7 +145,7 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
     }
     e->mid = rp_arena_take(arena, T, H * f);
     e->residual = rp_arena_take(arena, T, H * f);
-    e->spread = rp_arena_take(arena, T, H * f);
+    e->spread = states[L % 2]; /* the last layer's input, which nothing reads behind its keys and values */
     size_t wide = train ? F > 3 * H ? F : 3 * H : 0, floats = T * ((size_t)act_columns(e) + wide);
     e->spare = rp_arena_take(arena, floats > spare ? floats : spare, f);
     e->act = e->spare;
@@ -153,7 +153,6 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
     e->dhidden = rp_arena_take(arena, T, H * f);
     e->dother = rp_arena_take(arena, T, H * f);
     e->dread = rp_arena_take(arena, T, H * f);
-    e->dmid = rp_arena_take(arena, T, H * f);
 }
 
 /* -- dropout sites --------------------------------------------------------------------------------------- */
@@ -332,7 +331,7 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
 /* -- backward -------------------------------------------------------------------------------------------- */
 
 /* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of attended, which takes dout's
- * place, and to that of the layer's input, which takes e->mid's. A narrow encoder's attended is in e->dmid then. */
+ * place, and to that of the layer's input, which takes e->mid's. A narrow encoder's attended is in m->out then. */
 static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                                const rp_pass *pass, int64_t i, float *dout) {
     const rp_config *c = &e->params->config;
@@ -344,7 +343,7 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
     float *dbranch = e->dother, *dwide = e->dwide;
-    float *dmid = e->dmid, *dx = e->mid; /* mid itself is dead by then */
+    float *dmid = m->out, *dx = e->mid; /* out and mid themselves are dead by then */
     float *pre, *attended;
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
                                             m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
@@ -418,7 +417,7 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
         RP_TRY(ops->rows_gather(dev, dout, H, e->dhidden, in->read, in->R, H));
     }
     RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, dout));
-    float *qkv, *attended = e->narrow ? e->dmid : m->attended.own;
+    float *qkv, *attended = e->narrow ? m->out : m->attended.own;
     RP_TRY(recall(e, dev, &qkv, e->act, &m->qkv, qkv_numbers(e, in, i)));
     RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, attended, m->lse, qkv + at.q, qkv + at.k,
                                    qkv + at.v, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A,

@@ -74,7 +74,7 @@ typedef struct rp_encoder {
                                         (T, max(F,3H)), q, k and v and the feed-forward in turns */
     float *residual, *spread;        /* (R,H), (T,H) where not all rows are read: of those in, of all out */
     float *dhidden, *dother, *dwide; /* (T,H), (T,H), (T, max(F,3H)) gradients */
-    float *dread, *dmid;             /* (R,H) that of the rows that are read; (T,H) */
+    float *dread;                    /* (R,H) that of the rows that are read */
     float *spare;                    /* memory that is free between forward and backward: act and dwide */
 } rp_encoder;
 
