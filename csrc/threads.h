@@ -14,7 +14,9 @@ int64_t rp_threads_default(void);
 uint32_t rp_threads_flush_denormals(void);
 void rp_threads_restore(uint32_t mode);
 
-int omp_get_thread_num(void); /* of the OpenMP runtime, whose header is not on every compiler's path */
+/* Of the OpenMP runtime, whose header is not on every compiler's path. */
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
 
 /* RP_STATUS_STATE when this process is a forked child of `owner` (OpenMP's team does not survive a fork). */
 rp_status rp_threads_check_pid(int64_t owner);

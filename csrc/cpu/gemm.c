@@ -27,6 +27,7 @@ enum {
     KC = RP_CPU_PANEL_DEPTH,
     NC = RP_CPU_PANEL_WIDTH
 };
+enum { TOGETHER = 4 };   /* strips of b that are packed at a time */
 enum { AHEAD = 16 };     /* values of the sum whose lines are asked for before their turn: they lie pages apart */
 enum { LINE = KC + 16 }; /* words between the packed rows of a, off the powers of two that share cache sets */
 
@@ -318,14 +319,16 @@ static void pack_turned(uint32_t *restrict out, const float *restrict inp, int64
     for (int64_t i = 0; i < NR && how == QUADS; i++) out[i] = bits_of(to[i].step);
 }
 
-/* Strip j of b: its columns NR j …, values first .. first + k of the sum. */
-static void pack_b(uint32_t *out, const rp_gemm *g, int64_t column, int64_t first, int64_t k, packing how) {
+/* Columns column .. end of b, values first .. first + k of the sum, in strips `strip` words apart. */
+static void pack_b(uint32_t *out, const rp_gemm *g, int64_t column, int64_t end, int64_t strip, int64_t first,
+                   int64_t k, packing how) {
     const float *inp = g->b + first * g->bl + column * g->bj;
-    int64_t valid = at_most(NR, g->n - column);
-    if (g->bl == 1)
-        pack_turned(out, inp, g->bj, valid, k, how);
-    else
-        pack_columns(out, inp, g->bl, valid, 0, k, how, NR);
+    if (g->bl != 1) {
+        pack_columns(out, inp, g->bl, end - column, strip, k, how, NR);
+        return;
+    }
+    for (; column < end; column += NR, out += strip, inp += NR * g->bj)
+        pack_turned(out, inp, g->bj, at_most(NR, end - column), k, how);
 }
 
 /* Rows row … row + rows of a, in strips `strip` words apart; as lines LINE apart where the sum runs along a's rows,
@@ -499,15 +502,23 @@ static int64_t rows_at_a_time(int64_t m, int64_t threads) {
     return best;
 }
 
+/* A thread's strips of the panel, TOGETHER at a time: columns side by side share lines and pages. */
+static void own_strips(const rp_gemm *g, const panel *p, int64_t strips, int64_t thread, int64_t threads) {
+    int64_t end = strips * (thread + 1) / threads;
+    for (int64_t j = strips * thread / threads; j < end; j += TOGETHER) {
+        int64_t last = at_most(at_most(j + TOGETHER, end) * NR, p->width);
+        pack_b(p->packed + j * p->strip, g, p->column + j * NR, p->column + last, p->strip, p->first, p->k, p->how);
+    }
+}
+
 static void multiply_panel(rp_dev *dev, const rp_gemm *g, const panel *p) {
     int64_t strips = (p->width + NR - 1) / NR, rows = rows_at_a_time(g->m, dev->num_threads);
 #pragma omp parallel num_threads(team(dev, g->m * p->width))
     {
         uint32_t mode = rp_threads_flush_denormals();
         uint32_t *own = p->rows + omp_get_thread_num() * MB * LINE;
-#pragma omp for schedule(static)
-        for (int64_t j = 0; j < (p->ready ? 0 : strips); j++)
-            pack_b(p->packed + j * p->strip, g, p->column + j * NR, p->first, p->k, p->how);
+        if (!p->ready) own_strips(g, p, strips, omp_get_thread_num(), omp_get_num_threads());
+#pragma omp barrier
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < g->m; i += rows) rows_of_panel(g, p, i, at_most(rows, g->m - i), own);
         rp_threads_restore(mode);
