@@ -173,8 +173,8 @@ static rp_dropout dropout_at(const rp_inputs *in, const rp_pass *pass, int site,
 
 /* -- activations that are kept --------------------------------------------------------------------------- */
 
-/* In a narrow encoder attention reads from act's memory, which GELU fills later, and the feed-forward's input from that
- * of its gradient. */
+/* In a narrow encoder q, k and v stand where act comes to stand, what attention gives where mid does, and the values
+ * before GELU where their gradient does. */
 static float *qkv_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->act : e->layers[i].qkv.own; }
 static float *attended_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->mid : e->layers[i].attended.own; }
 static float *pre_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->dwide : e->layers[i].pre.own; }
