@@ -390,7 +390,7 @@ def test_a_short_step_trains_as_a_step_of_its_size(tmp_path):
     assert got["sentences"] == 2
     for name in ("x.weight", "embeddings.word_embeddings.weight"):
         np.testing.assert_array_equal(short.get(0, name), fitting.get(0, name))
-    pairs = {"kind": "match", "similarity": 0, "temperature": 1.0}
+    pairs = {"kind": "match", "similarity": 0, "temperature": 1.0, "threshold": 0.0}
     core, sampler = trained(12, pairs)
     with pytest.raises(ValueError, match="x: the step has 3 of its 12 samples"):
         core.gradients(sampler, 1)
