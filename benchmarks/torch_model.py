@@ -1,9 +1,10 @@
 """The job of `relpt pretrain` in PyTorch, as fast as it gets: the opponent of train_cpu.py and train_gpu.py.
 
 Packed rows for every linear layer, scaled_dot_product_attention on runs of sequences of near-equal length (or, on a
-GPU, on a jagged tensor: FlashAttention's form for any lengths), the MLM head on masked rows alone, fused AdamW; or, as
-the published recipe does it, padded to the maximal length with the MLM head on every position. It trains on relpt's own
-batches, so that both sides do the same work.
+GPU, on a jagged tensor: FlashAttention's form for any lengths), the MLM head on masked rows alone, fused AdamW. Two
+other forms: buckets of sequences of near-equal length, each padded to its longest and run through all layers by itself,
+which is what one writes without packing; and as the published recipe does it, padded to the maximal length with the MLM
+head on every position. It trains on relpt's own batches, so that both sides do the same work.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class PackedBatch:
         self.masked = torch.from_numpy(new_of_old[batch["mlm_row"]])
         self.label = torch.from_numpy(batch["mlm_label"].astype(np.int64))
         self.relation = torch.from_numpy(batch["relation"].astype(np.int64))
-        self.partner = torch.arange(len(lengths)) ^ 1
         self.chunks, rows_all, back_all, at = [], [], [], 0
         for b in range(0, len(lengths), chunk):
             n = self.lengths[b : b + chunk]
@@ -50,7 +50,12 @@ class PackedBatch:
             at += inside.size
         self.rows = torch.from_numpy(np.concatenate(rows_all))
         self.back = torch.from_numpy(np.concatenate(back_all))
+        self.padded = pad_to is not None
         self.ends, self.longest = torch.from_numpy(starts), int(self.lengths[0])
+
+    def states(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Rows of the encoder's output x for tokens of the batch."""
+        return x[self.back[tokens] if self.padded else tokens]
 
     def to(self, device: str) -> PackedBatch:
         """The same with its tensors on the device."""
@@ -59,6 +64,24 @@ class PackedBatch:
                 setattr(self, name, value.to(device, non_blocking=True))
         self.chunks = [(n, width, None if mask is None else mask.to(device)) for n, width, mask in self.chunks]
         return self
+
+
+def buckets(batch: dict, size: int) -> list[PackedBatch]:
+    """Batches of `size` sequences of near-equal length, each padded to its longest, with their samples at the end."""
+    cu = batch["cu_seqlens"].astype(np.int64)
+    lengths, found = np.diff(cu), []
+    for members in np.array_split(np.argsort(-lengths, kind="stable"), -(-len(lengths) // size)):
+        rows = np.concatenate([np.arange(cu[i], cu[i + 1]) for i in members])
+        place = np.full(cu[-1], -1)
+        place[rows] = np.arange(len(rows))
+        part = {name: batch[name][rows] for name in ("ids", "pos")}
+        part |= {name: place[batch[name][members]] for name in ("head", "tail")}
+        masked = place[batch["mlm_row"]]
+        part |= {"mlm_row": masked[masked >= 0], "mlm_label": batch["mlm_label"][masked >= 0]}
+        part |= {"relation": batch["relation"][members], "cu_seqlens": np.cumsum([0, *lengths[members]])}
+        found.append(PackedBatch(part, len(members), int(lengths[members].max())))
+        found[-1].samples = torch.from_numpy(members)
+    return found
 
 
 class Layer(nn.Module):
@@ -117,11 +140,12 @@ class Opponent(nn.Module):
         learning_rate: float,
         device: str = "cpu",
         chunk: int = 8,
+        bucket: int | None = None,
         jagged: bool = False,
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.device, self.chunk = device, chunk
+        self.device, self.chunk, self.bucket = device, chunk, bucket
         c = json.loads((folder / "config.json").read_text())
         h = c["hidden_size"]
         self.padded_to, self.bf16, self.p = padded_to, bf16, c["hidden_dropout_prob"]
@@ -163,7 +187,7 @@ class Opponent(nn.Module):
 
     def hidden(self, batch: PackedBatch) -> torch.Tensor:
         """(T,H) on packed rows, or (padded rows, H)."""
-        padded = self.padded_to is not None
+        padded = batch.padded
         ids, positions = (
             (batch.ids[batch.rows], batch.positions[batch.rows]) if padded else (batch.ids, batch.positions)
         )
@@ -173,32 +197,44 @@ class Opponent(nn.Module):
             x = layer(x, batch, padded)
         return x
 
-    def mlm_loss(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        if self.padded_to is None:
-            rows, target = x[batch.masked], batch.label
-        else:  # every position, the others ignored by the loss
-            rows, target = x, torch.full((len(x),), -100, device=x.device)
-            target[batch.back[batch.masked]] = batch.label
-        rows = self.mlm_norm(F.gelu(self.mlm_dense(rows)))
-        return F.cross_entropy(F.linear(rows, self.word.weight, self.mlm_bias).float(), target)
+    def mlm_loss(self, found: list[tuple[torch.Tensor, PackedBatch]]) -> torch.Tensor:
+        rows, targets = [], []
+        for x, batch in found:
+            if self.padded_to is None:
+                rows.append(batch.states(x, batch.masked))
+                targets.append(batch.label)
+            else:  # every position, the others ignored by the loss
+                rows.append(x)
+                targets.append(torch.full((len(x),), -100, device=x.device))
+                targets[-1][batch.back[batch.masked]] = batch.label
+        x = self.mlm_norm(F.gelu(self.mlm_dense(torch.cat(rows))))
+        return F.cross_entropy(F.linear(x, self.word.weight, self.mlm_bias).float(), torch.cat(targets))
 
-    def cp_loss(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        place = batch.back if self.padded_to is not None else torch.arange(len(x), device=x.device)
-        z = F.normalize(torch.cat([x[place[batch.head]], x[place[batch.tail]]], 1).float(), dim=1)
+    def cp_loss(self, found: list[tuple[torch.Tensor, PackedBatch]]) -> torch.Tensor:
+        markers = [torch.cat([batch.states(x, batch.head), batch.states(x, batch.tail)], 1) for x, batch in found]
+        z = F.normalize(torch.cat(markers).float(), dim=1)
+        relation = torch.cat([batch.relation for _, batch in found])
+        if self.bucket is not None:  # back to the order of the samples
+            order = torch.argsort(torch.cat([batch.samples for _, batch in found]))
+            z, relation = z[order], relation[order]
         s = z @ z.T / 0.05
         n = len(z)
+        partner = torch.arange(n, device=z.device) ^ 1
         positive = torch.zeros(n, n, dtype=torch.bool, device=z.device)
-        positive[torch.arange(n, device=z.device), batch.partner] = True
-        same = batch.relation[:, None] == batch.relation[None]
-        return F.cross_entropy(s.masked_fill(same & ~positive, -torch.inf), batch.partner)
+        positive[torch.arange(n, device=z.device), partner] = True
+        same = relation[:, None] == relation[None]
+        return F.cross_entropy(s.masked_fill(same & ~positive, -torch.inf), partner)
 
     def step(self, arrays: dict) -> float:
         """One update on a batch of relpt's sampler; the loss."""
-        batch = PackedBatch(arrays, self.chunk, self.padded_to).to(self.device)
+        if self.bucket is None:
+            batches = [PackedBatch(arrays, self.chunk, self.padded_to).to(self.device)]
+        else:
+            batches = [batch.to(self.device) for batch in buckets(arrays, self.bucket)]
         with torch.autocast(self.device, torch.bfloat16, self.bf16):
-            x = self.hidden(batch)
-            mlm = self.mlm_loss(x, batch)
-        loss = self.cp_loss(x, batch) + mlm
+            found = [(self.hidden(batch), batch) for batch in batches]
+            mlm = self.mlm_loss(found)
+        loss = self.cp_loss(found) + mlm
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0, foreach=True)
         self.optimizer.step()

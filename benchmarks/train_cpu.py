@@ -34,6 +34,8 @@ OURS = {"relpt": "float32", "relpt-bf16": "bfloat16"}
 OPPONENTS = {
     "torch": {"padded_to": None, "bf16": False},  # packed, SDPA, MLM head on masked rows, fused AdamW, float32
     "torch-bf16": {"padded_to": None, "bf16": True},
+    "torch-bucketed": {"padded_to": None, "bucket": 16, "bf16": False},  # the same, but padded in buckets
+    "torch-bucketed-bf16": {"padded_to": None, "bucket": 16, "bf16": True},
     "torch-published": {"padded_to": 64, "bf16": False},  # padded to 64, MLM head on every position
 }
 LABELS = {
@@ -41,6 +43,8 @@ LABELS = {
     "relpt-bf16": "relpt, bfloat16",
     "torch": "PyTorch at its best, float32",
     "torch-bf16": "PyTorch at its best, bf16 autocast",
+    "torch-bucketed": "PyTorch in buckets by length, float32",
+    "torch-bucketed-bf16": "PyTorch in buckets by length, bf16 autocast",
     "torch-published": "PyTorch, published recipe (padded, MLM head everywhere)",
 }
 NEEDS = {name: ("torch",) for name in OPPONENTS}
