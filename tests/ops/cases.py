@@ -472,20 +472,8 @@ def sgd():
 
 @functools.cache
 def all_cases():
-    families = (
-        linear,
-        embed,
-        dropout_and_add,
-        layernorm,
-        residual_layernorm,
-        gelu,
-        narrow,
-        attention,
-        rows,
-        rows_dot,
-        mean,
-    )
-    families += (normalize, activation, window, segment_max, softmax_xent, adamw, sgd)
+    families = (linear, embed, dropout_and_add, layernorm, residual_layernorm, gelu, attention, rows, rows_dot, mean)
+    families += (narrow, normalize, activation, window, segment_max, softmax_xent, adamw, sgd)
     return tuple(case for family in families for case in family())
 
 
