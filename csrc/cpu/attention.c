@@ -16,42 +16,45 @@ enum { LINE = 16 }; /* floats of a line of cache */
 static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, const float *a, int64_t ai, int64_t al,
                                                        const float *b, int64_t ldb, int64_t k, const int rows,
                                                        const int vectors) {
-    vf sum[4][4] = {{{0}}};
+    vf sum[8][4] = {{{0}}};
     for (int64_t l = 0; l < k; l++) {
         vf right[4];
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) right[j] = vf_load(b + l * ldb + j * VL);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
             float left = a[i * ai + l * al];
 #pragma GCC unroll 4
             for (int j = 0; j < vectors; j++) sum[i][j] += left * right[j];
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) vf_store(c + i * ldc + j * VL, sum[i][j]);
 }
 
-/* Registers hold 16 sums with AVX-512's 32, 8 otherwise. */
-enum { WIDE = VL == 16 ? 4 : 2 };
-
 static inline __attribute__((always_inline)) void stripe(float *c, int64_t ldc, const float *a, int64_t ai, int64_t al,
                                                          const float *b, int64_t ldb, int64_t m, int64_t k,
                                                          const int vectors) {
-    int64_t i = 0;
-    for (; i + 4 <= m; i += 4) tile(c + i * ldc, ldc, a + i * ai, ai, al, b, ldb, k, 4, vectors);
-    for (; i < m; i++) tile(c + i * ldc, ldc, a + i * ai, ai, al, b, ldb, k, 1, vectors);
+    const int rows = VL == 16 && vectors <= 2 ? 8 : 4;
+    for (; m >= rows; m -= rows, c += rows * ldc, a += rows * ai) tile(c, ldc, a, ai, al, b, ldb, k, rows, vectors);
+    if (m & 4) tile(c, ldc, a, ai, al, b, ldb, k, 4, vectors);
+    if (m & 2) tile(c + (m & 4) * ldc, ldc, a + (m & 4) * ai, ai, al, b, ldb, k, 2, vectors);
+    if (m & 1) tile(c + (m & 6) * ldc, ldc, a + (m & 6) * ai, ai, al, b, ldb, k, 1, vectors);
 }
+
+/* Registers hold 16 sums with AVX-512's 32, 8 otherwise. */
+enum { WIDE = VL == 16 ? 4 : 2 };
 
 /* c(m,n) = a(m,k) b(k,n); n is a multiple of VL. */
 static void multiply(float *c, int64_t ldc, const float *a, int64_t ai, int64_t al, const float *b, int64_t ldb,
                      int64_t m, int64_t n, int64_t k) {
-    int64_t j = 0;
-    for (; j + WIDE * VL <= n; j += WIDE * VL) stripe(c + j, ldc, a, ai, al, b + j, ldb, m, k, WIDE);
-    for (; j + 2 * VL <= n; j += 2 * VL) stripe(c + j, ldc, a, ai, al, b + j, ldb, m, k, 2);
-    for (; j < n; j += VL) stripe(c + j, ldc, a, ai, al, b + j, ldb, m, k, 1);
+    for (; n >= WIDE * VL; n -= WIDE * VL, c += WIDE * VL, b += WIDE * VL)
+        stripe(c, ldc, a, ai, al, b, ldb, m, k, WIDE);
+    if (n == 3 * VL) stripe(c, ldc, a, ai, al, b, ldb, m, k, 3);
+    if (n == 2 * VL) stripe(c, ldc, a, ai, al, b, ldb, m, k, 2);
+    if (n == VL) stripe(c, ldc, a, ai, al, b, ldb, m, k, 1);
 }
 
 static inline void prefetch_row(const float *x, int64_t n) {
@@ -182,37 +185,45 @@ static void head_open(head *h, float *scratch, const call *c, int64_t s, int64_t
     head_mask(h, c, s, a);
 }
 
-/* Applies the mask to x(m, np). */
-static void masked(const head *h, float *x) {
+/* Applies the mask of queries first … to x(m, np). */
+static void masked(const head *h, float *x, int64_t first, int64_t m) {
     if (h->blocks == 0) return;
-    for (int64_t i = 0; i < h->m; i++) {
-        const float *keep = h->mask + i * h->blocks * 8;
+    for (int64_t i = 0; i < m; i++) {
+        const float *keep = h->mask + (first + i) * h->blocks * 8;
 #pragma omp simd
         for (int64_t j = 0; j < h->n; j++) x[i * h->np + j] *= keep[j];
     }
 }
 
-/* scores = softmax(scale q k^T), zeros behind n; lse(m). */
-static void probabilities(head *h, float *lse) {
-    transpose_padded(h->transposed, h->k, h->kv_stride, h->n, h->D, h->np);
-    multiply(h->scores, h->np, h->q, h->q_stride, 1, h->transposed, h->np, h->m, h->np, h->D);
-    for (int64_t i = 0; i < h->m; i++) {
-        float *row = h->scores + i * h->np, top = -INFINITY;
-        for (int64_t j = h->n; j < h->np; j++)
-            row[j] = -INFINITY; /* whole vectors below: the rest would go one by one */
-#pragma omp simd reduction(max : top)
-        for (int64_t j = 0; j < h->np; j++) {
-            row[j] *= h->scale;
-            top = row[j] > top ? row[j] : top;
-        }
-#pragma omp simd
-        for (int64_t j = 0; j < h->np; j++) row[j] = exp_approx(row[j] - top);
-        vf lanes = {0};
-        for (int64_t j = 0; j < h->np; j += VL) lanes += vf_load(row + j);
-        float sum = vf_sum(lanes), inverse = 1.0f / sum;
-#pragma omp simd
-        for (int64_t j = 0; j < h->np; j++) row[j] *= inverse;
-        if (lse != NULL) lse[i] = top + logf(sum);
+/* row(vectors * VL) = softmax(scale row), where `behind` is added to the last vector: -inf in lanes that do not count.
+ * Gives the log-sum-exp. Powers of 2, whose factor goes into the scale. */
+static float softmax_row(float *row, vf behind, float scale, int64_t vectors) {
+    const float factor = 1.44269504f * scale;
+    vf top = vf_load(row + (vectors - 1) * VL) + behind, sum = {0};
+    vf_store(row + (vectors - 1) * VL, top);
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < vectors - 1; j++) top = vf_max(top, vf_load(row + j * VL));
+    float highest = factor * vf_top(top);
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < vectors; j++) {
+        vf p = vf_exp2(vf_load(row + j * VL) * factor - highest);
+        vf_store(row + j * VL, p);
+        sum += p;
+    }
+    float total = vf_sum(sum), inverse = 1.0f / total;
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < vectors; j++) vf_store(row + j * VL, vf_load(row + j * VL) * inverse);
+    return 0.693147181f * highest + logf(total);
+}
+
+/* scores(m, np) = softmax(scale q k^T) of queries first …, zeros behind n; lse(m). */
+static void probabilities(const head *h, float *lse, int64_t first, int64_t m) {
+    multiply(h->scores, h->np, h->q + first * h->q_stride, h->q_stride, 1, h->transposed, h->np, m, h->np, h->D);
+    float behind[VL];
+    for (int j = 0; j < VL; j++) behind[j] = h->np - VL + j < h->n ? 0 : -INFINITY;
+    for (int64_t i = 0; i < m; i++) {
+        float own = softmax_row(h->scores + i * h->np, vf_load(behind), h->scale, h->np / VL);
+        if (lse != NULL) lse[first + i] = own;
     }
 }
 
@@ -227,11 +238,17 @@ static void product(const head *h, float *to, int64_t stride, const float *a, in
     for (int64_t i = 0; i < m; i++) memcpy(to + i * stride, h->result + i * h->Dp, (size_t)h->D * sizeof *to);
 }
 
+/* A few queries at a time: keys and values stay in the nearest cache. */
 static void head_forward(head *h, float *out, float *lse, int64_t H) {
-    probabilities(h, lse);
-    masked(h, h->scores);
+    enum { QUERIES = 8 };
+    transpose_padded(h->transposed, h->k, h->kv_stride, h->n, h->D, h->np);
     copy_padded(h->right, h->v, h->kv_stride, h->n, h->D, h->Dp);
-    product(h, out, H, h->scores, h->np, 1, h->right, h->m, h->n);
+    for (int64_t first = 0; first < h->m; first += QUERIES) {
+        int64_t m = at_most(h->m - first, QUERIES);
+        probabilities(h, lse, first, m);
+        masked(h, h->scores, first, m);
+        product(h, out + first * H, H, h->scores, h->np, 1, h->right, m, h->n);
+    }
 }
 
 /* With P the probabilities, M the mask, G = M (dout v^T), delta_i = sum_j P_ij G_ij, which is <dout_i, out_i>:
@@ -239,11 +256,12 @@ static void head_forward(head *h, float *out, float *lse, int64_t H) {
  * delta by P and G: then the rows of dS add up to 0 however out was rounded. */
 static void head_backward(head *h, float *dq, float *dk, float *dv, const float *dout, int64_t H) {
     float *right = h->right, *grad = h->grad;
-    probabilities(h, NULL);
+    transpose_padded(h->transposed, h->k, h->kv_stride, h->n, h->D, h->np);
+    probabilities(h, NULL, 0, h->m);
     copy_padded(grad, dout, H, h->m, h->D, h->Dp);
     transpose_padded(h->transposed, h->v, h->kv_stride, h->n, h->D, h->np);
     multiply(h->dscores, h->np, grad, h->Dp, 1, h->transposed, h->np, h->m, h->np, h->D);
-    masked(h, h->dscores);
+    masked(h, h->dscores, 0, h->m);
     for (int64_t i = 0; i < h->m; i++) {
         float *ds = h->dscores + i * h->np, delta = 0;
         const float *p = h->scores + i * h->np;
@@ -256,7 +274,7 @@ static void head_backward(head *h, float *dq, float *dk, float *dv, const float 
     product(h, dq, h->q_stride, h->dscores, h->np, 1, right, h->m, h->n);
     copy_padded(right, h->q, h->q_stride, h->m, h->D, h->Dp);
     product(h, dk, h->kv_stride, h->dscores, 1, h->np, right, h->n, h->m);
-    masked(h, h->scores);
+    masked(h, h->scores, 0, h->m);
     product(h, dv, h->kv_stride, h->scores, 1, h->np, grad, h->n, h->m);
 }
 

@@ -10,6 +10,10 @@
 #include "rng.h"
 #include "threads.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #define RP_CPU_PASTE_(level, name) rp_cpu_##level##_##name
 #define RP_CPU_PASTE(level, name) RP_CPU_PASTE_(level, name)
 #define RP_CPU_TEXT_(level) #level
@@ -37,16 +41,35 @@ static inline vf vf_load(const float *p) {
 }
 static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
-/* The lanes' sum, as a tree: a chain of additions takes longer than the sums of a short row. */
+typedef int32_t vi __attribute__((vector_size(VL * sizeof(int32_t))));
+
+/* a where it is above b, else b: then NaN of b stays. */
+static inline vf vf_max(vf a, vf b) {
+    vi above = a > b;
+    return (vf)(((vi)a & above) | ((vi)b & ~above));
+}
+
+/* The lanes' sum, as a tree: a chain of additions takes longer than the sums of a short row; and their largest. */
+#if defined(__AVX512F__)
+static inline float vf_sum(vf v) { return _mm512_reduce_add_ps((__m512)v); }
+static inline float vf_top(vf v) { return _mm512_reduce_max_ps((__m512)v); }
+#else
 static inline float vf_sum(vf v) {
     float lane[VL];
     memcpy(lane, &v, sizeof v);
-#pragma GCC unroll 4
     for (int half = VL / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
         for (int i = 0; i < half; i++) lane[i] += lane[i + half];
     return lane[0];
 }
+
+static inline float vf_top(vf v) {
+    float lane[VL];
+    memcpy(lane, &v, sizeof v);
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+    return lane[0];
+}
+#endif
 
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline int64_t at_least(int64_t n, int64_t least) { return n > least ? n : least; }
@@ -96,6 +119,18 @@ static inline float exp2_approx(float y) {
     p = p * r + 6.9314718e-1f;
     p = p * r + 1.0f;
     return p * power_of_two(shifted);
+}
+
+/* The same of vectors, 0 below 2^-126. */
+static inline vf vf_exp2(vf y) {
+    vf clamped = vf_max((vf){0} - 127.0f, y), shifted = clamped + RP_ROUNDING;
+    vf r = clamped - (shifted - RP_ROUNDING), p = r * 1.5403530e-4f + 1.3333558e-3f;
+    p = p * r + 9.6181291e-3f;
+    p = p * r + 5.5504109e-2f;
+    p = p * r + 2.4022651e-1f;
+    p = p * r + 6.9314718e-1f;
+    p = p * r + 1.0f;
+    return p * (vf)(((vi)shifted + 127) << 23);
 }
 
 /* Masks of `rows` x `blocks` * 8 elements: 0 where dropped, the scale where kept, for rows row0, row0 + 1, … and
