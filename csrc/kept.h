@@ -17,7 +17,8 @@ typedef struct rp_kept_key {
 rp_status rp_kept_weights(rp_dev *dev, const float *values, int64_t count, int64_t version);
 
 /* *out: `words` of memory for this operand, and *ready whether they hold it already; if not, the caller fills them
- * and, when they are full, calls rp_kept_fill. NULL when the operand is no weight that is kept. */
+ * and, when they are full, calls rp_kept_fill, for which others that ask for the same wait. NULL when the operand is no
+ * weight that is kept. */
 rp_status rp_kept_find(uint32_t **out, bool *ready, rp_dev *dev, const rp_kept_key *key, int64_t words);
 void rp_kept_fill(rp_dev *dev, const rp_kept_key *key);
 

@@ -262,6 +262,7 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
 #define RP_OPS_SLOT(name, arguments) rp_status(*name) arguments;
 struct rp_ops {
     const char *name; /* "ref", "cpu/avx512", … */
+    int concurrent;   /* 1: devices of several threads compute beside each other, each on its own thread */
     RP_OPS_BASIC(RP_OPS_SLOT) RP_OPS_COARSE(RP_OPS_SLOT)
 };
 

@@ -303,7 +303,7 @@ class Model:
 
 @final
 class EncodeRun:
-    """A workspace that encodes, for batches of at most max_sequences sequences and max_tokens tokens."""
+    """A workspace that encodes, in batches of at most max_sequences sequences and max_tokens tokens."""
 
     def __new__(
         cls, model: Model, max_sequences: int, max_tokens: int, num_threads: int, dtype: int = 0

@@ -343,6 +343,7 @@ class CNNEncoder:
             max_length=max_length,
             parts=self._parts,
             dim=self.dim,
+            chunk=self._runs.chunk,
             show=show,
         )
 

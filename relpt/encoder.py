@@ -19,7 +19,6 @@ from relpt.files import read_table, write_file, write_into, write_json
 from relpt.graph import GraphEmbeddings
 from relpt.injection import Injection, load_injection
 from relpt.inputs import (
-    DTYPES,
     ENCODING_DTYPES,
     PARTS,
     choice,
@@ -363,6 +362,7 @@ class Encoder:
             max_length=max_length,
             parts=self._parts,
             dim=self.dim,
+            chunk=self._runs.chunk,
             show=show,
         )
 
@@ -422,9 +422,7 @@ class Encoder:
             float32 (T, H).
         """
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        run = _core.EncodeRun(
-            self._model, len(lengths), max(int(cu_seqlens[-1]), 1), self.num_threads, DTYPES.index(self.dtype)
-        )
+        run = self._runs.of(max(lengths, default=0), self.dtype)
         return run.ids(np.ascontiguousarray(ids, np.int32), cu_seqlens)
 
     def _tensor_name(self, name: str) -> str:

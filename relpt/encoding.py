@@ -15,21 +15,27 @@ from relpt.progress import progress
 
 __all__ = ["Runs", "as_corpus", "check_corpus", "encode_rows", "unit_length", "warn_truncated"]
 
-_CHUNK: Final = 256  # sentences a call of the core, between which Ctrl-C is heard
-_CAPACITY: Final = 4096  # tokens a batch
+_CHUNK: Final = 256  # sentences a call of the core for each thread, between which the progress bar moves
+_CAPACITY: Final = 512  # tokens a batch: what one thread takes through the network at a time
 _GPU_CAPACITY: Final = 16_384  # the same on a GPU, so that a call's sentences are one batch
 
 
 class Runs:
-    """The core's workspaces of a model, one for each dtype, made when they are first needed."""
+    """The core's workspaces of a model, one for each dtype, made when they are first needed.
+
+    Attributes:
+        chunk: sentences to give them in one call.
+    """
 
     def __init__(self, model: Any, num_threads: int) -> None:
         self._model, self._num_threads = model, num_threads
+        self._gpu = model.backend.startswith("cuda")
+        self.chunk = _CHUNK if self._gpu else _CHUNK * num_threads
         self._made: dict[str, tuple[int, Any]] = {}  # tokens that fit, and the workspace
 
     def of(self, max_length: int, dtype: str) -> Any:
         """The ``_core.EncodeRun`` for sentences of this length."""
-        tokens = max(_GPU_CAPACITY if self._model.backend.startswith("cuda") else _CAPACITY, max_length)
+        tokens = max(_GPU_CAPACITY if self._gpu else _CAPACITY, max_length)
         if dtype not in self._made or self._made[dtype][0] < tokens:
             run = _core.EncodeRun(self._model, _CHUNK, tokens, self._num_threads, ENCODING_DTYPES.index(dtype))
             self._made[dtype] = tokens, run
@@ -46,9 +52,11 @@ def encode_rows(
     max_length: int,
     parts: Sequence[int],
     dim: int,
+    chunk: int,
     show: bool | None,
 ) -> np.ndarray:
-    """Vectors float32 (n, dim) of rows of the core's corpus; cut sentences count in one TruncationWarning.
+    """Vectors float32 (n, dim) of rows of the core's corpus, by `chunk` of them in a call; cut sentences count in one
+    TruncationWarning.
 
     Called by a method that ``encode`` calls: the warning points at who called ``encode``.
     """
@@ -56,8 +64,8 @@ def encode_rows(
     vectors = np.empty((len(rows), dim), np.float32)
     cut, rows = np.zeros(3, np.int64), rows.astype(np.int64)
     with progress(len(rows), show, desc=f"encode {inputs}", unit="sent") as bar:
-        for first in range(0, len(rows), _CHUNK):
-            part = rows[first : first + _CHUNK]
+        for first in range(0, len(rows), chunk):
+            part = rows[first : first + chunk]
             found, counts = run.rows(core, tokens, part, number, max_length, parts)
             vectors[first : first + len(part)] = found
             cut += counts

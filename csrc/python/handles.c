@@ -379,8 +379,9 @@ static PyObject *run_ids(PyObject *object, PyObject *args) {
     const int32_t *cu_seqlens = relpt_array_data(lengths_argument, "cu_seqlens", RELPT_INT32, 1, &ends);
     if (cu_seqlens == NULL) return NULL;
     if (ends < 2 || cu_seqlens[ends - 1] != T) {
-        PyErr_Format(PyExc_ValueError, "cu_seqlens: expected at least 2 numbers that end with the %lld ids",
-                     (long long)T);
+        PyErr_Format(PyExc_ValueError,
+                     "cu_seqlens: %lld sequences for %lld ids; expected at least one, and the last to end with the ids",
+                     (long long)(ends > 0 ? ends - 1 : 0), (long long)T);
         return NULL;
     }
     int64_t shape[2] = {T, self->model->model->params->config.hidden_size};
@@ -404,7 +405,8 @@ static PyMethodDef run_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot run_slots[] = {
-    {Py_tp_doc, (void *)"EncodeRun(model, max_sequences, max_tokens, num_threads, dtype=0): a workspace that encodes."},
+    {Py_tp_doc, (void *)"EncodeRun(model, max_sequences, max_tokens, num_threads, dtype=0): a workspace that encodes, "
+                        "in batches of at most max_sequences sequences and max_tokens tokens."},
     {Py_tp_new, RELPT_SLOT(run_new)},
     {Py_tp_dealloc, RELPT_SLOT(run_dealloc)},
     {Py_tp_methods, run_methods},

@@ -5,6 +5,7 @@
 
 static const rp_ops table = {
     .name = "ref",
+    .concurrent = 1,
     .open = rp_host_open,
     .close = rp_host_close,
     .scratch = rp_host_scratch,
