@@ -244,9 +244,7 @@ class _Run:
         names += [both.data for both in self.kit.complementarity.values()]
         names += [name for counts in self.kit.statistics.values() for name in counts.data]
         for name in self._used_models():
-            model = self.kit.models[name]
-            names += [model.data] if model.data else []
-            names += [model.train.data] if model.train else []
+            names += self.kit.models[name].data_sets()
         return list(dict.fromkeys(names))
 
     def _used_models(self) -> list[str]:
@@ -260,8 +258,7 @@ class _Run:
     def _can(self, name: str) -> bool:
         """Whether the data of a model, and of those it is made from, are there."""
         model = self.kit.models[name]
-        own = {model.data, model.train.data if model.train else None}
-        return not own & self.missing and all(map(self._can, model.parents()))
+        return not self.missing & {*model.data_sets()} and all(map(self._can, model.parents()))
 
     def load(self, name: str, split: str) -> Any:
         """A data set's sentences, or None where it has no such split."""
@@ -283,7 +280,9 @@ class _Run:
     @cached_property
     def types(self) -> list[str]:
         """The types of entities in all data, for typed markers."""
-        sets = [found for name in self._used_data() if name not in self.missing for found in self._parts(name).values()]
+        vectors = {(model.cnn or {}).get("vectors") for model in self.kit.models.values()}
+        names = [name for name in self._used_data() if name not in self.missing | vectors]
+        sets = [found for name in names for found in self._parts(name).values()]
         return list(dict.fromkeys(kind for found in sets for kind in found.types))
 
     # -- models ------------------------------------------------------------------------------------------------------
@@ -302,11 +301,23 @@ class _Run:
         if model.entities is not None:
             sentences = self.load(str(model.data), "train")
             return EntityTable.from_corpus(self.model(model.entities), sentences, show_progress_bar=self.show)
+        if model.cnn is not None:
+            return self._network(name, model)
         self._sources[name] = self._source(model)
         if model.train is None:
             return self._opened(name, model)
         self._sources[name] = self._trained(name, model, model.train)
         return self._opened(name, model)
+
+    def _network(self, name: str, model: Model) -> Any:
+        """A network of words, as it is before any training."""
+        from relpt.cnn import CNNEncoder
+
+        options = dict(model.cnn or {})
+        vectors = options.pop("vectors", "")
+        options |= {"vectors": self.data / str(self.kit.data[vectors].train)} if vectors else {}
+        sentences = self.load(str(model.data), "train")
+        return CNNEncoder.from_data(sentences, name=name, num_threads=self.num_threads, **options)
 
     def _source(self, model: Model) -> Path | str:
         """The name or folder that the encoder is opened from."""
@@ -395,22 +406,26 @@ class _Run:
     def _ablation(self, name: str, run: Evaluation) -> Ablation:
         """The tables of all data sets of an evaluation as one."""
         models = {model: self.model(model) for model in run.models or self.kit.models if self._can(model)}
-        tables = [self._table(name, run, data, models) for data in run.data if data not in self.missing and models]
+        alike: dict[str, dict[str, Any]] = {}  # models that are fine-tuned by the same options are one table
+        for model, made in models.items():
+            alike.setdefault(repr(self.kit.models[model].tuning), {})[model] = made
+        sets = [data for data in run.data if data not in self.missing]
+        tables = [self._table(name, run, data, group) for data in sets for group in alike.values()]
         rows = [row for table in tables for row in table.rows]
         said = {row["key"]: table._said for table in tables for row in table.rows}
         return Ablation(rows, sum(table.computed for table in tables), lambda key: said[key](key))
 
     def _table(self, name: str, run: Evaluation, data: str, models: dict[str, Any]) -> Ablation:
-        """One data set's table; its fractions are called after the whole training data, of which a part may be held."""
+        """One data set's table of models that are tuned alike; its fractions are called after the whole training data,
+        of which a part may be held."""
         holds = self.kit.data[data].holds
         few = run.protocol == "few-shot"
         given: Any = self.load(data, "test") if few else self._parts(data)
         shares = {round(share / holds, 9): share for share in run.fractions if few or share <= holds}
         gone = [f"{100 * share:.4g} %" for share in run.fractions if not few and share > holds]
-        if gone:
-            self.left_out.append(
-                f"{data}: {', '.join(gone)} of the training data, of which {100 * holds:.4g} % are there"
-            )
+        without = f"{data}: {', '.join(gone)} of the training data, of which {100 * holds:.4g} % are there"
+        if gone and without not in self.left_out:
+            self.left_out.append(without)
         if not shares:
             return Ablation([], 0, dict[str, Predictions]().__getitem__)
         self.say(f"{name}: {run.protocol} on {data}, {', '.join(models)}")
@@ -431,7 +446,7 @@ class _Run:
             output=self.output / "runs",
             on_row=self.on_row,
             show_progress_bar=self.show,
-            **run.options,
+            **(run.options if few else {**run.options, **self.kit.models[next(iter(models))].tuning}),
         )
         rows = found.rows if few else [
             {**row, "setting": f"{100 * shares[row['fraction']]:.4g} %"} for row in found.rows

@@ -127,7 +127,7 @@ def test_the_small_scale_needs_no_licensed_file(name: str) -> None:
     kit = load_kit(name)
     used = {one for run in kit.evaluate.values() for one in run.data}
     used |= {one for counts in kit.statistics.values() for one in counts.data}
-    used |= {model.train.data for model in kit.models.values() if model.train is not None}
+    used |= {one for model in kit.models.values() for one in model.data_sets()}
     files = [file for one in used for file in kit.data[one].files()]
     assert files
     assert [file for file in files if not (DATA / file).is_file()] == []
@@ -170,8 +170,15 @@ def test_settings_are_laid_over_the_scale(write: Any) -> None:
         ('models.CP.train.objectives = [{type = "cp", tau = 1}]', r"objectives\[0\] has a key 'tau'"),
         ('models.CP.train.objectives = [{type = "cp", symmetric = 1}]', r"symmetric is 1, expected true or false"),
         ('models.both.join = ["none", "MTB"]', r"models\.both names the model 'MTB', expected one of none, CP, both"),
-        ('models.both.start = "CP"', r"models\.both has two of start, join and entities"),
+        ('models.both.start = "CP"', r"models\.both has two of start, join, entities and cnn"),
+        ("models.both.cnn = {}", r"models\.both has two of start, join, entities and cnn"),
         ('models.CP.entities = "none"', r"models\.CP has one of entities and data"),
+        ("models.none.cnn = {}", r"models\.none has one of entities and data, or of cnn and data"),
+        ('models.CP = {cnn = {}, data = "D"}', r"models\.CP has a cnn and train; expected data, cnn and tuning alone"),
+        ('models.C = {cnn = {windows = 3}, data = "D"}', r"C\.cnn has a key 'windows'.*did you mean window"),
+        ('models.C = {cnn = {tags = "pos"}, data = "D"}', r"C\.cnn\.tags is 'pos', expected a list, each a word"),
+        ('models.C = {cnn = {vectors = "G"}, data = "D"}', r"models\.C names the data set 'G', expected one of D"),
+        ("models.none.tuning.epoch = 3", r"models\.none\.tuning has a key 'epoch'.*did you mean epochs"),
         ('evaluate.runs.protocol = "zero-shot"', r"evaluate\.runs\.protocol is 'zero-shot', expected fine-tuning or"),
         ('evaluate.runs.seeds = ["a"]', r"evaluate\.runs\.seeds is \['a'\], expected a list, each a whole number"),
         ("evaluate.runs.options.epoch = 3", r"evaluate\.runs\.options has a key 'epoch'.*did you mean epochs"),

@@ -182,6 +182,41 @@ def test_published_figures_stand_beside(made: relpt.Reproduction) -> None:
     assert share["shared right"] == pytest.approx(share["both_right"] / (share["both_right"] + share["only_a"]))
 
 
+def test_a_network_of_words_is_fine_tuned_by_options_of_its_own(place: Path, tmp_path: Path) -> None:
+    """As the CNN of table 1 of Peng et al. 2020 is, by SGD; its rows stand among the others'."""
+    words = ["sister", "in", "of"]
+    (place / "data" / "words.txt").write_text("".join(f"{word} {i} 0.5 -1\n" for i, word in enumerate(words)))
+    settings = [
+        'data.W = {what = "vectors", origin = "here", train = "words.txt"}',
+        'models.CNN = {cnn = {hidden_size = 8, vectors = "W", hidden_dropout_prob = 0.0}, data = "T"}',
+        'models.CNN.tuning = {optimizer = "sgd", learning_rate = 0.5, batch_size = 8, epochs = 2}',
+        'evaluate.tuned.models = ["CNN", "none"]',
+        'evaluate.few.models = ["CNN"]',
+        "agreement.x.model = 'none'",
+        'expected = [{says = "s", evaluate = "tuned", above = "none", below = "CNN"}]',
+    ]
+    result = run(place, tmp_path / "out", settings=settings)
+    parts = {name: relpt.load(place / "data" / f"{name}.jsonl") for name in ("train", "test")}
+    cnn = relpt.CNNEncoder.from_data(
+        parts["train"],
+        vectors=place / "data" / "words.txt",
+        hidden_size=8,
+        hidden_dropout_prob=0.0,
+        num_threads=1,
+    )
+    options = {"optimizer": "sgd", "learning_rate": 0.5, "batch_size": 8, "epochs": 2, "max_length": 60}
+    own = relpt.finetune(cnn, **parts, inputs=("C+M", "OnlyC"), seeds=(1, 2), show_progress_bar=False, **options)
+    rows = result.ablations["tuned"].select(model="CNN")
+    assert [row["score"] for row in rows] == [row["test"] for row in own.rows]
+    (few,) = result.ablations["few"].select(model="CNN", setting="3-way 1-shot")
+    assert few["score"] == relpt.FewShot(n_way=3, k_shot=1, episodes=100, seed=7).evaluate(cnn, parts["test"]).accuracy
+    assert {finding.found.a for finding in result.findings if finding.found is not None} == {"none"}
+    assert result.summary()[0]["model"] == "CNN"
+    (place / "data" / "words.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"words\.txt – vectors \(here\)"):
+        run(place, tmp_path / "out", settings=settings)
+
+
 def test_a_part_of_the_training_data_is_called_after_the_whole(place: Path, tmp_path: Path) -> None:
     """The file holds half of the training data: 25 % of all is half of it, 100 % cannot be had."""
     settings = [

@@ -110,21 +110,25 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """An encoder to evaluate. Without ``start``, ``join`` and ``entities`` it is the kit's encoder.
+    """An encoder to evaluate. Without ``start``, ``join``, ``entities`` and ``cnn`` it is the kit's encoder.
 
     Attributes:
         start: the model that it goes on from.
         join: models whose vectors stand side by side (``HybridEncoder``), with ``weights``.
         entities: the model whose embeddings are averaged for each entity of ``data`` (``EntityTable``).
-        data: of ``entities``.
+        cnn: options of a network of words (``CNNEncoder.from_data``), whose words are those of ``data``; its
+            ``vectors`` names the data set whose ``train`` is the file of word vectors; "": they are drawn.
+        data: of ``entities`` and ``cnn``.
         encoder, representation, prompt, markers, marker_order: in place of the kit's.
         train: what it is trained by.
+        tuning: options of ``relpt.Classifier`` in place of the evaluation's.
     """
 
     start: str | None = None
     join: list[str] = field(default_factory=list)
     weights: list[float] | None = None
     entities: str | None = None
+    cnn: _Table | None = None
     data: str | None = None
     encoder: str | None = None
     representation: str | None = None
@@ -132,10 +136,16 @@ class Model:
     markers: str | None = None
     marker_order: str | None = None
     train: Training | None = None
+    tuning: _Table = field(default_factory=dict)
 
     def parents(self) -> list[str]:
         """The models that it is made from."""
         return [name for name in (self.start, self.entities, *self.join) if name is not None]
+
+    def data_sets(self) -> list[str]:
+        """The data sets that it is made from."""
+        vectors = (self.cnn or {}).get("vectors")
+        return [name for name in (self.data, self.train and self.train.data, vectors) if name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,15 +423,33 @@ class _Reader:
         train = table.get("train") if isinstance(table, dict) else None
         nested = {"train": None if train is None else self.training(train, f"{key}.train")}
         model: Model = self.made(Model, table, key, nested)
-        if sum(map(bool, (model.start, model.join, model.entities))) > 1:
-            self.fail(key, "has two of start, join and entities; expected one at most")
-        if (model.entities is None) != (model.data is None):
+        if sum(value not in (None, []) for value in (model.start, model.join, model.entities, model.cnn)) > 1:
+            self.fail(key, "has two of start, join, entities and cnn; expected one at most")
+        if (model.entities is None and model.cnn is None) != (model.data is None):
             self.fail(
-                key, "has one of entities and data; expected both: whose embeddings, averaged over which sentences"
+                key,
+                "has one of entities and data, or of cnn and data; expected both: whose embeddings, averaged over "
+                "which sentences, or which network, of which sentences' words",
             )
         if model.train is not None and (model.join or model.entities):
             self.fail(key, "is joined or looked up, and has a train; train the models that it is made of")
+        if model.cnn is not None:
+            self.cnn(model, key)
+        self.tuning(model.tuning, f"{key}.tuning")
         return model
+
+    def cnn(self, model: Model, key: str) -> None:
+        """A network's options; the kit trains it by its evaluation alone."""
+        from relpt.cnn import CNNEncoder
+
+        given = [name for name in ("encoder", "representation", "prompt", "markers", "marker_order", "train")
+                 if getattr(model, name) is not None]  # fmt: skip
+        if given:
+            self.fail(key, f"has a cnn and {given[0]}; expected data, cnn and tuning alone")
+        own = {"vectors": str, "min_count": int, "tags": list[str]}
+        hints = {name: hint for name, hint in get_type_hints(CNNEncoder.__init__).items()
+                 if name not in ("words", "pos_tags", "ner_tags", "num_threads", "name", "return")}  # fmt: skip
+        self.values(model.cnn or {}, hints | own, f"{key}.cnn")
 
     def training(self, table: Any, key: str) -> Training:
         """The run, its objectives and options tried on the trainer itself."""
@@ -450,8 +478,7 @@ class _Reader:
         """Refuses names that the kit does not have."""
         for name, model in kit.models.items():
             self.known(model.parents(), kit.models, f"models.{name}", "model")
-            self.known([data for data in (model.data, model.train and model.train.data) if data], kit.data,
-                       f"models.{name}", "data set")  # fmt: skip
+            self.known(model.data_sets(), kit.data, f"models.{name}", "data set")
         for name, run in kit.evaluate.items():
             key = f"evaluate.{name}"
             wanted = "test" if run.protocol == "few-shot" else "train"
@@ -462,7 +489,7 @@ class _Reader:
                 self.fail(f"{key}.protocol", f"is {run.protocol!r}, expected {' or '.join(PROTOCOLS)}")
             self.known(run.data, kit.data, key, "data set")
             self.known(run.models, kit.models, key, "model")
-            self.options(run, key)
+            self.tuning(run.options, f"{key}.options")
         for name, pair in kit.agreement.items():
             self.known([pair.evaluate], kit.evaluate, f"agreement.{name}", "evaluation")
         for name, both in kit.complementarity.items():
@@ -508,12 +535,12 @@ class _Reader:
                     key, f"names the {what} {name!r}, expected one of {', '.join(there) or 'none: there are none'}"
                 )
 
-    def options(self, run: Evaluation, key: str) -> None:
+    def tuning(self, options: _Table, key: str) -> None:
+        """Refuses options that the classifier does not have."""
         from relpt.classifier import Classifier
 
-        hints = get_type_hints(Classifier.__init__)
-        self.values(run.options, {n: h for n, h in hints.items() if n not in ("encoder", "return", "seed", "copy")},
-                    f"{key}.options")  # fmt: skip
+        own = ("encoder", "return", "seed", "copy")
+        self.values(options, {n: h for n, h in get_type_hints(Classifier.__init__).items() if n not in own}, key)
 
 
 def objectives_of(run: Training) -> list[Any]:
