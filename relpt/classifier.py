@@ -94,7 +94,8 @@ class Classifier:
         encoder: the ``Encoder``, ``CNNEncoder`` or ``HybridEncoder`` to start from. It stays as it is, unless ``copy``
             is False; each ``fit`` starts from its weights. A projection of it, and a hybrid's scale and weights, are
             not used: the head sees the plain vectors and learns what each counts.
-        learning_rate, weight_decay, adam_betas, adam_eps: of AdamW; biases and LayerNorm do not decay.
+        learning_rate, adam_betas, adam_eps: of AdamW.
+        weight_decay: biases and LayerNorm do not decay; None: 0.01 with AdamW, 0 with SGD.
         optimizer, momentum: "adamw", or "sgd" with momentum; see ``relpt.Trainer``.
         frozen: numbers of a hybrid's parts, from 0, that stay as they are; nested hybrids count part by part. An
             ``EntityTable`` always stays.
@@ -142,7 +143,7 @@ class Classifier:
         dropout: float | None = None,
         head_dropout: float | None = None,
         label_smoothing: float = 0.0,
-        weight_decay: float = 0.01,
+        weight_decay: float | None = None,
         adam_betas: tuple[float, float] = (0.9, 0.999),
         adam_eps: float = 1e-8,
         warmup_steps: int | None = None,

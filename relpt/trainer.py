@@ -26,7 +26,7 @@ __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTr
 
 _log = logging.getLogger("relpt")
 _SCHEDULES: Final = ("constant", "linear", "cosine")
-_OPTIMIZERS: Final = ("adamw", "sgd")
+_DECAY: Final = {"adamw": 0.01, "sgd": 0.0}  # by optimizer: at SGD's rates, AdamW's would shrink weights to nothing
 
 
 class TrainerOptions(TypedDict, total=False):
@@ -44,7 +44,7 @@ class TrainerOptions(TypedDict, total=False):
     optimizer: str
     momentum: float
     learning_rate: float
-    weight_decay: float
+    weight_decay: float | None
     adam_betas: tuple[float, float]
     adam_eps: float
     warmup_steps: int | None
@@ -170,6 +170,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 _COMMON: Final[dict[str, Any]] = {name: DEFAULTS.get(name) for name in TrainerOptions.__annotations__} | {
     "optimizer": "adamw",
     "momentum": 0.0,
+    "weight_decay": None,
 }
 MTB_DEFAULTS: Final[dict[str, Any]] = {
     "similarity": "dot",
@@ -214,12 +215,12 @@ class Trainer:
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
         micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
-        optimizer: "adamw", or "sgd" with momentum (as PyTorch has it), the same decay and max_grad_norm. Peng et al.
-            2020 train CNNs by SGD at rate 0.5.
+        optimizer: "adamw", or "sgd" with momentum (as PyTorch has it) and max_grad_norm. Peng et al. 2020 train CNNs
+            by SGD at rate 0.5.
         momentum: of SGD, 0 or more and below 1.
-        p_blank, blank_as, input_mix, loss_representation, memory_limit, dropout, learning_rate, weight_decay,
-            adam_betas, adam_eps, warmup_steps, schedule, max_grad_norm, max_length, max_steps, prefetch, seed: as in
-            ``CPTrainer``.
+        weight_decay: of both, but for biases and LayerNorm; None: 0.01 of AdamW, 0 of SGD.
+        p_blank, blank_as, input_mix, loss_representation, memory_limit, dropout, learning_rate, adam_betas, adam_eps,
+            warmup_steps, schedule, max_grad_norm, max_length, max_steps, prefetch, seed: as in ``CPTrainer``.
 
     Attributes:
         heads: parameters of the objectives' own by name, such as "rc.weight" (relations, dim) and "rc.bias".
@@ -306,7 +307,9 @@ class Trainer:
     def _check_values(self) -> None:
         o = self.options
         choice(o["schedule"], _SCHEDULES, "schedule")
-        choice(o.get("optimizer", "adamw"), _OPTIMIZERS, "optimizer")
+        choice(o.get("optimizer", "adamw"), tuple(_DECAY), "optimizer")
+        if o["weight_decay"] is None:
+            o["weight_decay"] = _DECAY[o.get("optimizer", "adamw")]
         choice(o["blank_as"], ("blank", "role"), "blank_as")
         self._input_weights()
         self._loss_parts()
@@ -447,7 +450,7 @@ class Trainer:
                 encoder.config.get("attention_probs_dropout_prob", 0.0) if o["dropout"] is None else o["dropout"]
             ),
             "dtype": choice(encoder.dtype, DTYPES, "dtype"),
-            "optimizer": choice(o.get("optimizer", "adamw"), _OPTIMIZERS, "optimizer"),
+            "optimizer": choice(o.get("optimizer", "adamw"), tuple(_DECAY), "optimizer"),
             "momentum": o.get("momentum", 0.0),
         }
 

@@ -426,6 +426,20 @@ def test_sgd_goes_down_the_gradient(data: relpt.Dataset) -> None:
         np.testing.assert_allclose(encoder._model.get(name), value - 0.25 * grad, atol=1e-6)
 
 
+@pytest.mark.parametrize(("optimizer", "decay"), [("sgd", 0.0), ("adamw", 0.01)])
+def test_the_decay_that_nobody_names_is_the_optimizers(data: relpt.Dataset, optimizer: str, decay: float) -> None:
+    """AdamW's at a rate of 0.5 takes a half percent off every weight in a step, and nothing is learned."""
+    heads = []
+    for options in ({}, {"weight_decay": None}, {"weight_decay": decay}, {"weight_decay": 0.1}):
+        encoder = relpt.CNNEncoder.from_data(data, **options_of())
+        own = {"optimizer": optimizer, "learning_rate": 0.5 if optimizer == "sgd" else 1e-3, "batch_size": 16}
+        clf = relpt.Classifier(encoder, **own, epochs=2, **options).fit(data, show_progress_bar=False)
+        assert clf.head is not None
+        heads.append(clf.head[0])
+    assert all(np.array_equal(head, heads[0]) for head in heads[:3])
+    assert not np.array_equal(heads[3], heads[0])
+
+
 def test_contrast_brings_relations_together(data: relpt.Dataset) -> None:
     encoder = relpt.CNNEncoder.from_data(data, **options_of())
     options = {"pairs_per_step": 12, "max_steps": 40, "learning_rate": 0.01, "schedule": "constant"}
