@@ -8,7 +8,8 @@ input settings; "hybrid" and "MTB with CP" put the vectors of two of them side b
 every seed, the others with the first. The graph of "alignment" and "injection" is of that file's own triples; of the
 graph injected, the tests know no entity: it can help in training alone.
 Tested are 5 and 10 ways, 1 and 5 shots, 10,000 episodes, cosine. Each row is kept in FOLDER/objectives.jsonl as soon as
-it is there, and is not computed again; FOLDER/objectives.md has the medians over the seeds with their range.
+it is there, and is not computed again; FOLDER/objectives.md has the medians over the seeds with their range, and holds
+what the papers expect against them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from machine import describe
 from report import machine_line
 
 import relpt
+from relpt.intervals import mean_interval
 from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, SBO, Alignment, Objective, SpanMLM
 from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
@@ -57,6 +59,8 @@ RECIPES: dict[str, Callable[[Callable[[], relpt.GraphEmbeddings]], list[Objectiv
 INJECTED = ("CP + injection",)
 MASKED = ("CP of [MASK]",)  # the hidden state at the [MASK] of a prompt behind the sentence is the vector
 MAIN = ("CP", "CP of [MASK]", "MTB", "hybrid", "MTB with CP")
+# What the papers find: the recipe that is above another (Peng et al. 2020, table 6; arXiv 2312.11062, section 4).
+EXPECTED = (("CP", "before"), ("MTB", "before"), ("CP", "MTB"), ("CP", "CP of [MASK]"), ("hybrid", "CP"))
 JOINED = {"hybrid": ("CP", "CP of [MASK]"), "MTB with CP": ("MTB", "CP")}
 
 
@@ -139,19 +143,64 @@ def page(rows: list[dict], options: argparse.Namespace) -> str:
             for inputs in options.inputs:
                 lines.append([recipe, inputs, *(cell(rows, recipe, data, inputs, *setting) for setting in SETTINGS)])
         parts += [f"## {data}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+        judged = judgements(rows, data)
+        if judged:
+            said = (
+                "What the papers expect, 5-way 1-shot: mean difference of the same seeds' accuracies, with its 95 % "
+                "interval over seeds (Student's t); open where that holds 0."
+            )
+            parts += [said, "\n".join(f"| {' | '.join(line)} |" for line in judged)]
     return "\n\n".join(parts) + "\n"
 
 
-def cell(rows: list[dict], recipe: str, data: str, inputs: str, way: int, shot: int) -> str:
-    """Median and range over the seeds."""
+def scores_of(rows: list[dict], recipe: str, data: str, inputs: str, way: int = 5, shot: int = 1) -> dict[int, float]:
+    """The accuracy by seed."""
     wanted = {"data": data, "inputs": inputs, "way": way, "shot": shot}
-    found = [
-        score["accuracy"]
+    return {
+        row["seed"]: score["accuracy"]
         for row in rows
         if row["recipe"] == recipe
         for score in row["scores"]
         if wanted.items() <= score.items()
-    ]
+    }
+
+
+def judgements(rows: list[dict], data: str) -> list[list[str]]:
+    """A table, a header first, of EXPECTED in each input setting, of the settings' order, and of what each gains."""
+    inputs = ("C+M", "OnlyM", "OnlyC")
+    of = {recipe: {name: scores_of(rows, recipe, data, name) for name in inputs} for recipe in ("before", *MAIN)}
+    start = {name: next(iter(of["before"][name].values()), None) for name in inputs}
+    if None in start.values():
+        return []
+    claims = []
+    for above, below in EXPECTED:
+        for name in inputs:
+            found = of[below][name] if below != "before" else dict.fromkeys(of[above][name], start[name])
+            claims.append((f"{above} above {below}, {name}", of[above][name], found))
+    for above, below in (("C+M", "OnlyM"), ("OnlyM", "OnlyC")):
+        claims.append((f"CP: {above} above {below}", of["CP"][above], of["CP"][below]))
+    gains = {name: {seed: score / start[name] - 1 for seed, score in of["CP"][name].items()} for name in inputs}
+    for name in ("C+M", "OnlyM"):
+        claims.append((f"CP: OnlyC gains more than {name}, as a share of what it was", gains["OnlyC"], gains[name]))
+    lines = [["expected", "difference", ""], ["---", "---:", "---"]]
+    for said, above, below in claims:
+        differences = [above[seed] - below[seed] for seed in above if seed in below]
+        if differences:
+            lines.append([said, *judged(differences)])
+    return lines
+
+
+def judged(differences: list[float]) -> tuple[str, str]:
+    """The mean with its interval, and the verdict."""
+    mean, half = mean_interval(differences)
+    if half is None:
+        return f"{mean:+.3f}", "one seed"
+    return f"{mean:+.3f} ± {half:.3f}", "open" if abs(mean) <= half else "confirmed" if mean > 0 else "denied"
+
+
+def cell(rows: list[dict], recipe: str, data: str, inputs: str, way: int, shot: int) -> str:
+    """Median and range over the seeds."""
+    found = list(scores_of(rows, recipe, data, inputs, way, shot).values())
     spread = f" ({min(found):.3f} – {max(found):.3f})" if len(found) > 1 else ""
     return f"{statistics.median(found):.3f}{spread}"
 
