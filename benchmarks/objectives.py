@@ -143,13 +143,13 @@ def page(rows: list[dict], options: argparse.Namespace) -> str:
             for inputs in options.inputs:
                 lines.append([recipe, inputs, *(cell(rows, recipe, data, inputs, *setting) for setting in SETTINGS)])
         parts += [f"## {data}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-        judged = judgements(rows, data)
-        if judged:
+        verdicts = judgements(rows, data)
+        if verdicts:
             said = (
                 "What the papers expect, 5-way 1-shot: mean difference of the same seeds' accuracies, with its 95 % "
                 "interval over seeds (Student's t); open where that holds 0."
             )
-            parts += [said, "\n".join(f"| {' | '.join(line)} |" for line in judged)]
+            parts += [said, "\n".join(f"| {' | '.join(line)} |" for line in verdicts)]
     return "\n\n".join(parts) + "\n"
 
 

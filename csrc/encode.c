@@ -147,12 +147,11 @@ typedef struct call {
     rp_status (*add)(worker *w, const struct call *c, int64_t i); /* sequence i to the worker's batch */
     rp_status (*finish)(worker *w, const struct call *c);         /* computes the batch, and writes to out */
     float *out;
-    const rp_represent *spec; /* of rp_encode_rows, as are the next five */
+    const rp_represent *spec; /* of rp_encode_rows, as are the next four */
     const rp_corpus *corpus;
     const rp_tokens *tokens;
     const int64_t *rows;
     rp_input input;
-    int64_t max_length;
     const int32_t *ids, *cu_seqlens; /* of rp_encode_ids */
 } call;
 
@@ -262,7 +261,7 @@ static rp_status check_rows(const rp_encode_run *run, const rp_corpus *corpus, c
 
 static rp_status add_row(worker *w, const call *c, int64_t i) {
     rp_sample sample = {.row = c->rows[i], .input = c->input};
-    return rp_batch_add(w->batch, c->corpus, c->tokens, &sample, c->max_length, w->batch->S);
+    return rp_batch_add(w->batch, c->corpus, c->tokens, &sample, c->longest, w->batch->S);
 }
 
 static rp_status finish_rows(worker *w, const call *c) {
@@ -296,7 +295,6 @@ rp_status rp_encode_rows(rp_encode_run *run, const rp_represent *spec, float *ou
     c.tokens = tokens;
     c.rows = rows;
     c.input = input;
-    c.max_length = max_length;
     RP_TRY(run_call(run, &c));
     for (const worker *w = run->workers; w < run->workers + run->count; w++) {
         counts->tokens += w->counts.tokens;

@@ -280,7 +280,7 @@ class _Run:
     @cached_property
     def types(self) -> list[str]:
         """The types of entities in all data, for typed markers."""
-        vectors = {(model.cnn or {}).get("vectors") for model in self.kit.models.values()}
+        vectors = {model.vectors for model in self.kit.models.values()}
         names = [name for name in self._used_data() if name not in self.missing | vectors]
         sets = [found for name in names for found in self._parts(name).values()]
         return list(dict.fromkeys(kind for found in sets for kind in found.types))
@@ -313,9 +313,9 @@ class _Run:
         """A network of words, as it is before any training."""
         from relpt.cnn import CNNEncoder
 
-        options = dict(model.cnn or {})
-        vectors = options.pop("vectors", "")
-        options |= {"vectors": self.data / str(self.kit.data[vectors].train)} if vectors else {}
+        options = {**(model.cnn or {}), "vectors": None}
+        if model.vectors:
+            options["vectors"] = self.data / str(self.kit.data[model.vectors].train)
         sentences = self.load(str(model.data), "train")
         return CNNEncoder.from_data(sentences, name=name, num_threads=self.num_threads, **options)
 

@@ -144,8 +144,12 @@ class Model:
 
     def data_sets(self) -> list[str]:
         """The data sets that it is made from."""
-        vectors = (self.cnn or {}).get("vectors")
-        return [name for name in (self.data, self.train and self.train.data, vectors) if name]
+        return [name for name in (self.data, self.train and self.train.data, self.vectors) if name]
+
+    @property
+    def vectors(self) -> str:
+        """The data set whose file has the word vectors of ``cnn``; "" where there is none."""
+        return str((self.cnn or {}).get("vectors", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
