@@ -39,6 +39,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     LEVELS["avx2"] = ["-mavx2", "-mfma"]
     LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
     LEVELS["avx512"].append("-mprefer-vector-width=512")
+    LEVELS["amx"] = [*LEVELS["avx512"], "-mavx512bf16", "-mavx512vnni", "-mamx-tile", "-mamx-bf16", "-mamx-int8"]
 if os.environ.get("RELPT_WERROR") == "1":
     COMMON.append("-Werror")
 if SANITIZE:

@@ -1,10 +1,17 @@
 /* Which of the CPU levels runs: compiled for the baseline, so that it can be asked on any machine. */
+#define _GNU_SOURCE
 #include "cpu/cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const level_names[RP_CPU_LEVELS] = {"baseline", "avx2", "avx512"};
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+static const char *const level_names[RP_CPU_LEVELS] = {"baseline", "avx2", "avx512", "amx"};
 
 static bool level_built(int level) {
     switch (level) {
@@ -14,11 +21,27 @@ static bool level_built(int level) {
 #ifdef RP_HAVE_AVX512
     case RP_CPU_AVX512:
 #endif
+#ifdef RP_HAVE_AMX
+    case RP_CPU_AMX:
+#endif
     case RP_CPU_BASELINE:
         return true;
     default:
         return false;
     }
+}
+
+/* Tiles of bfloat16 and int8: the CPU has them, and Linux lets this process use their registers, which are asked for
+ * (Documentation/arch/x86/xstate.rst). */
+static bool tiles_run(void) {
+#if defined(__x86_64__) && defined(__linux__)
+    enum { LEAF = 7, AMX = 1 << 22 | 1 << 24 | 1 << 25, ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(LEAF, 0, &a, &b, &c, &d) || (d & AMX) != AMX) return false;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
+#else
+    return false;
+#endif
 }
 
 static bool level_runs(int level) {
@@ -27,6 +50,9 @@ static bool level_runs(int level) {
     if (level == RP_CPU_AVX512)
         return level_runs(RP_CPU_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (level == RP_CPU_AMX)
+        return level_runs(RP_CPU_AVX512) && __builtin_cpu_supports("avx512bf16") &&
+               __builtin_cpu_supports("avx512vnni") && tiles_run();
 #endif
     return level == RP_CPU_BASELINE;
 }
@@ -42,6 +68,9 @@ bool rp_cpu_has_instructions(rp_dtype products) {
 bool rp_cpu_has(int level, rp_dtype products) {
 #ifdef RP_HAVE_AVX512
     if (level == RP_CPU_AVX512) return rp_cpu_avx512_gemm_has(products);
+#endif
+#ifdef RP_HAVE_AMX
+    if (level == RP_CPU_AMX) return rp_cpu_amx_gemm_has(products);
 #endif
     (void)level;
     return products == RP_FLOAT32;
@@ -62,7 +91,7 @@ static rp_status named_level(int *out, const char *name) {
         return RP_OK;
     }
     return rp_fail(RP_STATUS_STATE,
-                   "no back end or CPU level is called \"%s\"; there are ref, cpu, baseline, avx2, avx512", name);
+                   "no back end or CPU level is called \"%s\"; there are ref, cpu, baseline, avx2, avx512, amx", name);
 }
 
 rp_status rp_cpu_level(int *out, const char *name) {
@@ -86,6 +115,10 @@ const rp_ops *rp_cpu_table(int level) {
 #ifdef RP_HAVE_AVX512
     case RP_CPU_AVX512:
         return rp_cpu_avx512_table();
+#endif
+#ifdef RP_HAVE_AMX
+    case RP_CPU_AMX:
+        return rp_cpu_amx_table();
 #endif
     default:
         return rp_cpu_baseline_table();

@@ -268,7 +268,7 @@ struct rp_ops {
 
 /* The back ends, complete tables. NULL when this machine or build has no such back end (rp_message says why).
  * Names: "ref", "cpu" (the best level, or the one in the environment variable RELPT_CPU), "cpu/baseline", "cpu/avx2",
- * "cpu/avx512"; and "cuda" once it is registered. */
+ * "cpu/avx512", "cpu/amx"; and "cuda" once it is registered. */
 const rp_ops *rp_ops_find(const char *name);
 
 /* A back end that is a library of its own. It is compiled with a copy of this header, and of status.c. */

@@ -12,10 +12,12 @@ import numpy
 ROOT = Path(__file__).parents[1]
 FLAGS = "-std=c11 -O2 -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast"
 FLAGS += " -Wall -Wextra -Wpedantic -Werror -Wno-pass-failed"
+AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 LEVELS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    "avx512": AVX512,
+    "amx": [*AVX512, "-mavx512bf16", "-mavx512vnni", "-mamx-tile", "-mamx-bf16", "-mamx-int8"],
 }
 
 

@@ -6,7 +6,7 @@
 
 #include "ops.h"
 
-enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_LEVELS };
+enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_AMX, RP_CPU_LEVELS };
 
 /* Reductions over rows are cut into this many blocks, whatever the number of threads, and summed in block order. */
 #define RP_CPU_BLOCKS 32
@@ -14,10 +14,10 @@ enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_LEVELS };
 /* The packed operands of a matrix product (cpu/gemm.c): depth and width of a panel, words of a thread's rows. */
 #define RP_CPU_PANEL_DEPTH 1024
 #define RP_CPU_PANEL_WIDTH 2048
-#define RP_CPU_ROWS_WORDS (56 * (RP_CPU_PANEL_DEPTH + 16))
+#define RP_CPU_ROWS_WORDS (64 * (RP_CPU_PANEL_DEPTH + 16))
 
-/* The level of "cpu" (RELPT_CPU or the best that this machine has), "cpu/baseline", "cpu/avx2", "cpu/avx512".
- * STATE: not built, not on this machine, or no such name. */
+/* The level of "cpu" (RELPT_CPU or the best that this machine has), "cpu/baseline", "cpu/avx2", "cpu/avx512",
+ * "cpu/amx". STATE: not built, not on this machine, or no such name. */
 rp_status rp_cpu_level(int *level, const char *name);
 
 /* Whether this machine has instructions for products of this kind. */
@@ -36,7 +36,9 @@ const rp_ops *rp_cpu_table(int level);
 const rp_ops *rp_cpu_baseline_table(void);
 const rp_ops *rp_cpu_avx2_table(void);
 const rp_ops *rp_cpu_avx512_table(void);
+const rp_ops *rp_cpu_amx_table(void);
 
 bool rp_cpu_avx512_gemm_has(rp_dtype products); /* rp_cpu_has of the level */
+bool rp_cpu_amx_gemm_has(rp_dtype products);
 
 #endif

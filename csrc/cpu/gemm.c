@@ -1,6 +1,7 @@
 /* The products are cut as in Goto and van de Geijn (2008): a panel of b, KC deep and NC wide, is packed once for all
- * threads into strips of NR columns; each thread packs MB rows of a at a time into strips of MR rows and runs the
- * kernel, which holds MR x NR sums in registers, over all pairs of strips. KC and the cuts depend on the shape alone. */
+ * threads into strips of NR columns; each thread packs up to MB rows of a at a time into strips and runs the
+ * kernel, which holds the sums of a strip's rows and NR columns in registers, over all pairs of strips. KC and the cuts
+ * depend on the shape alone. */
 #include "cpu/gemm.h"
 
 #include "cpu/gelu_row.h"
@@ -18,19 +19,29 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds of the fastest of some runs of a kernel over KC values of the sum. */
+/* Seconds of the fastest of some runs of a kernel over KC values of the sum, for a row of it. */
 static double seconds_of(kernel *run, packing how) {
-    static const uint32_t zeros[NR * (KC + 1)];
+    static const uint32_t zeros[2 * TILE * LINE];
     kernel *volatile unknown = run; /* or the compiler sees that nobody reads c */
-    float c[MR * NR];
+    float c[2 * TILE * NR];
     double best = 1;
+    _Static_assert(NR <= 2 * TILE && MR <= 2 * TILE, "zeros hold a strip of either operand");
+    if (for_tiles(how)) tiles_open();
     for (int trial = 0; trial < 20; trial++) {
         double begin = now();
         for (int i = 0; i < 4; i++) unknown(c, NR, zeros, zeros, words(KC, how), false);
         double seconds = now() - begin;
         best = seconds < best ? seconds : best;
     }
-    return best;
+    if (for_tiles(how)) tiles_close();
+    return best / (double)strip_rows(how);
+}
+
+static kernel *kernel_of(bool lines, packing how) {
+    if (how == QUADS) return for_tiles(how) ? multiply_quad_tiles : multiply_quads;
+    if (for_tiles(how)) return multiply_pair_tiles;
+    if (how == PAIRS) return lines ? multiply_pair_lines : multiply_pair_columns;
+    return lines ? multiply_lines : multiply_columns;
 }
 
 static bool tried[RP_INT8 + 1];
@@ -43,8 +54,8 @@ static bool pays(rp_dtype products, kernel *run, packing how, double float32_sec
 static void try_kernels(void) {
     double seconds = seconds_of(multiply_lines, WHOLE);
     tried[RP_FLOAT32] = true;
-    tried[RP_BFLOAT16] = VL == 16 && pays(RP_BFLOAT16, multiply_pair_lines, PAIRS, seconds);
-    tried[RP_INT8] = VL == 16 && pays(RP_INT8, multiply_quads, QUADS, seconds);
+    tried[RP_BFLOAT16] = VL == 16 && pays(RP_BFLOAT16, kernel_of(true, PAIRS), PAIRS, seconds);
+    tried[RP_INT8] = VL == 16 && pays(RP_INT8, kernel_of(true, QUADS), QUADS, seconds);
 }
 
 bool RP_CPU(gemm_has)(rp_dtype products) {
@@ -56,12 +67,6 @@ static packing packing_of(const rp_dev *dev) {
     if (dev->products == RP_INT8) return RP_CPU(gemm_has)(RP_INT8) ? QUADS : GRID;
     if (dev->products == RP_BFLOAT16) return RP_CPU(gemm_has)(RP_BFLOAT16) ? PAIRS : ROUNDED;
     return WHOLE;
-}
-
-static kernel *kernel_of(const rp_gemm *g, packing how) {
-    if (how == QUADS) return multiply_quads;
-    if (how == PAIRS) return g->al == 1 ? multiply_pair_lines : multiply_pair_columns;
-    return g->al == 1 ? multiply_lines : multiply_columns;
 }
 
 /* -- the product ----------------------------------------------------------------------------------------- */
@@ -78,17 +83,17 @@ typedef struct panel {
 /* The kernel at rows row …, columns column …; what lies outside c goes through a block of its own. */
 static void block(const rp_gemm *g, const panel *p, const uint32_t *a, int64_t row, int64_t column) {
     const uint32_t *b = p->packed + (column - p->column) / NR * p->strip;
-    int64_t rows = at_most(MR, g->m - row), columns = at_most(NR, g->n - column);
+    int64_t height = strip_rows(p->how), rows = at_most(height, g->m - row), columns = at_most(NR, g->n - column);
+    size_t bytes = (size_t)columns * sizeof(float);
     bool add = g->accumulate || p->first > 0;
-    float *c = g->c + row * g->ldc + column, edge[MR * NR];
-    if (rows == MR && columns == NR) {
+    float *c = g->c + row * g->ldc + column, edge[2 * TILE * NR] = {0};
+    if (rows == height && columns == NR) {
         p->run(c, g->ldc, a, b, p->depth, add);
         return;
     }
-    p->run(edge, NR, a, b, p->depth, false);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < columns; j++)
-            c[i * g->ldc + j] = add ? c[i * g->ldc + j] + edge[i * NR + j] : edge[i * NR + j];
+    for (int64_t i = 0; i < rows && add; i++) memcpy(edge + i * NR, c + i * g->ldc, bytes);
+    p->run(edge, NR, a, b, p->depth, add);
+    for (int64_t i = 0; i < rows; i++) memcpy(c + i * g->ldc, edge + i * NR, bytes);
 }
 
 /* What follows the sums of a row while they are in cache. */
@@ -106,17 +111,18 @@ static void epilogue(const rp_gemm *g, const panel *p, int64_t row, int64_t rows
 
 /* Rows row … row + rows of c, MB at most, in the columns of the panel. */
 static void rows_of_panel(const rp_gemm *g, const panel *p, int64_t row, int64_t rows, uint32_t *packed) {
-    int64_t strip = g->al == 1 ? MR * LINE : MR * p->depth;
+    int64_t height = strip_rows(p->how), line = line_words(p->depth, p->how);
+    int64_t strip = height * (g->al == 1 || for_tiles(p->how) ? line : p->depth);
     pack_a(packed, g, row, rows, strip, p->first, p->k, p->how);
     for (int64_t j = p->column; j < p->column + p->width; j += NR)
-        for (int64_t i = 0; i < rows; i += MR) block(g, p, packed + i / MR * strip, row + i, j);
+        for (int64_t i = 0; i < rows; i += height) block(g, p, packed + i / height * strip, row + i, j);
     if (p->first + p->k == g->k) epilogue(g, p, row, rows);
 }
 
 /* How rows are dealt out changes no result: as many at a time as leave the threads with equal shares, within 2 %. */
-static int64_t rows_at_a_time(int64_t m, int64_t threads) {
-    int64_t best = MR, least = INT64_MAX;
-    for (int64_t rows = MB; rows >= MR; rows -= MR) {
+static int64_t rows_at_a_time(int64_t m, int64_t height, int64_t threads) {
+    int64_t best = height, least = INT64_MAX;
+    for (int64_t rows = MB / height * height; rows > 0; rows -= height) {
         int64_t turns = ((m + rows - 1) / rows + threads - 1) / threads, longest = turns * rows;
         if (longest * 51 / 50 < least) {
             best = rows;
@@ -136,15 +142,17 @@ static void own_strips(const rp_gemm *g, const panel *p, int64_t strips, int64_t
 }
 
 static void multiply_panel(rp_dev *dev, const rp_gemm *g, const panel *p) {
-    int64_t strips = (p->width + NR - 1) / NR, rows = rows_at_a_time(g->m, dev->num_threads);
+    int64_t strips = (p->width + NR - 1) / NR, rows = rows_at_a_time(g->m, strip_rows(p->how), dev->num_threads);
 #pragma omp parallel num_threads(team(dev, g->m * p->width))
     {
         uint32_t mode = rp_threads_flush_denormals();
         uint32_t *own = p->rows + omp_get_thread_num() * MB * LINE;
+        if (for_tiles(p->how)) tiles_open();
         if (!p->ready) own_strips(g, p, strips, omp_get_thread_num(), omp_get_num_threads());
 #pragma omp barrier
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < g->m; i += rows) rows_of_panel(g, p, i, at_most(rows, g->m - i), own);
+        if (for_tiles(p->how)) tiles_close();
         rp_threads_restore(mode);
     }
 }
@@ -179,12 +187,12 @@ rp_status RP_CPU(gemm)(rp_dev *dev, const rp_gemm *g) {
     if (g->k == 0) return without_sum(g);
     panel p = {.how = packing_of(dev), .rows = (uint32_t *)dev->scratch + room};
     int64_t most = KC * per_word(p.how), parts = (g->k + most - 1) / most;
-    int64_t deep = round_up((g->k + parts - 1) / parts, per_word(p.how));
+    int64_t deep = round_up((g->k + parts - 1) / parts, per_word(p.how) * step_of_words(p.how));
     rp_kept_key key = {.operand = g->b, .n = g->n, .k = g->k, .step = g->bl, .how = (int32_t)p.how};
     uint32_t *kept;
     RP_TRY(rp_kept_find(&kept, &p.ready, dev, &key, words_of(g, deep, p.how)));
     p.packed = kept != NULL ? kept : dev->scratch;
-    p.run = kernel_of(g, p.how);
+    p.run = kernel_of(g->al == 1, p.how);
     for (p.column = 0; p.column < g->n; p.column += NC) {
         p.width = at_most(NC, g->n - p.column);
         for (p.first = 0; p.first < g->k; p.first += deep) {

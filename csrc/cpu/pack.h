@@ -1,7 +1,8 @@
 /* How the operands of a matrix product are packed, for gemm.c and kernel.h alone.
  *
  * With bfloat16 two, with int8 four consecutive values of the sum stand in one 32-bit word. A machine without
- * instructions for it rounds the operands and multiplies float32. */
+ * instructions for it rounds the operands and multiplies float32. For tiles, strips of a are as long as two of them are
+ * high, its rows always lie as lines, and words come in whole tiles, zeros behind the last value. */
 #ifndef RP_CPU_PACK_H
 #define RP_CPU_PACK_H
 
@@ -19,23 +20,37 @@ enum {
     : VL == 8     ? 6
                   : 4,
     NR = 2 * VL,
-    MB = 4 * MR,
+    TILE = 16, /* rows and words of a tile, and its columns */
+    MB = 64,   /* rows of a that are packed at a time, at most */
     KC = RP_CPU_PANEL_DEPTH,
     NC = RP_CPU_PANEL_WIDTH
 };
-enum { TOGETHER = 4 };   /* strips of b that are packed at a time */
-enum { AHEAD = 16 };     /* values of the sum whose lines are asked for before their turn: they lie pages apart */
-enum { LINE = KC + 16 }; /* words between the packed rows of a, off the powers of two that share cache sets */
+enum { TOGETHER = 4 };       /* strips of b that are packed at a time */
+enum { AHEAD = 16 };         /* values of the sum whose lines are asked for before their turn: they lie pages apart */
+enum { BEHIND = 16 };        /* words behind the packed rows of a, which keep them off the powers of two that share */
+enum { LINE = KC + BEHIND }; /* cache sets; from one row to the next, but for tiles */
 
 /* How values are packed: as they are, rounded to bfloat16 in a float32 each, two bfloat16 in a word; rounded to the
  * line's grid in a float32 each, four int8 in a word. */
 typedef enum packing { WHOLE, ROUNDED, PAIRS, GRID, QUADS } packing;
 
+#if defined(__AMX_TILE__)
+static inline bool for_tiles(packing how) { return how == PAIRS || how == QUADS; }
+#else
+static inline bool for_tiles(packing how) { return (void)how, false; }
+#endif
+
 static inline int64_t per_word(packing how) { return how == QUADS ? 4 : how == PAIRS ? 2 : 1; }
-static inline int64_t words(int64_t k, packing how) { return (k + per_word(how) - 1) / per_word(how); }
+static inline int64_t step_of_words(packing how) { return for_tiles(how) ? TILE : 1; }
+static inline int64_t words(int64_t k, packing how) {
+    return round_up((k + per_word(how) - 1) / per_word(how), step_of_words(how));
+}
+static inline int64_t strip_rows(packing how) { return for_tiles(how) ? 2 * TILE : MR; }
+static inline int64_t line_words(int64_t depth, packing how) { return for_tiles(how) ? depth + BEHIND : LINE; }
 
 /* With QUADS, the sum is of (weight + 128) times activation, unsigned by signed. What the kernel needs besides stands
- * behind the words: of a line of a, STEP and OFFSET, 128 times its sum, at [KC + …]; of a strip of b, its NR steps. */
+ * behind the words: of a line of a, STEP and OFFSET, 128 times its sum, BEHIND from its end; of a strip of b, its NR
+ * steps. */
 enum { STEP, OFFSET };
 static int64_t strip_words(int64_t depth, packing how) { return NR * (depth + (how == QUADS)); }
 
@@ -61,13 +76,37 @@ typedef uint32_t vw __attribute__((vector_size(VL * sizeof(uint32_t))));
 #define INTERLEAVE_HIGH(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
 #endif
 
+/* The first `columns` columns of the VL rows at inp, `line` apart, to out, `apart`: by log2(VL) perfect shuffles. */
+static inline __attribute__((always_inline)) void turn_block(uint32_t *out, int64_t apart, const uint32_t *inp,
+                                                             int64_t line, int64_t columns, uint32_t flip) {
+    vw row[VL], next[VL];
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++) memcpy(&row[i], inp + i * line, sizeof row[i]);
+#pragma GCC unroll 4
+    for (int round = 1; round < VL; round *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < VL / 2; i++) {
+            next[2 * i] = INTERLEAVE_LOW(row[i], row[i + VL / 2]);
+            next[2 * i + 1] = INTERLEAVE_HIGH(row[i], row[i + VL / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) row[i] = next[i];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++) {
+        vw turned = row[i] ^ flip;
+        if (i < columns) memcpy(out + i * apart, &turned, sizeof turned);
+    }
+}
+
 static inline uint32_t word_of(float x, bool rounded) {
     return rounded ? round_upper(bits_of(x)) & 0xffff0000u : bits_of(x);
 }
 
 /* -- int8 ------------------------------------------------------------------------------------------------ */
 
-/* 255 values around 0 at equal steps, to the largest of a line. A line that is not finite has no number for a step. */
+/* 255 values around 0 at equal steps, to the largest of a line. A line that is not
+ * finite has no number for a step. */
 typedef struct grid {
     float step, inverse;
 } grid;
@@ -96,18 +135,18 @@ static inline void prefetch_columns(const float *inp, int64_t step, int64_t line
 
 static inline __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
 
-/* Does what pack_line says. */
+/* Does what pack_line says, and writes zeros to the end of the sixteenth word. */
 BFLOAT16 static void pair_line(uint32_t *out, const float *inp, int64_t k) {
     for (int64_t l = 0; l < k; l += 32) {
         __m512 low = _mm512_maskz_loadu_ps(lanes(k - l), inp + l);
         __m512 high = _mm512_maskz_loadu_ps(lanes(k - l - 16), inp + l + 16);
-        _mm512_mask_storeu_epi32(out + l / 2, lanes((k - l + 1) / 2), (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        _mm512_storeu_si512(out + l / 2, (__m512i)_mm512_cvtne2ps_pbh(high, low));
     }
 }
 
 /* Does what pack_columns says. */
-BFLOAT16 static void pair_columns(uint32_t *out, const float *inp, int64_t step, int64_t lines, int64_t strip,
-                                  int64_t k, int64_t width) {
+BFLOAT16 static inline void pair_columns(uint32_t *out, const float *inp, int64_t step, int64_t lines, int64_t strip,
+                                         int64_t k, int64_t width) {
     static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     __m512i alternating = _mm512_loadu_si512(order);
@@ -125,24 +164,35 @@ BFLOAT16 static void pair_columns(uint32_t *out, const float *inp, int64_t step,
             }
         }
     }
+    for (int64_t l = words(k, PAIRS) - (k + 1) / 2; l > 0; l--, out += width)
+        for (int64_t s = 0; s * width < lines; s++) memset(out + s * strip, 0, (size_t)width * sizeof *out);
 }
 
-/* Does what pack_line says; gives the sum of the line's numbers. */
+/* Lines of pairs, `line` words apart, whose values stand one below the other: word l of line i from values 2l and 2l +
+ * 1 at inp[… * step + i]. */
+static void pair_turned(uint32_t *out, int64_t line, const float *inp, int64_t step, int64_t lines, int64_t k) {
+    uint32_t block[MB / TILE][TILE][TILE];
+    for (int64_t first = 0; first < k; first += 2 * TILE, out += TILE) {
+        pair_columns(**block, inp + first * step, step, lines, TILE * TILE, at_most(2 * TILE, k - first), TILE);
+        for (int64_t i = 0; i < lines; i += TILE) turn_block(out + i * line, line, *block[i / TILE], TILE, TILE, 0);
+    }
+}
+
+/* Does what pack_line says, and writes zeros to the end of the sixteenth word; gives the sum of the line's numbers. */
 static int32_t quad_line(uint32_t *out, const float *inp, int64_t k, grid to) {
     __m512i sum = _mm512_setzero_si512();
     __m512 inverse = _mm512_set1_ps(to.inverse);
-    out[(k - 1) / 4] = 0;
-    for (int64_t l = 0; l < k; l += 16) {
-        __mmask16 valid = lanes(k - l);
-        __m512i numbers = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(valid, inp + l), inverse));
+    for (int64_t l = 0; l < round_up(k, 64); l += 16) {
+        __m512i numbers = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(k - l), inp + l), inverse));
         sum = _mm512_add_epi32(sum, numbers);
-        _mm512_mask_cvtsepi32_storeu_epi8(out + l / 4, valid, numbers);
+        _mm_storeu_si128((__m128i *)(out + l / 4), _mm512_cvtsepi32_epi8(numbers));
     }
     return _mm512_reduce_add_epi32(sum);
 }
 #else /* packing_of says neither PAIRS nor QUADS */
 #define pair_line(...) ((void)0)
 #define pair_columns(...) ((void)0)
+#define pair_turned(...) ((void)0)
 #define quad_line(...) 0
 #endif
 
@@ -185,45 +235,22 @@ static inline __attribute__((always_inline)) void pack_columns(uint32_t *out, co
     }
 }
 
-/* The first `columns` columns of the VL rows at inp, `line` apart, to out, NR apart: by log2(VL) perfect shuffles. */
-static inline __attribute__((always_inline)) void turn_block(uint32_t *out, const uint32_t *inp, int64_t line,
-                                                             int64_t columns, uint32_t flip) {
-    vw row[VL], next[VL];
-#pragma GCC unroll 16
-    for (int i = 0; i < VL; i++) memcpy(&row[i], inp + i * line, sizeof row[i]);
-#pragma GCC unroll 4
-    for (int round = 1; round < VL; round *= 2) {
-#pragma GCC unroll 8
-        for (int i = 0; i < VL / 2; i++) {
-            next[2 * i] = INTERLEAVE_LOW(row[i], row[i + VL / 2]);
-            next[2 * i + 1] = INTERLEAVE_HIGH(row[i], row[i + VL / 2]);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < VL; i++) row[i] = next[i];
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < VL; i++) {
-        vw turned = row[i] ^ flip;
-        if (i < columns) memcpy(out + i * NR, &turned, sizeof turned);
-    }
-}
-
 /* A strip from lines of consecutive values, `line` apart: through a tile that stays in cache. */
 static void pack_turned(uint32_t *restrict out, const float *restrict inp, int64_t line, int64_t valid, int64_t k,
                         packing how) {
-    enum { TILE = 64 };
-    uint32_t tile[NR][TILE] = {{0}}, flip = how == QUADS ? 0x80808080u : 0; /* adds 128 to each of four int8 */
+    enum { DEPTH = 64 };
+    uint32_t tile[NR][DEPTH] = {{0}}, flip = how == QUADS ? 0x80808080u : 0; /* adds 128 to each of four int8 */
     grid to[NR] = {{0}};
     for (int64_t i = 0; i < valid; i++) to[i] = grid_of(inp + i * line, k, how);
-    for (int64_t first = 0; first < k; first += TILE * per_word(how)) {
-        int64_t part = at_most(TILE * per_word(how), k - first), depth = words(part, how);
+    for (int64_t first = 0; first < k; first += DEPTH * per_word(how)) {
+        int64_t part = at_most(DEPTH * per_word(how), k - first), depth = words(part, how);
         const float *next = first + part < k ? inp + first + part : inp + NR * line; /* of this strip, or the next */
         for (int64_t i = 0; i < valid; i++) {
             for (int64_t l = 0; l < part; l += 16) __builtin_prefetch(next + i * line + l);
             pack_line(tile[i], inp + i * line + first, part, how, to[i]);
         }
         for (int64_t l = 0; l < depth; l += VL, out += NR * VL)
-            for (int i = 0; i < NR; i += VL) turn_block(out + i, &tile[i][l], TILE, depth - l, flip);
+            for (int i = 0; i < NR; i += VL) turn_block(out + i, NR, &tile[i][l], DEPTH, depth - l, flip);
         out -= NR * (round_up(depth, VL) - depth);
     }
     for (int64_t i = 0; i < NR && how == QUADS; i++) out[i] = bits_of(to[i].step);
@@ -241,26 +268,29 @@ static void pack_b(uint32_t *out, const rp_gemm *g, int64_t column, int64_t end,
         pack_turned(out, inp, g->bj, at_most(NR, end - column), k, how);
 }
 
-/* Rows row … row + rows of a, in strips `strip` words apart; as lines LINE apart where the sum runs along a's rows,
+/* Rows row … row + rows of a, in strips `strip` words apart; as lines where the sum runs along a's rows and for tiles,
  * else as columns. */
 static void pack_a(uint32_t *out, const rp_gemm *g, int64_t row, int64_t rows, int64_t strip, int64_t first, int64_t k,
                    packing how) {
     const float *inp = g->a + row * g->ai + first * g->al;
-    if (g->al != 1) {
+    int64_t height = strip_rows(how), length = line_words(words(k, how), how), filled = rows;
+    if (g->al != 1 && !for_tiles(how)) {
         pack_columns(out, inp, g->al, rows, strip, k, how, MR);
         return;
     }
-    for (int64_t i = 0; i < round_up(rows, MR); i++) {
-        uint32_t *line = out + i / MR * strip + i % MR * LINE;
-        if (i >= rows) {
-            memset(line, 0, LINE * sizeof *line);
-            continue;
-        }
+    if (g->al != 1) {
+        pair_turned(out, length, inp, g->al, rows, k);
+        filled = round_up(rows, TILE);
+    }
+    for (int64_t i = 0; i < rows && g->al == 1; i++) {
+        uint32_t *line = out + i / height * strip + i % height * length;
         grid to = grid_of(inp + i * g->ai, k, how);
         int32_t sum = pack_line(line, inp + i * g->ai, k, how, to);
-        line[KC + STEP] = bits_of(to.step);
-        line[KC + OFFSET] = (uint32_t)(128 * sum);
+        line[length - BEHIND + STEP] = bits_of(to.step);
+        line[length - BEHIND + OFFSET] = (uint32_t)(128 * sum);
     }
+    for (int64_t i = filled; i < round_up(rows, height); i++)
+        memset(out + i / height * strip + i % height * length, 0, (size_t)length * sizeof *out);
 }
 
 #endif

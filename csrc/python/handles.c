@@ -422,11 +422,11 @@ static PyType_Spec run_spec = {
 /* -- what this machine has ------------------------------------------------------------------------------- */
 
 static PyObject *py_cpu_info(PyObject *module, PyObject *unused) {
-    static const char *const names[] = {"cpu/baseline", "cpu/avx2", "cpu/avx512"};
+    static const char *const names[] = {"cpu/baseline", "cpu/avx2", "cpu/avx512", "cpu/amx"};
     (void)module;
     (void)unused;
     PyObject *levels = PyList_New(0);
-    for (int i = 0; levels != NULL && i < 3; i++) {
+    for (size_t i = 0; levels != NULL && i < sizeof names / sizeof *names; i++) {
         if (rp_ops_find(names[i]) == NULL) continue;
         PyObject *name = PyUnicode_FromString(names[i] + 4);
         if (name == NULL || PyList_Append(levels, name) < 0) Py_CLEAR(levels);

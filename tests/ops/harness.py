@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 OPS_H = Path(__file__).resolve().parents[2] / "csrc" / "ops.h"
-CPU_LEVELS = ("cpu/baseline", "cpu/avx2", "cpu/avx512")
+CPU_LEVELS = ("cpu/baseline", "cpu/avx2", "cpu/avx512", "cpu/amx")
 MARGIN = 67 * 4  # bytes: odd in elements, so that what lies behind it is aligned to one element only
 
 VALUE, STATE = 1, 2  # rp_status

@@ -3,6 +3,10 @@
 import dataclasses
 import functools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from .cases import all_cases, cases_of
 from .harness import BFLOAT16, FLOAT32, INT8, Device, OpError, Same, backends, cpu_levels
 
 pytestmark = pytest.mark.core
+ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
@@ -82,6 +87,25 @@ def test_products_of_rounded_operands(products, case, level):
             assert value.tobytes() == together[name].tobytes(), f"{name} differs with {num_threads} threads"
     if all(case.arguments[size] > 1 for size in "TIO"):
         assert any(not np.array_equal(value, reference(case)[name]) for name, value in alone.items()), "in float32"
+
+
+@pytest.mark.parametrize("level", [level.removeprefix("cpu/") for level in cpu_levels()])
+def test_a_forced_level_takes_its_instructions(level):
+    """Those of bfloat16 and int8, which a level may find slow on this machine and leave out when nobody forces it."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        f"rounded_operands and {level}]",
+    ]
+    env = dict(os.environ, RELPT_CPU=level)
+    forced = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert forced.returncode == 0, forced.stdout[-3000:] + forced.stderr
+    assert f"{len(NARROW)} passed" in forced.stdout
 
 
 @pytest.mark.parametrize("backend", backends())
