@@ -105,7 +105,7 @@ static inline uint32_t word_of(float x, bool rounded) {
 
 /* -- int8 ------------------------------------------------------------------------------------------------ */
 
-/* 255 values around 0 at equal steps, to the largest of a line. A line that is not
+/* 255 values around 0 at equal steps, to the largest of a line, of which a panel may have a part. A line that is not
  * finite has no number for a step. */
 typedef struct grid {
     float step, inverse;
@@ -235,13 +235,16 @@ static inline __attribute__((always_inline)) void pack_columns(uint32_t *out, co
     }
 }
 
-/* A strip from lines of consecutive values, `line` apart: through a tile that stays in cache. */
-static void pack_turned(uint32_t *restrict out, const float *restrict inp, int64_t line, int64_t valid, int64_t k,
-                        packing how) {
+/* A strip of `valid` columns, from `column` on, whose values stand one after another: through a tile that stays in
+ * cache. */
+static void pack_turned(uint32_t *restrict out, const rp_gemm *g, int64_t column, int64_t valid, int64_t from,
+                        int64_t k, packing how) {
     enum { DEPTH = 64 };
     uint32_t tile[NR][DEPTH] = {{0}}, flip = how == QUADS ? 0x80808080u : 0; /* adds 128 to each of four int8 */
     grid to[NR] = {{0}};
-    for (int64_t i = 0; i < valid; i++) to[i] = grid_of(inp + i * line, k, how);
+    int64_t line = g->bj;
+    const float *whole = g->b + column * line, *inp = whole + from;
+    for (int64_t i = 0; i < valid; i++) to[i] = grid_of(whole + i * line, g->k, how);
     for (int64_t first = 0; first < k; first += DEPTH * per_word(how)) {
         int64_t part = at_most(DEPTH * per_word(how), k - first), depth = words(part, how);
         const float *next = first + part < k ? inp + first + part : inp + NR * line; /* of this strip, or the next */
@@ -259,13 +262,12 @@ static void pack_turned(uint32_t *restrict out, const float *restrict inp, int64
 /* Columns column .. end of b, values first .. first + k of the sum, in strips `strip` words apart. */
 static void pack_b(uint32_t *out, const rp_gemm *g, int64_t column, int64_t end, int64_t strip, int64_t first,
                    int64_t k, packing how) {
-    const float *inp = g->b + first * g->bl + column * g->bj;
     if (g->bl != 1) {
-        pack_columns(out, inp, g->bl, end - column, strip, k, how, NR);
+        pack_columns(out, g->b + first * g->bl + column * g->bj, g->bl, end - column, strip, k, how, NR);
         return;
     }
-    for (; column < end; column += NR, out += strip, inp += NR * g->bj)
-        pack_turned(out, inp, g->bj, at_most(NR, end - column), k, how);
+    for (; column < end; column += NR, out += strip)
+        pack_turned(out, g, column, at_most(NR, end - column), first, k, how);
 }
 
 /* Rows row … row + rows of a, in strips `strip` words apart; as lines where the sum runs along a's rows and for tiles,
@@ -284,7 +286,7 @@ static void pack_a(uint32_t *out, const rp_gemm *g, int64_t row, int64_t rows, i
     }
     for (int64_t i = 0; i < rows && g->al == 1; i++) {
         uint32_t *line = out + i / height * strip + i % height * length;
-        grid to = grid_of(inp + i * g->ai, k, how);
+        grid to = grid_of(g->a + (row + i) * g->ai, g->k, how);
         int32_t sum = pack_line(line, inp + i * g->ai, k, how, to);
         line[length - BEHIND + STEP] = bits_of(to.step);
         line[length - BEHIND + OFFSET] = (uint32_t)(128 * sum);
