@@ -88,19 +88,19 @@ static rp_activations plan_activations(rp_arena *arena, size_t T, size_t columns
     return (rp_activations){.own = rp_arena_take(arena, T, columns * sizeof(float))};
 }
 
-static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, size_t T, bool narrow) {
+/* What a layer keeps of T rows, of which N go on behind the attention. */
+static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, size_t T, size_t N, bool narrow) {
     size_t H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, A = (size_t)c->num_attention_heads;
     size_t f = sizeof(float);
-    m->qkv = plan_activations(arena, T, 3 * H, narrow);
-    m->attended = plan_activations(arena, T, H, narrow);
-    m->lse = rp_arena_take(arena, T, A * f);
-    m->sum1 = rp_arena_take(arena, T, H * f);
-    m->mean1 = rp_arena_take(arena, T, f);
-    m->rstd1 = rp_arena_take(arena, T, f);
-    m->pre = plan_activations(arena, T, F, narrow);
-    m->sum2 = rp_arena_take(arena, T, H * f);
-    m->mean2 = rp_arena_take(arena, T, f);
-    m->rstd2 = rp_arena_take(arena, T, f);
+    m->qkv = plan_activations(arena, 2 * T + N, H, narrow);
+    m->lse = rp_arena_take(arena, N, A * f);
+    m->sum1 = rp_arena_take(arena, N, H * f);
+    m->mean1 = rp_arena_take(arena, N, f);
+    m->rstd1 = rp_arena_take(arena, N, f);
+    m->pre = plan_activations(arena, N, F, narrow);
+    m->sum2 = rp_arena_take(arena, N, H * f);
+    m->mean2 = rp_arena_take(arena, N, f);
+    m->rstd2 = rp_arena_take(arena, N, f);
 }
 
 static void plan_embeddings(rp_encoder *e, rp_arena *arena, size_t T) {
@@ -110,7 +110,6 @@ static void plan_embeddings(rp_encoder *e, rp_arena *arena, size_t T) {
     e->mean = rp_arena_take(arena, T, f);
     e->rstd = rp_arena_take(arena, T, f);
     e->first = e->normed = rp_arena_take(arena, T, (size_t)c->hidden_size * f);
-    if (e->params->type < 0) e->no_type = rp_arena_take(arena, 2, E * f);
     if (!c->embedding_projection) return;
     e->normed = rp_arena_take(arena, T, E * f);
     if (!e->train) return;
@@ -124,35 +123,46 @@ static int64_t act_columns(const rp_encoder *e) {
     return e->narrow && 3 * H > F ? 3 * H : F;
 }
 
-void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
-                     const rp_capacity *most) {
-    const rp_config *c = &params->config;
-    size_t T = (size_t)most->tokens, H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, f = sizeof(float);
-    size_t spare = (size_t)most->spare;
+/* The buffers of a batch of T tokens, R of which are read, one behind the other: what a batch does not need is not
+ * touched, and what it needs stands in as few pages as there can be. */
+static void lay_out(rp_encoder *e, rp_arena *arena, size_t T, size_t R) {
+    const rp_config *c = &e->params->config;
+    size_t H = (size_t)c->hidden_size, f = sizeof(float);
     int64_t L = c->num_hidden_layers;
-    bool train = most->train;
     float *states[2];
-    *e = (rp_encoder){.params = params, .train = train, .layers = layers};
-    e->narrow = train && most->products == RP_BFLOAT16;
     plan_embeddings(e, arena, T);
     for (int i = 0; i < 2; i++) states[i] = rp_arena_take(arena, T, H * f);
     for (int64_t i = 0; i < L; i++) {
-        if (train || i == 0)
-            plan_layer(&layers[i], arena, c, T, e->narrow);
+        if (e->train || i == 0)
+            plan_layer(&e->layers[i], arena, c, T, e->train && i == L - 1 ? R : T, e->narrow);
         else
-            layers[i] = layers[0];
-        layers[i].out = states[i % 2];
+            e->layers[i] = e->layers[0];
+        e->layers[i].out = states[i % 2];
     }
-    e->mid = rp_arena_take(arena, T, H * f);
-    e->residual = rp_arena_take(arena, T, H * f);
     e->spread = states[L % 2]; /* the last layer's input, which nothing reads behind its keys and values */
-    size_t wide = train ? F > 3 * H ? F : 3 * H : 0, floats = T * ((size_t)act_columns(e) + wide);
-    e->spare = rp_arena_take(arena, floats > spare ? floats : spare, f);
-    e->act = e->spare;
-    if (!train) return;
+    e->mid = rp_arena_take(arena, T, H * f);
+    e->residual = rp_arena_take(arena, R, H * f);
+    if (!e->train) return;
     e->dhidden = rp_arena_take(arena, T, H * f);
     e->dother = rp_arena_take(arena, T, H * f);
-    e->dread = rp_arena_take(arena, T, H * f);
+    e->dread = rp_arena_take(arena, R, H * f);
+}
+
+void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
+                     const rp_capacity *most) {
+    const rp_config *c = &params->config;
+    size_t T = (size_t)most->tokens, F = (size_t)c->intermediate_size, H3 = 3 * (size_t)c->hidden_size;
+    size_t spare = (size_t)most->spare, f = sizeof(float);
+    rp_arena batch = {0};
+    *e = (rp_encoder){.params = params, .train = most->train, .layers = layers};
+    e->narrow = e->train && most->products == RP_BFLOAT16;
+    size_t floats = T * ((size_t)act_columns(e) + (!e->train ? 0 : F > H3 ? F : H3));
+    if (params->type < 0) e->no_type = rp_arena_take(arena, 2, (size_t)c->embedding_size * f);
+    e->spare = rp_arena_take(arena, floats > spare ? floats : spare, f);
+    e->act = e->spare;
+    lay_out(e, &batch, T, T);
+    e->memory = rp_arena_take(arena, 1, batch.used);
+    e->bytes = batch.used;
 }
 
 /* -- dropout sites --------------------------------------------------------------------------------------- */
@@ -173,10 +183,9 @@ static rp_dropout dropout_at(const rp_inputs *in, const rp_pass *pass, int site,
 
 /* -- activations that are kept --------------------------------------------------------------------------- */
 
-/* In a narrow encoder q, k and v stand where act comes to stand, what attention gives where mid does, and the values
- * before GELU where their gradient does. */
+/* In a narrow encoder q, k and v stand where act comes to stand, and the values before GELU where their gradient does.
+ */
 static float *qkv_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->act : e->layers[i].qkv.own; }
-static float *attended_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->mid : e->layers[i].attended.own; }
 static float *pre_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->dwide : e->layers[i].pre.own; }
 
 /* Keeps n numbers that the backward pass reads; they are rounded then, in a narrow encoder. */
@@ -254,7 +263,7 @@ static rp_dropout dropout_of(const rp_encoder *e, const rp_inputs *in, const rp_
     return d;
 }
 
-/* Everything behind the attention: m->out(N,H) from attended_of(N,H) and the layer's input x(N,H). */
+/* Everything behind the attention, whose result is in mid(N,H): m->out(N,H) from it and the layer's input x(N,H). */
 static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, const rp_pass *pass,
                               int64_t i, const float *x) {
     const rp_config *c = &e->params->config;
@@ -266,9 +275,8 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     float eps = (float)c->layer_norm_eps;
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
-    float *attended = attended_of(e, i), *pre = pre_of(e, i);
-    RP_TRY(keep(e, dev, &m->attended, attended, N * H));
-    RP_TRY(ops->linear_forward(dev, m->sum1, attended, values + w->out_weight, values + w->out_bias, N, H, H));
+    float *pre = pre_of(e, i);
+    RP_TRY(ops->linear_forward(dev, m->sum1, e->mid, values + w->out_weight, values + w->out_bias, N, H, H));
     RP_TRY(ops->residual_layernorm_forward(dev, e->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
     RP_TRY(ops->linear_gelu_forward(dev, e->act, pre, e->mid, values + w->up_weight, values + w->up_bias, N, H, F));
@@ -292,21 +300,28 @@ static rp_status projections_forward(rp_encoder *e, rp_dev *dev, const float *va
     return ops->linear_forward(dev, qkv + places_of(e, in, i).q, e->residual, weight, bias, in->R, H, H);
 }
 
-static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
-                               const rp_pass *pass, int64_t i, const float *x) {
+/* out(N,H) = the attention of a layer whose queries, keys and values stand in qkv. */
+static rp_status attend(const rp_encoder *e, rp_dev *dev, float *out, const float *qkv, const rp_inputs *in,
+                        const rp_pass *pass, int64_t i) {
     const rp_config *c = &e->params->config;
-    const rp_layer_memory *m = &e->layers[i];
-    const rp_ops *ops = dev->ops;
     int64_t H = c->hidden_size, A = c->num_attention_heads;
     rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
     some_rows rows = rows_of_layer(e, in, i);
     qkv_places at = places_of(e, in, i);
+    return dev->ops->attention_forward(dev, out, e->layers[i].lse, qkv + at.q, qkv + at.k, qkv + at.v, in->cu_seqlens,
+                                       rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A, at.q_stride, at.kv_stride);
+}
+
+static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
+                               const rp_pass *pass, int64_t i, const float *x) {
+    const rp_layer_memory *m = &e->layers[i];
+    const rp_ops *ops = dev->ops;
+    int64_t H = e->params->config.hidden_size;
     RP_TRY(rp_dev_poll(dev));
     RP_TRY(projections_forward(e, dev, values, in, i, x));
     float *qkv = qkv_of(e, i);
     RP_TRY(keep(e, dev, &m->qkv, qkv, qkv_numbers(e, in, i)));
-    RP_TRY(ops->attention_forward(dev, attended_of(e, i), m->lse, qkv + at.q, qkv + at.k, qkv + at.v, in->cu_seqlens,
-                                  rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A, at.q_stride, at.kv_stride));
+    RP_TRY(attend(e, dev, e->mid, qkv, in, pass, i));
     e->hidden = m->out;
     if (!is_partial(e, in, i)) return rows_forward(e, dev, values, in, pass, i, x);
     RP_TRY(rows_forward(e, dev, values, in, pass, i, e->residual));
@@ -317,7 +332,9 @@ static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, 
 
 rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
                              const rp_pass *pass) {
-    /* Next to what this batch takes of act, so that less memory is touched. */
+    rp_arena batch = {.base = e->memory, .capacity = e->bytes};
+    lay_out(e, &batch, (size_t)in->T, (size_t)in->R);
+    RP_TRY(rp_arena_check(&batch));
     e->dwide = e->train ? e->act + in->T * act_columns(e) : NULL;
     RP_TRY(embeddings_forward(e, dev, values, in, pass));
     const float *x = e->first;
@@ -330,10 +347,11 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
 
 /* -- backward -------------------------------------------------------------------------------------------- */
 
-/* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of attended, which takes dout's
- * place, and to that of the layer's input, which takes e->mid's. A narrow encoder's attended is in m->out then. */
+/* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of what the attention gave, which
+ * takes dout's place, and to that of the layer's input, which takes e->mid's. What the attention gave is in m->out
+ * then, *qkv what it gave that from. */
 static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
-                               const rp_pass *pass, int64_t i, float *dout) {
+                               const rp_pass *pass, int64_t i, float *dout, float **qkv) {
     const rp_config *c = &e->params->config;
     const rp_layer_params *w = &e->params->layers[i];
     const rp_layer_memory *m = &e->layers[i];
@@ -344,7 +362,7 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
     float *dbranch = e->dother, *dwide = e->dwide;
     float *dmid = m->out, *dx = e->mid; /* out and mid themselves are dead by then */
-    float *pre, *attended;
+    float *pre, *attended = m->out;
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
                                             m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
     /* Made again: kept for every layer, they would be a third of the memory. */
@@ -360,7 +378,9 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
                                 values + w->up_weight, N, H, F, 1));
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
                                             m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H));
-    RP_TRY(recall(e, dev, &attended, dmid, &m->attended, N * H));
+    /* The attention once more: what it gave, kept, would be a tenth of the memory. */
+    RP_TRY(recall(e, dev, qkv, e->act, &m->qkv, qkv_numbers(e, in, i)));
+    RP_TRY(attend(e, dev, attended, *qkv, in, pass, i));
     return ops->linear_backward(dev, dout, grads + w->out_weight, grads + w->out_bias, dbranch, attended,
                                 values + w->out_weight, N, H, H, 0);
 }
@@ -409,17 +429,15 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
     rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
     some_rows rows = rows_of_layer(e, in, i);
     qkv_places at = places_of(e, in, i);
-    float *dout = e->dhidden, *d = e->dwide;
+    float *dout = e->dhidden, *d = e->dwide, *qkv;
     const float *x;
     RP_TRY(rp_dev_poll(dev));
     if (is_partial(e, in, i)) {
         dout = e->dread;
         RP_TRY(ops->rows_gather(dev, dout, H, e->dhidden, in->read, in->R, H));
     }
-    RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, dout));
-    float *qkv, *attended = e->narrow ? m->out : m->attended.own;
-    RP_TRY(recall(e, dev, &qkv, e->act, &m->qkv, qkv_numbers(e, in, i)));
-    RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, attended, m->lse, qkv + at.q, qkv + at.k,
+    RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, dout, &qkv));
+    RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, m->out, m->lse, qkv + at.q, qkv + at.k,
                                    qkv + at.v, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A,
                                    at.q_stride, at.kv_stride));
     RP_TRY(layer_input(e, dev, values, in, i, &x));

@@ -49,14 +49,14 @@ typedef struct rp_activations {
 
 typedef struct rp_layer_memory {
     rp_activations qkv;                /* (T,3H), or where not all rows are read: k and v (T,2H), then q (R,H) */
-    rp_activations attended;           /* (T,H) */
     float *lse;                        /* (A,T) */
     float *sum1, *mean1, *rstd1;       /* (T,H), (T), (T) */
     rp_activations pre;                /* (T,F) before GELU */
     float *sum2, *mean2, *rstd2, *out; /* (T,H), (T), (T), (T,H); every other layer's `out` is the same */
 } rp_layer_memory;
 
-/* One run's workspace. Without `train` all layers share one set of buffers and nothing is kept for a backward pass. */
+/* One run's workspace; the buffers of T, R and N rows are laid out anew for each batch. Without `train` all layers
+ * share one set of buffers and nothing is kept for a backward pass. */
 typedef struct rp_encoder {
     const rp_params *params;
     bool train;
@@ -69,13 +69,15 @@ typedef struct rp_encoder {
                                         for their gradient, which nobody reads */
     rp_layer_memory *layers;         /* (L) host */
     float *hidden;                   /* (T,H) the last layer's output; rows that are not read are 0 */
-    float *mid;                      /* (T,H) behind the attention's LN, of one layer at a time */
+    float *mid;                      /* (T,H) behind the attention, and then its LN, of one layer at a time */
     float *act;                      /* (T,F) after GELU, of one layer at a time; see spare. Of a narrow one
                                         (T, max(F,3H)), q, k and v and the feed-forward in turns */
     float *residual, *spread;        /* (R,H), (T,H) where not all rows are read: of those in, of all out */
     float *dhidden, *dother, *dwide; /* (T,H), (T,H), (T, max(F,3H)) gradients */
     float *dread;                    /* (R,H) that of the rows that are read */
     float *spare;                    /* memory that is free between forward and backward: act and dwide */
+    char *memory;                    /* of the buffers of a batch */
+    size_t bytes;
 } rp_encoder;
 
 /* What a run needs buffers for. */

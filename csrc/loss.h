@@ -59,14 +59,19 @@ rp_status rp_contrastive_run(rp_contrastive *memory, rp_dev *dev, const rp_contr
 /* -- masked words (loss_mlm.c) ---------------------------------------------------------------------------------------
  * BERT's head on the masked rows alone: logits = LN(gelu(W h + b)) word^T + bias; cross-entropy with the true ids. */
 typedef struct rp_mlm {
-    int64_t chunk;                     /* rows whose logits are held at a time */
-    float *rows, *act;                 /* (T, max(H,E)), E the embeddings' size */
-    float *pre, *normed, *mean, *rstd; /* (T,E), (T,E), (T), (T) */
-    float *logits, *loss, *host;       /* (chunk,V), (T), (T) host */
-    int32_t *correct;                  /* (T) */
+    int64_t chunk; /* rows whose logits are held at a time */
+    float *spare;  /* (floats) memory of what follows, laid out anew for each batch: */
+    int64_t floats;
+    float *logits;             /* (chunk,V) */
+    float *rows, *act;         /* (M, max(H,E)), E the embeddings' size */
+    float *pre, *normed;       /* (M,E) */
+    float *mean, *rstd, *loss; /* (T) */
+    float *host;               /* (T) host */
+    int32_t *correct;          /* (T) */
 } rp_mlm;
 
-/* Floats of memory that are written between the encoder's forward and backward pass alone, the logits. */
+/* Floats of memory that are written between the encoder's forward and backward pass alone: all but what each row has
+ * one of. */
 int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens);
 /* The rest from the arenas; spare: rp_mlm_floats of them. */
 void rp_mlm_plan(rp_mlm *memory, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens,

@@ -4,25 +4,34 @@ enum { CHUNK = 512 };
 
 static int64_t chunk_of(int64_t max_tokens) { return max_tokens < CHUNK ? max_tokens : CHUNK; }
 
+/* The buffers of M rows. */
+static void lay_out(rp_mlm *m, rp_arena *arena, const rp_config *c, int64_t M) {
+    size_t H = (size_t)c->hidden_size * sizeof(float), E = (size_t)c->embedding_size * sizeof(float);
+    size_t rows = (size_t)M, wide = H > E ? H : E;
+    m->logits = rp_arena_take(arena, (size_t)chunk_of(M), (size_t)c->vocab_size * sizeof(float));
+    m->rows = rp_arena_take(arena, rows, wide);
+    m->pre = rp_arena_take(arena, rows, E);
+    m->act = rp_arena_take(arena, rows, wide);
+    m->normed = rp_arena_take(arena, rows, E);
+}
+
 int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens) {
-    return chunk_of(max_tokens) * params->config.vocab_size;
+    rp_mlm measured;
+    rp_arena arena = {0};
+    lay_out(&measured, &arena, &params->config, max_tokens);
+    return (int64_t)(arena.used / sizeof(float));
 }
 
 void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens,
                  float *spare) {
-    const rp_config *c = &params->config;
-    size_t H = (size_t)c->hidden_size * sizeof(float), E = (size_t)c->embedding_size * sizeof(float);
-    size_t T = (size_t)max_tokens, wide = H > E ? H : E;
+    size_t T = (size_t)max_tokens;
     m->chunk = chunk_of(max_tokens);
-    m->rows = rp_arena_take(arena, T, wide);
-    m->pre = rp_arena_take(arena, T, E);
-    m->act = rp_arena_take(arena, T, wide);
-    m->normed = rp_arena_take(arena, T, E);
+    m->spare = spare;
+    m->floats = rp_mlm_floats(params, max_tokens);
     m->mean = rp_arena_take(arena, T, sizeof(float));
     m->rstd = rp_arena_take(arena, T, sizeof(float));
     m->loss = rp_arena_take(arena, T, sizeof(float));
     m->correct = rp_arena_take(arena, T, sizeof(int32_t));
-    m->logits = spare;
     m->host = rp_arena_take(host, T, sizeof(float));
 }
 
@@ -73,6 +82,9 @@ rp_status rp_mlm_run(rp_mlm *m, rp_dev *dev, const rp_params *p, const float *va
                      double weight, double *loss, const float *hidden, const rp_inputs *in) {
     *loss = 0;
     if (in->M == 0) return RP_OK;
+    rp_arena batch = {.base = (char *)m->spare, .capacity = (size_t)m->floats * sizeof(float)};
+    lay_out(m, &batch, &p->config, in->M);
+    RP_TRY(rp_arena_check(&batch));
     RP_TRY(head_forward(m, dev, p, values, hidden, in));
     RP_TRY(vocabulary(m, dev, p, values, grads, weight, in));
     RP_TRY(head_backward(m, dev, p, values, grads, dhidden, hidden, in));
