@@ -1,8 +1,12 @@
+#define _GNU_SOURCE
 #include "arena.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 void *rp_arena_take(rp_arena *arena, size_t count, size_t size) {
     size_t bytes;
@@ -31,13 +35,24 @@ rp_status rp_checked_mul(size_t *out, size_t a, size_t b, const char *what) {
     return RP_OK;
 }
 
+/* Asks for huge pages: with small ones a step loses a tenth of its time to the addresses of its operands. */
+static void ask_for_huge_pages(char *memory, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    madvise(memory, bytes, MADV_HUGEPAGE); /* a wish, which a kernel without them refuses */
+#else
+    (void)memory, (void)bytes;
+#endif
+}
+
 void *rp_aligned_alloc(size_t bytes) {
-    size_t before = sizeof(char *) + RP_ALIGN; /* room for what free needs, and to align */
+    size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : RP_ALIGN;
+    size_t before = sizeof(char *) + align; /* room for what free needs, and to align */
     if (bytes > SIZE_MAX - before) return NULL;
     char *block = calloc(1, bytes + before);
     if (block == NULL) return NULL;
-    char *aligned = block + before - ((uintptr_t)block + before) % RP_ALIGN;
+    char *aligned = block + before - ((uintptr_t)block + before) % align;
     memcpy(aligned - sizeof block, &block, sizeof block);
+    if (align == HUGE_PAGE) ask_for_huge_pages(aligned, bytes);
     return aligned;
 }
 
