@@ -14,7 +14,7 @@ enum { RP_CPU_BASELINE, RP_CPU_AVX2, RP_CPU_AVX512, RP_CPU_AMX, RP_CPU_LEVELS };
 /* The packed operands of a matrix product (cpu/gemm.c): depth and width of a panel, words of a thread's rows. */
 #define RP_CPU_PANEL_DEPTH 1024
 #define RP_CPU_PANEL_WIDTH 2048
-#define RP_CPU_ROWS_WORDS (64 * (RP_CPU_PANEL_DEPTH + 16))
+#define RP_CPU_ROWS_WORDS (112 * (RP_CPU_PANEL_DEPTH + 16))
 
 /* The level of "cpu" (RELPT_CPU or the best that this machine has), "cpu/baseline", "cpu/avx2", "cpu/avx512",
  * "cpu/amx". STATE: not built, not on this machine, or no such name. */

@@ -16,6 +16,12 @@ static inline __attribute__((always_inline)) void prefetch_sums(const float *c, 
     }
 }
 
+/* Asks the second cache for word l of the next strip of b, which lies behind this one: a panel may be larger than that
+ * cache, and what is behind it is slow. */
+static inline __attribute__((always_inline)) void prefetch_next(const void *b, int64_t k, int64_t l) {
+    for (int i = 0; i < NR; i += 16) __builtin_prefetch((const uint32_t *)b + (k + l) * NR + i, 0, 2);
+}
+
 /* -- float32 --------------------------------------------------------------------------------------------- */
 
 /* Word l of row i of a stands at a[i * ai + l * al]. */
@@ -26,6 +32,7 @@ static inline __attribute__((always_inline)) void multiply(float *c, int64_t ldc
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = (vf){0};
     prefetch_sums(c, ldc);
     for (int64_t l = 0; l < k; l++) {
+        prefetch_next(b, k, l);
         vf left = vf_load(b + l * NR), right = vf_load(b + l * NR + VL);
 #pragma GCC unroll 16
         for (int i = 0; i < MR; i++) {
@@ -61,6 +68,7 @@ BFLOAT16 static inline
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
     prefetch_sums(c, ldc);
     for (int64_t l = 0; l < k; l++) {
+        prefetch_next(b, k, l);
         __m512bh left = (__m512bh)_mm512_loadu_si512(b + l * NR);
         __m512bh right = (__m512bh)_mm512_loadu_si512(b + l * NR + VL);
 #pragma GCC unroll 16
@@ -112,6 +120,7 @@ static void multiply_quads(float *c, int64_t ldc, const uint32_t *a, const uint3
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
     prefetch_sums(c, ldc);
     for (int64_t l = 0; l < k; l++) {
+        prefetch_next(b, k, l);
         __m512i left = _mm512_loadu_si512(b + l * NR), right = _mm512_loadu_si512(b + l * NR + VL);
 #pragma GCC unroll 16
         for (int i = 0; i < MR; i++) {
@@ -185,6 +194,7 @@ static void multiply_pair_tiles(float *c, int64_t ldc, const uint32_t *a, const 
         clear_sums();
     }
     for (int64_t l = 0; l < k; l += TILE) {
+        for (int64_t i = 0; i < TILE; i++) prefetch_next(b, k, l + i);
         LOAD_OPERANDS(a, b, l, k);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
@@ -199,6 +209,7 @@ static void multiply_quad_tiles(float *c, int64_t ldc, const uint32_t *a, const 
     prefetch_block(c, ldc);
     clear_sums();
     for (int64_t l = 0; l < k; l += TILE) {
+        for (int64_t i = 0; i < TILE; i++) prefetch_next(b, k, l + i);
         LOAD_OPERANDS(a, b, l, k);
         _tile_dpbsud(0, 4, 6);
         _tile_dpbsud(1, 4, 7);

@@ -21,7 +21,7 @@ enum {
                   : 4,
     NR = 2 * VL,
     TILE = 16, /* rows and words of a tile, and its columns */
-    MB = 64,   /* rows of a that are packed at a time, at most */
+    MB = 112,  /* rows of a that are packed at a time, at most */
     KC = RP_CPU_PANEL_DEPTH,
     NC = RP_CPU_PANEL_WIDTH
 };
