@@ -17,7 +17,7 @@ static inline __attribute__((always_inline)) void prefetch_sums(const float *c, 
 }
 
 /* Asks the second cache for word l of the next strip of b, which lies behind this one: a panel may be larger than that
- * cache, and what is behind it is slow. */
+ * cache, and what is behind it is slow. Tiles take more lines in that time than can be asked for. */
 static inline __attribute__((always_inline)) void prefetch_next(const void *b, int64_t k, int64_t l) {
     for (int i = 0; i < NR; i += 16) __builtin_prefetch((const uint32_t *)b + (k + l) * NR + i, 0, 2);
 }
@@ -194,7 +194,6 @@ static void multiply_pair_tiles(float *c, int64_t ldc, const uint32_t *a, const 
         clear_sums();
     }
     for (int64_t l = 0; l < k; l += TILE) {
-        for (int64_t i = 0; i < TILE; i++) prefetch_next(b, k, l + i);
         LOAD_OPERANDS(a, b, l, k);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
@@ -209,7 +208,6 @@ static void multiply_quad_tiles(float *c, int64_t ldc, const uint32_t *a, const 
     prefetch_block(c, ldc);
     clear_sums();
     for (int64_t l = 0; l < k; l += TILE) {
-        for (int64_t i = 0; i < TILE; i++) prefetch_next(b, k, l + i);
         LOAD_OPERANDS(a, b, l, k);
         _tile_dpbsud(0, 4, 6);
         _tile_dpbsud(1, 4, 7);
