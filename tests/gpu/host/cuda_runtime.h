@@ -1,11 +1,12 @@
 /* Runs the CUDA back end's kernels on the CPU, for machines without a GPU: csrc/cuda/ is compiled by a C++ compiler
  * that finds this file in place of CUDA's.
  *
- * A block's threads are fibers that take turns at barriers and shuffles, in ascending or (RELPT_EMULATE=reverse)
- * descending order, so that a missing barrier gives other numbers in one of the two. A shuffle or warp barrier that a
- * lane of a full warp does not reach, or a barrier that some wait at for ever, ends the process with a line. Device
- * memory can be read and written inside kernels and copies alone: the host faults on it. Shared memory is filled with
- * NaN before each block. What it does not show: the GPU's own rounding, its memory model between warps, its speed. */
+ * A block's threads are fibers. Those of a warp take turns at shuffles and barriers, warps at the block's barriers
+ * alone, in ascending or (RELPT_EMULATE=reverse) descending order, so that a missing barrier gives other numbers in one
+ * of the two. A shuffle or warp barrier that a lane of a full warp does not reach, or a barrier that some wait at for
+ * ever, ends the process with a line. Device memory can be read and written inside kernels and copies alone: the host
+ * faults on it. Shared memory is filled with NaN before each block. What it does not show: the GPU's own rounding, its
+ * memory model between warps, its speed. */
 #ifndef EMULATED_CUDA_RUNTIME_H
 #define EMULATED_CUDA_RUNTIME_H
 

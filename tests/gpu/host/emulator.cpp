@@ -34,7 +34,7 @@ static char *stacks;
 alignas(256) static char shared_memory[SHARED];
 static void (*kernel)(void *);
 static void *kernel_context;
-static bool moved; /* whether anything has since the scheduler's round began */
+static bool moved; /* whether a lane has since the scheduler last looked */
 
 static void give_up(const char *why) {
     fprintf(stderr, "emulated CUDA kernel: %s (block %u, thread %u)\n", why, emulated_here->block.x,
@@ -125,12 +125,20 @@ static void run_block(uint3 block, dim3 blocks, dim3 threads, bool reverse) {
         warps[i / WARP].lanes++;
     }
     while (alive > 0) {
-        moved = false;
-        for (unsigned i = 0; i < count; i++) {
-            unsigned at = reverse ? count - 1 - i : i;
-            if (!fibers[at].done) resume(at);
+        bool any = false;
+        for (unsigned i = 0; i < count; i += WARP) {
+            unsigned first = reverse ? (count - 1) / WARP * WARP - i : i;
+            unsigned lanes = count - first < WARP ? count - first : WARP;
+            do { /* a warp goes on as far as it gets: the others' work is there for it only behind a barrier */
+                moved = false;
+                for (unsigned j = 0; j < lanes; j++) {
+                    unsigned at = first + (reverse ? lanes - 1 - j : j);
+                    if (!fibers[at].done) resume(at);
+                }
+                any = any || moved;
+            } while (moved);
         }
-        if (!moved) give_up("some threads wait at a barrier that the others never reach");
+        if (!any) give_up("some threads wait at a barrier that the others never reach");
     }
 }
 
