@@ -19,7 +19,7 @@ static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int
     uint32_t pair[4];
     load_eight(x, inp + t * n + first, n - first);
 #pragma unroll
-    for (int j = 0; j < 4; j++) pair[j] = bfloat16_of(x[2 * j]) | (uint32_t)bfloat16_of(x[2 * j + 1]) << 16;
+    for (int j = 0; j < 4; j++) pair[j] = bfloat16_pair(x[2 * j], x[2 * j + 1]);
     out[i] = uint4{pair[0], pair[1], pair[2], pair[3]};
 }
 
