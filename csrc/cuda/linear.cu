@@ -1,4 +1,6 @@
 /* Linear maps. Their products are cuBLASLt's; the operands of those in bfloat16 are rounded into scratch first. */
+#include <stdlib.h>
+
 #include "cuda/cublaslt.h"
 #include "cuda/kernel.cuh"
 
@@ -46,6 +48,62 @@ static rp_status make_operand(operand *out, uint16_t *room, const float *matrix,
     return RP_OK;
 }
 
+/* -- weights that stay as they are ------------------------------------------------------------------- */
+
+/* All values that keep_weights told of, rounded, each where it stands there: that takes half of their own memory. */
+struct rp_kept {
+    const float *values;
+    int64_t count, version;
+    uint16_t *rounded; /* (count) */
+};
+
+static rp_status drop_kept(rp_dev *dev) {
+    rp_kept *kept = dev->kept;
+    dev->kept = nullptr;
+    if (kept == nullptr) return RP_OK;
+    rp_status status = rp_cuda_release(dev, kept->rounded);
+    free(kept);
+    return status;
+}
+
+static rp_status make_kept(rp_dev *dev, const float *values, int64_t count) {
+    void *rounded;
+    RP_TRY(rp_cuda_alloc(dev, &rounded, padded(count) * (int64_t)sizeof(uint16_t)));
+    rp_kept *kept = (rp_kept *)malloc(sizeof *kept);
+    if (kept == nullptr) {
+        rp_cuda_release(dev, rounded);
+        return rp_fail(RP_STATUS_MEMORY, "no memory for a description of rounded weights");
+    }
+    *kept = rp_kept{values, count, 0, (uint16_t *)rounded};
+    dev->kept = kept;
+    return RP_OK;
+}
+
+rp_status rp_cuda_keep_weights(rp_dev *dev, const float *values, int64_t count, int64_t version) {
+    operand whole;
+    rp_kept *kept = dev->kept;
+    if (values == nullptr || count == 0 || dev->products != RP_BFLOAT16) return drop_kept(dev);
+    bool same = kept != nullptr && kept->values == values && kept->count == count;
+    if (same && kept->version == version) return RP_OK;
+    if (!same) RP_TRY(drop_kept(dev));
+    if (!same) RP_TRY(make_kept(dev, values, count));
+    dev->kept->version = version;
+    rp_status status = make_operand(&whole, dev->kept->rounded, values, 1, count);
+    if (status != RP_OK) drop_kept(dev);
+    return status;
+}
+
+/* *out: weight(O,I) from among the kept values, if it is there. It has to be aligned as one that is rounded for a call
+ * is: the choice among a product's algorithms depends on it, and what is kept is to change no result. */
+static bool find_kept(operand *out, const rp_dev *dev, const float *weight, int64_t O, int64_t I) {
+    const rp_kept *kept = dev->kept;
+    if (kept == nullptr || dev->products != RP_BFLOAT16 || I != padded(I)) return false;
+    if (weight < kept->values || weight + O * I > kept->values + kept->count) return false;
+    const uint16_t *rounded = kept->rounded + (weight - kept->values);
+    *out = operand{rounded, I};
+    return (uintptr_t)rounded % RP_ALIGN == 0;
+}
+
 /* -- scratch ----------------------------------------------------------------------------------------- */
 
 static rp_status check_products(const rp_dev *dev) {
@@ -77,6 +135,12 @@ static rp_status take_room(room *r, const rp_dev *dev, int64_t T, int64_t I, int
         if (backward) r->dout = take_rounded(&arena, r->rows, O);
     }
     return rp_cuda_fits(&arena, "a matrix product");
+}
+
+static rp_status make_weight(operand *out, const rp_dev *dev, const room *r, const float *weight, int64_t O,
+                             int64_t I) {
+    if (find_kept(out, dev, weight, O, I)) return RP_OK;
+    return make_operand(out, r->weight, weight, O, I);
 }
 
 int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
@@ -129,7 +193,7 @@ rp_status rp_cuda_linear_forward(rp_dev *dev, float *out, const float *inp, cons
     if (T * O == 0) return RP_OK;
     if (I == 0) return add_bias(out, bias, T, O, 0.0f);
     RP_TRY(take_room(&r, dev, T, I, O, false));
-    RP_TRY(make_operand(&w, r.weight, weight, O, I));
+    RP_TRY(make_weight(&w, dev, &r, weight, O, I));
     for (int64_t t = 0; t < T; t += r.rows) {
         int64_t rows = T - t < r.rows ? T - t : r.rows;
         RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));
@@ -173,7 +237,7 @@ rp_status rp_cuda_linear_backward(rp_dev *dev, float *dinp, float *dweight, floa
     RP_TRY(take_room(&r, dev, T, I, O, true));
     if (dbias != nullptr) RP_TRY(rp_cuda_column_sums(r.partials, dbias, dout, T, O));
     if (I == 0) return RP_OK;
-    if (dinp != nullptr) RP_TRY(make_operand(&w, r.weight, weight, O, I));
+    if (dinp != nullptr) RP_TRY(make_weight(&w, dev, &r, weight, O, I));
     for (int64_t t = 0; t < T && (dinp != nullptr || dweight != nullptr); t += r.rows) {
         int64_t rows = T - t < r.rows ? T - t : r.rows;
         RP_TRY(make_operand(&dy, r.dout, dout + t * O, rows, O));
