@@ -18,11 +18,34 @@ static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int
     int64_t t = i / (uint32_t)groups, first = i % (uint32_t)groups * 8;
     if (t >= T) return;
     float x[8];
-    uint32_t pair[4];
     load_eight(x, inp + t * n + first, n - first);
+    out[i] = round_eight(x);
+}
+
+/* The same, and partials(y,n): the sums of columns over block y of rows, as sums.cu has them. A lane: eight columns. */
+static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const float *inp, int64_t T, int64_t n,
+                                            int64_t groups, int64_t rows) {
+    __shared__ float line[WARPS][WARP * 8];
+    int64_t group = (int64_t)blockIdx.x * WARP + lane_of(), first = blockIdx.y * rows;
+    int64_t last = first + rows < T ? first + rows : T, column = (int64_t)blockIdx.x * (WARP * 8) + threadIdx.x;
+    float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    if (group < groups)
+#pragma unroll 2
+        for (int64_t t = first + threadIdx.x / WARP; t < last; t += WARPS) {
+            float x[8];
+            load_eight(x, inp + t * n + group * 8, n - group * 8);
+            out[t * groups + group] = round_eight(x);
 #pragma unroll
-    for (int j = 0; j < 4; j++) pair[j] = bfloat16_pair(x[2 * j], x[2 * j + 1]);
-    out[i] = uint4{pair[0], pair[1], pair[2], pair[3]};
+            for (int j = 0; j < 8; j++) sum[j] += x[j];
+        }
+#pragma unroll
+    for (int j = 0; j < 8; j++) line[threadIdx.x / WARP][lane_of() * 8 + j] = sum[j];
+    __syncthreads();
+    if (column >= n) return;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) total += line[i][threadIdx.x];
+    partials[blockIdx.y * n + column] = total;
 }
 
 static int64_t padded(int64_t n) { return rp_cuda_ceil(n, LANE) * LANE; }
@@ -158,6 +181,17 @@ int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
     return (int64_t)arena.used + row * (fit > fewest ? fit : fewest) + 3 * RP_ALIGN;
 }
 
+/* The gradient dout(T,O) as an operand; dbias, unless NULL, += its column sums, from the same pass over it. */
+static rp_status make_dout(operand *out, const room *r, float *dbias, const float *dout, int64_t T, int64_t O) {
+    if (dbias == nullptr) return make_operand(out, r->dout, dout, T, O);
+    int64_t groups = padded(O) / LANE, blocks = rp_cuda_row_blocks(T);
+    dim3 grid(rp_cuda_blocks(groups, WARP), (unsigned)blocks);
+    *out = operand{r->dout, padded(O)};
+    RP_CUDA_LAUNCH(round_and_sum_kernel, grid, THREADS, 0, (uint4 *)r->dout, r->partials, dout, T, O, groups,
+                   rp_cuda_ceil(T, blocks));
+    return rp_cuda_finish_sums(dbias, r->partials, T, O);
+}
+
 /* -- forward ----------------------------------------------------------------------------------------- */
 
 static __global__ void bias_kernel(float *out, const float *bias, int64_t T, int64_t O, float keep) {
@@ -235,12 +269,13 @@ rp_status rp_cuda_linear_backward(rp_dev *dev, float *dinp, float *dweight, floa
     if (T == 0) return RP_OK;
     if (O == 0) return dinp == nullptr || accumulate ? RP_OK : rp_cuda_zero(dev, dinp, T * I * (int64_t)sizeof(float));
     RP_TRY(take_room(&r, dev, T, I, O, true));
-    if (dbias != nullptr) RP_TRY(rp_cuda_column_sums(r.partials, dbias, dout, T, O));
-    if (I == 0) return RP_OK;
+    bool products = I > 0 && (dinp != nullptr || dweight != nullptr), rounds = products && r.dout != nullptr;
+    if (dbias != nullptr && !rounds) RP_TRY(rp_cuda_column_sums(r.partials, dbias, dout, T, O));
+    if (!products) return RP_OK;
     if (dinp != nullptr) RP_TRY(make_weight(&w, dev, &r, weight, O, I));
-    for (int64_t t = 0; t < T && (dinp != nullptr || dweight != nullptr); t += r.rows) {
+    for (int64_t t = 0; t < T; t += r.rows) {
         int64_t rows = T - t < r.rows ? T - t : r.rows;
-        RP_TRY(make_operand(&dy, r.dout, dout + t * O, rows, O));
+        RP_TRY(make_dout(&dy, &r, rounds ? dbias : nullptr, dout + t * O, rows, O));
         if (dinp != nullptr) RP_TRY(backward_inp(dev, &r, dinp + t * I, dy, w, rows, I, O, accumulate != 0));
         if (dweight == nullptr) continue;
         RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));
