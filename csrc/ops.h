@@ -59,7 +59,8 @@ typedef struct rp_dev {
     rp_kept *kept;       /* what keep_weights keeps; of the back end */
     int (*poll)(void *); /* asked between operations of long calls; not 0: stop (RP_STATUS_INTERRUPT). May be NULL */
     void *poll_context;
-    rp_dtype products; /* of linear_forward, linear_gelu_forward and linear_backward, which refuses int8 (VALUE) */
+    rp_dtype products; /* of linear_forward, linear_gelu_forward and linear_backward, which refuses int8 (VALUE);
+                          RP_BFLOAT16: of attention too, where the back end has it */
     void *state;       /* the back end's own */
 } rp_dev;
 
@@ -169,7 +170,8 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
      * of sequence s are rows cu_queries[s] .. cu_queries[s+1], query_pos(R) their places in it, ascending: all        \
      * tokens or some, none twice.                                                                                     \
      * P = dropout(softmax(q k^T / sqrt D)); out(R,H) = P v; lse(A,R) = log-sum-exp of the scaled scores of a row.     \
-     * Dropout: row = head * 65536 + place of the query, column = place of the key. */                                 \
+     * Dropout: row = head * 65536 + place of the query, column = place of the key.                                    \
+     * Where dev->products is RP_BFLOAT16, the operands of these products may be rounded so. */                        \
     X(attention_forward,                                                                                               \
       (rp_dev * dev, float *out, float *lse, const float *q, const float *k, const float *v,                           \
        const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos, const rp_dropout *d, int64_t S, \

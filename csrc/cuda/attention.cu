@@ -1,22 +1,14 @@
 /* Self-attention inside each sequence (Vaswani et al. 2017), with dropout on the probabilities. See ref/attention.c for
- * the formulas.
+ * the formulas. Here its products are float32; attention_bfloat16.cu has those of bfloat16.
  *
  * A block has one head of one sequence. It takes TILE queries and TILE keys at a time, so that of a short sentence the
  * whole block of scores is on the chip at once and nothing of it is written to memory; a longer one goes on over its
  * tiles with a running maximum. Each of the block's warps has TILE / PARTS queries, its lanes are the keys, and then
  * the columns of a head. Gradients of queries are added up by the warp that owns them, those of keys and values by the
  * warp that owns the keys: no atomics, one order. */
-#include "cuda/kernel.cuh"
+#include "cuda/attention.cuh"
 
 static constexpr int TILE = 32, PARTS = 4, OWN = TILE / PARTS, ATTENTION_THREADS = PARTS * WARP, SCORES = TILE + 4;
-
-/* The arguments that the two operations share. */
-typedef struct call {
-    const float *q, *k, *v;
-    const int32_t *cu_seqlens, *cu_queries, *query_pos;
-    rp_dropout d;
-    int64_t R, A, D, q_stride, kv_stride;
-} call;
 
 /* One head of one sequence: the block's. */
 typedef struct head {
@@ -33,7 +25,7 @@ typedef struct head {
  */
 static __host__ __device__ __forceinline__ int width_of(int64_t D) { return (int)((D + 31) / 32 * 32 + 4); }
 
-static __device__ head head_of(const call &c) {
+static __device__ head head_of(const rp_cuda_attention &c) {
     head x;
     int64_t s = blockIdx.x / c.A;
     x.number = blockIdx.x % c.A;
@@ -79,8 +71,8 @@ static __device__ __forceinline__ void multiply(float products[OWN], const float
 /* keep[r]: what dropout multiplies the probability of the warp's query r and the lane's key by. The mask of eight
  * neighbouring keys is one draw: each lane makes one, of OWN queries and TILE / 8 groups, and gets its own from there.
  */
-static __device__ __forceinline__ void keep_own(float keep[OWN], const call &c, const head &x, int first_query,
-                                                int first_key) {
+static __device__ __forceinline__ void keep_own(float keep[OWN], const rp_cuda_attention &c, const head &x,
+                                                int first_query, int first_key) {
     if (c.d.threshold == 0) {
 #pragma unroll
         for (int r = 0; r < OWN; r++) keep[r] = 1.0f;
@@ -139,7 +131,8 @@ template <int COLUMNS> struct running {
 /* Takes in the keys of a tile: weights become their probabilities, to be divided by the total in the end. */
 template <int COLUMNS>
 static __device__ void take_keys(running<COLUMNS> &o, float *weights, const float *queries, const float *keys,
-                                 const float *values, const call &c, const head &x, int first_query, int first_key) {
+                                 const float *values, const rp_cuda_attention &c, const head &x, int first_query,
+                                 int first_key) {
     float s[OWN], keep[OWN];
     int count = x.n - first_key < TILE ? x.n - first_key : (int)TILE;
     multiply(s, queries, keys, x);
@@ -161,8 +154,8 @@ static __device__ void take_keys(running<COLUMNS> &o, float *weights, const floa
 }
 
 template <int COLUMNS>
-static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse, const call &c, const head &x,
-                                     int first_query) {
+static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse, const rp_cuda_attention &c,
+                                     const head &x, int first_query) {
 #pragma unroll
     for (int r = 0; r < OWN; r++) {
         float total = warp_sum(o.total[r]);
@@ -178,7 +171,8 @@ static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse
 }
 
 template <int COLUMNS>
-static __global__ void __launch_bounds__(ATTENTION_THREADS) forward_kernel(float *out, float *lse, call c) {
+static __global__ void __launch_bounds__(ATTENTION_THREADS)
+    forward_kernel(float *out, float *lse, rp_cuda_attention c) {
     RP_CUDA_SHARED(float, shared);
     head x = head_of(c);
     int warp = (int)threadIdx.x / WARP;
@@ -203,11 +197,6 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) forward_kernel(float
 
 /* -- backward ---------------------------------------------------------------------------------------- */
 
-typedef struct gradients {
-    float *dq, *dk, *dv;
-    const float *dout, *out, *lse;
-} gradients;
-
 /* A block's shared memory. */
 typedef struct tiles {
     float *queries, *douts, *keys, *values; /* (TILE,width) */
@@ -225,7 +214,8 @@ static __device__ tiles cut_tiles(float *shared, const head &x) {
 }
 
 /* delta and lse of a tile of queries, from their rows in memory. */
-static __device__ void load_statistics(const tiles &t, const gradients &g, const call &c, const head &x, int first) {
+static __device__ void load_statistics(const tiles &t, const rp_cuda_attention_gradients &g, const rp_cuda_attention &c,
+                                       const head &x, int first) {
     for (int r = (int)threadIdx.x / WARP; r < TILE; r += PARTS) {
         int64_t row = x.row + first + r, at = row * c.A * c.D + x.number * c.D;
         float delta = 0.0f;
@@ -239,8 +229,8 @@ static __device__ void load_statistics(const tiles &t, const gradients &g, const
 }
 
 /* The warp's rows of kept and ds; 0 where there is no query or key. */
-static __device__ __forceinline__ void differentiate(const tiles &t, const call &c, const head &x, int first_query,
-                                                     int first_key) {
+static __device__ __forceinline__ void differentiate(const tiles &t, const rp_cuda_attention &c, const head &x,
+                                                     int first_query, int first_key) {
     float s[OWN], dp[OWN], keep[OWN];
     int own = (int)threadIdx.x / WARP * OWN;
     multiply(s, t.queries + own * x.width, t.keys, x);
@@ -258,8 +248,8 @@ static __device__ __forceinline__ void differentiate(const tiles &t, const call 
 
 /* dq of the warp's queries from a tile of keys: the first one's sets it, the others' add. */
 template <int COLUMNS>
-static __device__ void add_queries(const tiles &t, const gradients &g, const call &c, const head &x, int first_query,
-                                   int first_key) {
+static __device__ void add_queries(const tiles &t, const rp_cuda_attention_gradients &g, const rp_cuda_attention &c,
+                                   const head &x, int first_query, int first_key) {
     float dq[OWN][COLUMNS];
     int own = (int)threadIdx.x / WARP * OWN, count = x.n - first_key < TILE ? x.n - first_key : (int)TILE;
     clear<COLUMNS>(dq);
@@ -298,8 +288,8 @@ static __device__ void add_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS], 
 }
 
 template <int COLUMNS>
-static __device__ void write_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS], const gradients &g, const call &c,
-                                  const head &x, int first_key) {
+static __device__ void write_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS], const rp_cuda_attention_gradients &g,
+                                  const rp_cuda_attention &c, const head &x, int first_key) {
 #pragma unroll
     for (int r = 0; r < OWN; r++) {
         int key = first_key + (int)threadIdx.x / WARP * OWN + r;
@@ -316,7 +306,8 @@ static __device__ void write_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS]
 }
 
 template <int COLUMNS>
-static __global__ void __launch_bounds__(ATTENTION_THREADS) backward_kernel(gradients g, call c) {
+static __global__ void __launch_bounds__(ATTENTION_THREADS)
+    backward_kernel(rp_cuda_attention_gradients g, rp_cuda_attention c) {
     RP_CUDA_SHARED(float, shared);
     head x = head_of(c);
     tiles t = cut_tiles(shared, x);
@@ -352,23 +343,22 @@ static rp_status check_head(int64_t D) {
                    (long long)D, WIDEST);
 }
 
-/* Lets a kernel have more shared memory than it has by itself. */
-static rp_status allow(const void *kernel, size_t bytes) {
-    if (bytes <= 48 << 10) return RP_OK;
-    return rp_cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-                         "asking for a block's shared memory");
+/* Wider heads than any common model's are not worth kernels of their own. */
+static bool on_tensor_cores(const rp_dev *dev, int64_t D) {
+    return dev->products == RP_BFLOAT16 && D <= RP_CUDA_WIDEST_BFLOAT16;
 }
 
-template <int COLUMNS> static rp_status forward(float *out, float *lse, const call &c, int64_t S) {
+template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp_cuda_attention &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(3 * TILE * width_of(c.D) + TILE * SCORES);
-    RP_TRY(allow((const void *)forward_kernel<COLUMNS>, bytes));
+    RP_TRY(rp_cuda_allow_shared((const void *)forward_kernel<COLUMNS>, bytes));
     RP_CUDA_LAUNCH(forward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, out, lse, c);
     return RP_OK;
 }
 
-template <int COLUMNS> static rp_status backward(const gradients &g, const call &c, int64_t S) {
+template <int COLUMNS>
+static rp_status backward(const rp_cuda_attention_gradients &g, const rp_cuda_attention &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(4 * TILE * width_of(c.D) + 2 * TILE * SCORES + 2 * TILE);
-    RP_TRY(allow((const void *)backward_kernel<COLUMNS>, bytes));
+    RP_TRY(rp_cuda_allow_shared((const void *)backward_kernel<COLUMNS>, bytes));
     RP_CUDA_LAUNCH(backward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, g, c);
     return RP_OK;
 }
@@ -377,10 +367,10 @@ rp_status rp_cuda_attention_forward(rp_dev *dev, float *out, float *lse, const f
                                     const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
                                     const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                     int64_t kv_stride) {
-    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
-    (void)dev;
+    rp_cuda_attention c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
     RP_TRY(check_head(D));
     if (S == 0) return RP_OK;
+    if (on_tensor_cores(dev, D)) return rp_cuda_attention_forward_bfloat16(out, lse, &c, S);
     if (D <= 32) return forward<1>(out, lse, c, S);
     if (D <= 64) return forward<2>(out, lse, c, S);
     return forward<WIDEST / 32>(out, lse, c, S);
@@ -391,11 +381,11 @@ rp_status rp_cuda_attention_backward(rp_dev *dev, float *dq, float *dk, float *d
                                      const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
                                      const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                      int64_t kv_stride) {
-    call c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
-    gradients g = {dq, dk, dv, dout, out, lse};
-    (void)dev;
+    rp_cuda_attention c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
+    rp_cuda_attention_gradients g = {dq, dk, dv, dout, out, lse};
     RP_TRY(check_head(D));
     if (S == 0) return RP_OK;
+    if (on_tensor_cores(dev, D)) return rp_cuda_attention_backward_bfloat16(&g, &c, S);
     if (D <= 32) return backward<1>(g, c, S);
     if (D <= 64) return backward<2>(g, c, S);
     return backward<WIDEST / 32>(g, c, S);

@@ -105,6 +105,22 @@ static __device__ __forceinline__ uint16_t bfloat16_of(float x) {
     return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
+/* Bits of both rounded, those of `low` in the lower half. */
+static __device__ __forceinline__ uint32_t bfloat16_pair(float low, float high) {
+#ifdef __CUDA_ARCH__
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return bfloat16_of(low) | (uint32_t)bfloat16_of(high) << 16;
+#endif
+}
+
+static __device__ __forceinline__ uint4 round_eight(const float x[8]) {
+    return uint4{bfloat16_pair(x[0], x[1]), bfloat16_pair(x[2], x[3]), bfloat16_pair(x[4], x[5]),
+                 bfloat16_pair(x[6], x[7])};
+}
+
 /* x times what keep_eight gave: a dropped NaN is gone. */
 static __device__ __forceinline__ float dropped(float x, float keep) { return keep == 0.0f ? 0.0f : x * keep; }
 

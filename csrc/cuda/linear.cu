@@ -1,4 +1,6 @@
 /* Linear maps. Their products are cuBLASLt's; the operands of those in bfloat16 are rounded into scratch first. */
+#include <stdlib.h>
+
 #include "cuda/cublaslt.h"
 #include "cuda/kernel.cuh"
 
@@ -16,11 +18,34 @@ static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int
     int64_t t = i / (uint32_t)groups, first = i % (uint32_t)groups * 8;
     if (t >= T) return;
     float x[8];
-    uint32_t pair[4];
     load_eight(x, inp + t * n + first, n - first);
+    out[i] = round_eight(x);
+}
+
+/* The same, and partials(y,n): the sums of columns over block y of rows, as sums.cu has them. A lane: eight columns. */
+static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const float *inp, int64_t T, int64_t n,
+                                            int64_t groups, int64_t rows) {
+    __shared__ float line[WARPS][WARP * 8];
+    int64_t group = (int64_t)blockIdx.x * WARP + lane_of(), first = blockIdx.y * rows;
+    int64_t last = first + rows < T ? first + rows : T, column = (int64_t)blockIdx.x * (WARP * 8) + threadIdx.x;
+    float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    if (group < groups)
+#pragma unroll 2
+        for (int64_t t = first + threadIdx.x / WARP; t < last; t += WARPS) {
+            float x[8];
+            load_eight(x, inp + t * n + group * 8, n - group * 8);
+            out[t * groups + group] = round_eight(x);
 #pragma unroll
-    for (int j = 0; j < 4; j++) pair[j] = bfloat16_of(x[2 * j]) | (uint32_t)bfloat16_of(x[2 * j + 1]) << 16;
-    out[i] = uint4{pair[0], pair[1], pair[2], pair[3]};
+            for (int j = 0; j < 8; j++) sum[j] += x[j];
+        }
+#pragma unroll
+    for (int j = 0; j < 8; j++) line[threadIdx.x / WARP][lane_of() * 8 + j] = sum[j];
+    __syncthreads();
+    if (column >= n) return;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) total += line[i][threadIdx.x];
+    partials[blockIdx.y * n + column] = total;
 }
 
 static int64_t padded(int64_t n) { return rp_cuda_ceil(n, LANE) * LANE; }
@@ -44,6 +69,62 @@ static rp_status make_operand(operand *out, uint16_t *room, const float *matrix,
     RP_CUDA_LAUNCH(round_kernel, rp_cuda_blocks(rows * groups, THREADS), THREADS, 0, (uint4 *)room, matrix, rows, n,
                    groups);
     return RP_OK;
+}
+
+/* -- weights that stay as they are ------------------------------------------------------------------- */
+
+/* All values that keep_weights told of, rounded, each where it stands there: that takes half of their own memory. */
+struct rp_kept {
+    const float *values;
+    int64_t count, version;
+    uint16_t *rounded; /* (count) */
+};
+
+static rp_status drop_kept(rp_dev *dev) {
+    rp_kept *kept = dev->kept;
+    dev->kept = nullptr;
+    if (kept == nullptr) return RP_OK;
+    rp_status status = rp_cuda_release(dev, kept->rounded);
+    free(kept);
+    return status;
+}
+
+static rp_status make_kept(rp_dev *dev, const float *values, int64_t count) {
+    void *rounded;
+    RP_TRY(rp_cuda_alloc(dev, &rounded, padded(count) * (int64_t)sizeof(uint16_t)));
+    rp_kept *kept = (rp_kept *)malloc(sizeof *kept);
+    if (kept == nullptr) {
+        rp_cuda_release(dev, rounded);
+        return rp_fail(RP_STATUS_MEMORY, "no memory for a description of rounded weights");
+    }
+    *kept = rp_kept{values, count, 0, (uint16_t *)rounded};
+    dev->kept = kept;
+    return RP_OK;
+}
+
+rp_status rp_cuda_keep_weights(rp_dev *dev, const float *values, int64_t count, int64_t version) {
+    operand whole;
+    rp_kept *kept = dev->kept;
+    if (values == nullptr || count == 0 || dev->products != RP_BFLOAT16) return drop_kept(dev);
+    bool same = kept != nullptr && kept->values == values && kept->count == count;
+    if (same && kept->version == version) return RP_OK;
+    if (!same) RP_TRY(drop_kept(dev));
+    if (!same) RP_TRY(make_kept(dev, values, count));
+    dev->kept->version = version;
+    rp_status status = make_operand(&whole, dev->kept->rounded, values, 1, count);
+    if (status != RP_OK) drop_kept(dev);
+    return status;
+}
+
+/* *out: weight(O,I) from among the kept values, if it is there. It has to be aligned as one that is rounded for a call
+ * is: the choice among a product's algorithms depends on it, and what is kept is to change no result. */
+static bool find_kept(operand *out, const rp_dev *dev, const float *weight, int64_t O, int64_t I) {
+    const rp_kept *kept = dev->kept;
+    if (kept == nullptr || dev->products != RP_BFLOAT16 || I != padded(I)) return false;
+    if (weight < kept->values || weight + O * I > kept->values + kept->count) return false;
+    const uint16_t *rounded = kept->rounded + (weight - kept->values);
+    *out = operand{rounded, I};
+    return (uintptr_t)rounded % RP_ALIGN == 0;
 }
 
 /* -- scratch ----------------------------------------------------------------------------------------- */
@@ -79,6 +160,12 @@ static rp_status take_room(room *r, const rp_dev *dev, int64_t T, int64_t I, int
     return rp_cuda_fits(&arena, "a matrix product");
 }
 
+static rp_status make_weight(operand *out, const rp_dev *dev, const room *r, const float *weight, int64_t O,
+                             int64_t I) {
+    if (find_kept(out, dev, weight, O, I)) return RP_OK;
+    return make_operand(out, r->weight, weight, O, I);
+}
+
 int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
     rp_arena arena = rp_arena();
     if (most->weight == 0) return 0;
@@ -92,6 +179,17 @@ int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
     int64_t fewest = most->rows < ROWS ? most->rows : ROWS;
     if (fit > most->rows) fit = most->rows;
     return (int64_t)arena.used + row * (fit > fewest ? fit : fewest) + 3 * RP_ALIGN;
+}
+
+/* The gradient dout(T,O) as an operand; dbias, unless NULL, += its column sums, from the same pass over it. */
+static rp_status make_dout(operand *out, const room *r, float *dbias, const float *dout, int64_t T, int64_t O) {
+    if (dbias == nullptr) return make_operand(out, r->dout, dout, T, O);
+    int64_t groups = padded(O) / LANE, blocks = rp_cuda_row_blocks(T);
+    dim3 grid(rp_cuda_blocks(groups, WARP), (unsigned)blocks);
+    *out = operand{r->dout, padded(O)};
+    RP_CUDA_LAUNCH(round_and_sum_kernel, grid, THREADS, 0, (uint4 *)r->dout, r->partials, dout, T, O, groups,
+                   rp_cuda_ceil(T, blocks));
+    return rp_cuda_finish_sums(dbias, r->partials, T, O);
 }
 
 /* -- forward ----------------------------------------------------------------------------------------- */
@@ -129,7 +227,7 @@ rp_status rp_cuda_linear_forward(rp_dev *dev, float *out, const float *inp, cons
     if (T * O == 0) return RP_OK;
     if (I == 0) return add_bias(out, bias, T, O, 0.0f);
     RP_TRY(take_room(&r, dev, T, I, O, false));
-    RP_TRY(make_operand(&w, r.weight, weight, O, I));
+    RP_TRY(make_weight(&w, dev, &r, weight, O, I));
     for (int64_t t = 0; t < T; t += r.rows) {
         int64_t rows = T - t < r.rows ? T - t : r.rows;
         RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));
@@ -171,12 +269,13 @@ rp_status rp_cuda_linear_backward(rp_dev *dev, float *dinp, float *dweight, floa
     if (T == 0) return RP_OK;
     if (O == 0) return dinp == nullptr || accumulate ? RP_OK : rp_cuda_zero(dev, dinp, T * I * (int64_t)sizeof(float));
     RP_TRY(take_room(&r, dev, T, I, O, true));
-    if (dbias != nullptr) RP_TRY(rp_cuda_column_sums(r.partials, dbias, dout, T, O));
-    if (I == 0) return RP_OK;
-    if (dinp != nullptr) RP_TRY(make_operand(&w, r.weight, weight, O, I));
-    for (int64_t t = 0; t < T && (dinp != nullptr || dweight != nullptr); t += r.rows) {
+    bool products = I > 0 && (dinp != nullptr || dweight != nullptr), rounds = products && r.dout != nullptr;
+    if (dbias != nullptr && !rounds) RP_TRY(rp_cuda_column_sums(r.partials, dbias, dout, T, O));
+    if (!products) return RP_OK;
+    if (dinp != nullptr) RP_TRY(make_weight(&w, dev, &r, weight, O, I));
+    for (int64_t t = 0; t < T; t += r.rows) {
         int64_t rows = T - t < r.rows ? T - t : r.rows;
-        RP_TRY(make_operand(&dy, r.dout, dout + t * O, rows, O));
+        RP_TRY(make_dout(&dy, &r, rounds ? dbias : nullptr, dout + t * O, rows, O));
         if (dinp != nullptr) RP_TRY(backward_inp(dev, &r, dinp + t * I, dy, w, rows, I, O, accumulate != 0));
         if (dweight == nullptr) continue;
         RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));

@@ -102,12 +102,6 @@ rp_status rp_cuda_alloc(rp_dev *dev, void **out, int64_t bytes) {
     return status;
 }
 
-/* Nothing is kept: products round their weights anew. */
-rp_status rp_cuda_keep_weights(rp_dev *dev, const float *values, int64_t count, int64_t version) {
-    (void)dev, (void)values, (void)count, (void)version;
-    return RP_OK;
-}
-
 rp_status rp_cuda_release(rp_dev *dev, void *memory) {
     (void)dev;
     if (memory == nullptr) return RP_OK;

@@ -27,16 +27,22 @@ static __global__ void partial_kernel(float *partials, const float *x, int64_t T
     partials[blockIdx.y * H + column] = sum;
 }
 
+/* Block x: columns 32 x ..; its lines each sum every eighth of the blocks. */
 static __global__ void finish_kernel(float *out, const float *partials, int64_t blocks, int64_t H) {
-    FOR_EACH(h, H) {
-        double sum = out[h];
-        for (int64_t b = 0; b < blocks; b++) sum += partials[b * H + h];
-        out[h] = (float)sum;
-    }
+    __shared__ double line[LINES][WARP];
+    int64_t column = (int64_t)blockIdx.x * WARP + threadIdx.x % WARP;
+    double sum = 0.0;
+    if (column < H)
+        for (int64_t b = threadIdx.x / WARP; b < blocks; b += LINES) sum += partials[b * H + column];
+    line[threadIdx.x / WARP][threadIdx.x % WARP] = sum;
+    __syncthreads();
+    if (threadIdx.x >= WARP || column >= H) return;
+    for (int i = 1; i < LINES; i++) sum += line[i][threadIdx.x];
+    out[column] = (float)(out[column] + sum);
 }
 
 rp_status rp_cuda_finish_sums(float *out, const float *partials, int64_t T, int64_t H) {
-    LAUNCH_EACH(finish_kernel, H, out, partials, rp_cuda_row_blocks(T), H);
+    RP_CUDA_LAUNCH(finish_kernel, rp_cuda_blocks(H, WARP), THREADS, 0, out, partials, rp_cuda_row_blocks(T), H);
     return RP_OK;
 }
 

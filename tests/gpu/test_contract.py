@@ -11,9 +11,10 @@ import sysconfig
 from pathlib import Path
 
 import numpy as np
+import ops.test_contract
 import pytest
 from ops.cases import all_cases, cases_of
-from ops.harness import STATE, VALUE, Device, OpError, library, message
+from ops.harness import BFLOAT16, FLOAT32, STATE, VALUE, Device, OpError, library, message
 from ops.test_contract import (  # noqa: F401 (run here with the fixture below)
     test_a_value_that_is_not_finite_is_not_hidden,
     test_an_activation_passes_nan_on,
@@ -77,6 +78,39 @@ def test_rows_are_cut_to_the_scratch(dev):
     rows, *rest = case.scratch
     dev.set_scratch((rows // 2 - 1, *rest))
     case.check(case.run(dev), whole, "in parts")
+
+
+@pytest.mark.parametrize("products", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 3), (64, 40), (70, 100)])
+def test_kept_weights_change_no_result(dev, products, inputs, outputs):
+    ops.test_contract.test_kept_weights_change_no_result(dev, products, inputs, outputs)
+
+
+@pytest.mark.parametrize(("place", "kept"), [(0, True), (256, True), (8, False), (1, False)])
+def test_weights_are_rounded_once_for_a_version(dev, place, kept):
+    """Values that are changed against the contract, without a word, show where the rounded ones come from: those that
+    are aligned as a copy in scratch is are kept."""
+    inputs, outputs, rng = 64, 40, np.random.default_rng(3)
+    values, other = (rng.normal(size=place + inputs * outputs + 5).astype(np.float32) for _ in range(2))
+    inp, out = rng.normal(size=(7, inputs)).astype(np.float32), np.empty((7, outputs), np.float32)
+    address, inp_at, out_at = (dev.alloc(array.nbytes) for array in (values, inp, out))
+    dev.struct.products = BFLOAT16
+    dev.set_scratch((7, inputs, inputs * outputs, 1, 1))
+    dev.raw("upload", inp_at, inp.ctypes.data, inp.nbytes)
+
+    def result(array, version):
+        dev.raw("upload", address, array.ctypes.data, array.nbytes)
+        dev.raw("keep_weights", address, array.size, version)
+        dev.raw("linear_forward", out_at, inp_at, address + 4 * place, None, len(inp), inputs, outputs)
+        dev.raw("download", out.ctypes.data, out_at, out.nbytes)
+        return out.tobytes()
+
+    first = result(values, 1)
+    assert (result(other, 1) == first) == kept
+    assert result(other, 2) != first
+    assert result(values, 3) == first
+    for buffer in (address, inp_at, out_at):
+        dev.raw("release", buffer)
 
 
 def test_heads_that_are_too_wide_are_refused(dev):

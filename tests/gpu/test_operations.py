@@ -1,20 +1,22 @@
 """The CUDA back end against the reference: on the GPU where there is one, and its kernels on the CPU everywhere.
 
 Products of float32 are held to the cases' own tolerance, those of operands rounded to bfloat16 to 4 % of the largest
-value of a row, and to a reference that rounds the operands too.
+value of a row, and to a reference that rounds the operands too (attention's: those that are its inputs).
 """
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
-from ops import harness
-from ops.cases import all_cases, cases_of
+from ops import formulas, harness
+from ops.cases import all_cases, attention_saved, cases_of
 from ops.harness import BFLOAT16, FLOAT32, INT8, VALUE, Device, OpError
 
 from gpu import backends
 
 LINEAR = ("linear_forward", "linear_backward", "linear_gelu_forward")
+ATTENTION = ("attention_forward", "attention_backward")
 
 
 @functools.cache
@@ -40,6 +42,24 @@ def reference(case, products=FLOAT32):
     return run(case, opened("ref"), products)
 
 
+def narrowed(case):
+    """The case with attention's inputs rounded to bfloat16."""
+    a = dict(case.arguments)
+    a |= {name: formulas.narrow(a[name])["inp"].astype(np.float32) for name in ("q", "k", "v", "dout") if name in a}
+    if case.op == "attention_backward":
+        saved = ("out", "lse", "dout", "dq", "dk", "dv")
+        a |= attention_saved({name: value for name, value in a.items() if name not in saved})
+    return dataclasses.replace(case, arguments=a)
+
+
+def check_within(got, want, share, least):
+    """No value is off by more than this share of the largest of its row, and `least`."""
+    for name, value in want.items():
+        if value.size:
+            bound = share * np.abs(value).max(axis=-1, keepdims=True) + least
+            assert (np.abs(got[name] - value) <= bound).all(), name
+
+
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
 def test_agrees_with_ref(case, device):
     case.check(run(case, device), reference(case), device.name)
@@ -49,22 +69,46 @@ def test_agrees_with_ref(case, device):
 def test_bfloat16_products(case, device):
     got = run(case, device, BFLOAT16)
     case.check(got, reference(case, BFLOAT16), device.name)
-    for name, want in reference(case).items():
-        if want.size:
-            bound = 4e-2 * np.abs(want).max(axis=-1, keepdims=True) + 4e-2
-            assert (np.abs(got[name] - want) <= bound).all(), name
+    check_within(got, reference(case), 4e-2, 4e-2)
     if all(case.arguments[size] > 1 for size in "TIO"):
         assert any(not np.array_equal(value, reference(case)[name]) for name, value in got.items()), "in float32"
+
+
+@pytest.mark.parametrize("case", cases_of(*ATTENTION), ids=lambda case: case.id)
+def test_bfloat16_attention(case, device):
+    """Scores of several hundred, rounded, are other scores: such a case is held to the reference of rounded inputs."""
+    got = run(case, device, BFLOAT16)
+    if case.atol is None or case.atol <= 1e-5:
+        check_within(got, reference(case), 4e-2, 4e-2)
+    narrow = narrowed(case)
+    check_within(run(narrow, device, BFLOAT16), reference(narrow), 1e-2, 1e-2)
+    if case.arguments["R"] > 1 and case.arguments["D"] <= 128:
+        assert any(not np.array_equal(value, run(case, device)[name]) for name, value in got.items()), "in float32"
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("op", "source", "result"),
+    [("attention_forward", "q", "out"), ("attention_backward", "dout", "dq"), ("attention_backward", "v", "dk")],
+)
+def test_bfloat16_attention_hides_no_value_that_is_not_finite(op, source, result, poison, device):
+    case = max(cases_of(op), key=lambda case: case.arguments[source].size)
+    poisoned = case.arguments[source].copy()
+    poisoned[len(poisoned) // 2, 0] = poison
+    got = run(dataclasses.replace(case, arguments={**case.arguments, source: poisoned}), device, BFLOAT16)
+    assert not np.isfinite(got[result]).all()
 
 
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
 def test_bytes_are_the_same_from_call_to_call(case, device, monkeypatch):
     """On the CPU the second call runs the threads of a block, and the blocks, in the opposite order."""
-    once = run(case, device)
+    kinds = (FLOAT32, BFLOAT16) if case.op in ATTENTION else (FLOAT32,)
+    once = [run(case, device, products) for products in kinds]
     monkeypatch.setenv("RELPT_EMULATE", "reverse")
-    again = run(case, device)
-    for name, value in once.items():
-        assert value.tobytes() == again[name].tobytes(), name
+    again = [run(case, device, products) for products in kinds]
+    for first, second in zip(once, again, strict=True):
+        for name, value in first.items():
+            assert value.tobytes() == second[name].tobytes(), name
 
 
 WIDE = (*LINEAR, "dropout_forward", "layernorm_backward", "residual_layernorm_forward", "residual_layernorm_backward")
@@ -76,6 +120,15 @@ def test_aligned_arrays(case, device, monkeypatch):
     monkeypatch.setattr(harness._Buffer.__init__, "__defaults__", (256,))
     products = BFLOAT16 if case.op in LINEAR else FLOAT32
     case.check(run(case, device, products), reference(case, products), device.name)
+
+
+@pytest.mark.parametrize("case", cases_of(*ATTENTION), ids=lambda case: case.id)
+def test_aligned_arrays_change_nothing_in_attention(case, device, monkeypatch):
+    once = run(case, device, BFLOAT16)
+    monkeypatch.setattr(harness._Buffer.__init__, "__defaults__", (256,))
+    again = run(case, device, BFLOAT16)
+    for name, value in once.items():
+        assert value.tobytes() == again[name].tobytes(), name
 
 
 def test_int8_is_refused(device):

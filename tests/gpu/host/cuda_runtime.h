@@ -1,11 +1,12 @@
 /* Runs the CUDA back end's kernels on the CPU, for machines without a GPU: csrc/cuda/ is compiled by a C++ compiler
  * that finds this file in place of CUDA's.
  *
- * A block's threads are fibers that take turns at barriers and shuffles, in ascending or (RELPT_EMULATE=reverse)
- * descending order, so that a missing barrier gives other numbers in one of the two. A shuffle or warp barrier that a
- * lane of a full warp does not reach, or a barrier that some wait at for ever, ends the process with a line. Device
- * memory can be read and written inside kernels and copies alone: the host faults on it. Shared memory is filled with
- * NaN before each block. What it does not show: the GPU's own rounding, its memory model between warps, its speed. */
+ * A block's threads are fibers. Those of a warp take turns at shuffles and barriers, warps at the block's barriers
+ * alone, in ascending or (RELPT_EMULATE=reverse) descending order, so that a missing barrier gives other numbers in one
+ * of the two. A shuffle or warp barrier that a lane of a full warp does not reach, or a barrier that some wait at for
+ * ever, ends the process with a line. Device memory can be read and written inside kernels and copies alone: the host
+ * faults on it. Shared memory is filled with NaN before each block. What it does not show: the GPU's own rounding, its
+ * memory model between warps, its speed. */
 #ifndef EMULATED_CUDA_RUNTIME_H
 #define EMULATED_CUDA_RUNTIME_H
 
@@ -27,6 +28,9 @@ struct uint3 {
 struct dim3 {
     unsigned x, y, z;
     dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct alignas(8) float2 {
+    float x, y;
 };
 struct alignas(16) float4 {
     float x, y, z, w;
@@ -51,7 +55,8 @@ extern "C" emulated_place *emulated_here;
 extern "C" {
 void emulated_block_barrier(void);
 void emulated_warp_barrier(void);
-uint64_t emulated_exchange(uint64_t mine, unsigned lane); /* what that lane of the warp gave */
+const uint64_t *emulated_exchange(uint64_t mine); /* what each lane of the warp gave, until the next but one */
+void emulated_give_up(const char *why);           /* ends the process */
 void *emulated_shared(void);
 void emulated_launch(dim3 blocks, dim3 threads, size_t shared, void (*run)(void *), void *context);
 void emulated_enter(void); /* device memory opens; and closes */
@@ -64,7 +69,7 @@ static inline void __syncwarp() { emulated_warp_barrier(); }
 template <typename number> static inline number __shfl_sync(unsigned, number x, int lane) {
     uint64_t bits = 0;
     memcpy(&bits, &x, sizeof x);
-    bits = emulated_exchange(bits, (unsigned)lane % 32);
+    bits = emulated_exchange(bits)[(unsigned)lane % 32];
     memcpy(&x, &bits, sizeof x);
     return x;
 }
@@ -91,6 +96,8 @@ static inline float __uint_as_float(uint32_t bits) {
     return x;
 }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+
+#include "mma.h"
 
 /* -- the runtime ----------------------------------------------------------------------------------------------------
  */

@@ -34,9 +34,9 @@ static char *stacks;
 alignas(256) static char shared_memory[SHARED];
 static void (*kernel)(void *);
 static void *kernel_context;
-static bool moved; /* whether anything has since the scheduler's round began */
+static bool moved; /* whether a lane has since the scheduler last looked */
 
-static void give_up(const char *why) {
+void emulated_give_up(const char *why) {
     fprintf(stderr, "emulated CUDA kernel: %s (block %u, thread %u)\n", why, emulated_here->block.x,
             emulated_here->thread.x);
     abort();
@@ -63,7 +63,7 @@ void emulated_warp_barrier() {
     warp *w = own_warp();
     unsigned mine = w->turn;
     moved = true;
-    if (w->left > 0) give_up("a lane has left its warp before a shuffle or warp barrier");
+    if (w->left > 0) emulated_give_up("a lane has left its warp before a shuffle or warp barrier");
     if (++w->arrived == w->lanes) {
         w->arrived = 0;
         w->turn++;
@@ -71,17 +71,17 @@ void emulated_warp_barrier() {
     }
     while (w->turn == mine) {
         yield();
-        if (w->turn == mine && w->left > 0) give_up("a lane leaves its warp at a shuffle or warp barrier");
+        if (w->turn == mine && w->left > 0) emulated_give_up("a lane leaves its warp at a shuffle or warp barrier");
     }
 }
 
-uint64_t emulated_exchange(uint64_t mine, unsigned lane) {
+const uint64_t *emulated_exchange(uint64_t mine) {
     warp *w = own_warp();
     unsigned own = running % WARP, side = w->exchanges[own]++ % 2;
-    if (w->lanes != WARP) give_up("a shuffle in a warp that is not full");
+    if (w->lanes != WARP) emulated_give_up("a shuffle in a warp that is not full");
     w->given[side][own] = mine;
     emulated_warp_barrier();
-    return w->given[side][lane];
+    return w->given[side];
 }
 
 void *emulated_shared() { return shared_memory; }
@@ -125,12 +125,20 @@ static void run_block(uint3 block, dim3 blocks, dim3 threads, bool reverse) {
         warps[i / WARP].lanes++;
     }
     while (alive > 0) {
-        moved = false;
-        for (unsigned i = 0; i < count; i++) {
-            unsigned at = reverse ? count - 1 - i : i;
-            if (!fibers[at].done) resume(at);
+        bool any = false;
+        for (unsigned i = 0; i < count; i += WARP) {
+            unsigned first = reverse ? (count - 1) / WARP * WARP - i : i;
+            unsigned lanes = count - first < WARP ? count - first : WARP;
+            do { /* a warp goes on as far as it gets: the others' work is there for it only behind a barrier */
+                moved = false;
+                for (unsigned j = 0; j < lanes; j++) {
+                    unsigned at = first + (reverse ? lanes - 1 - j : j);
+                    if (!fibers[at].done) resume(at);
+                }
+                any = any || moved;
+            } while (moved);
         }
-        if (!moved) give_up("some threads wait at a barrier that the others never reach");
+        if (!any) emulated_give_up("some threads wait at a barrier that the others never reach");
     }
 }
 
@@ -146,7 +154,7 @@ void emulated_launch(dim3 blocks, dim3 threads, size_t shared, void (*run)(void 
     emulated_here = &outside;
     if (threads.x > MOST_THREADS || threads.y != 1 || threads.z != 1 || shared > SHARED || blocks.y > 65535 ||
         blocks.x == 0 || blocks.y == 0 || blocks.z != 1)
-        give_up("a launch that no GPU takes");
+        emulated_give_up("a launch that no GPU takes");
     emulated_enter();
     for (unsigned y = 0; y < blocks.y; y++)
         for (unsigned x = 0; x < blocks.x; x++)

@@ -1,0 +1,34 @@
+/* What the two forms of attention share: attention.cu has the one with products in float32, attention_bfloat16.cu the
+ * one with products of operands rounded to bfloat16. */
+#ifndef RP_CUDA_ATTENTION_H
+#define RP_CUDA_ATTENTION_H
+
+#include "cuda/kernel.cuh"
+
+/* The arguments that the two operations share. */
+typedef struct rp_cuda_attention {
+    const float *q, *k, *v;
+    const int32_t *cu_seqlens, *cu_queries, *query_pos;
+    rp_dropout d;
+    int64_t R, A, D, q_stride, kv_stride;
+} rp_cuda_attention;
+
+typedef struct rp_cuda_attention_gradients {
+    float *dq, *dk, *dv;
+    const float *dout, *out, *lse;
+} rp_cuda_attention_gradients;
+
+/* Lets a kernel have more shared memory than it has by itself. */
+static inline rp_status rp_cuda_allow_shared(const void *kernel, size_t bytes) {
+    if (bytes <= 48 << 10) return RP_OK;
+    return rp_cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+                         "asking for a block's shared memory");
+}
+
+/* Heads are at most this wide; S is not 0. */
+enum { RP_CUDA_WIDEST_BFLOAT16 = 128 };
+rp_status rp_cuda_attention_forward_bfloat16(float *out, float *lse, const rp_cuda_attention *c, int64_t S);
+rp_status rp_cuda_attention_backward_bfloat16(const rp_cuda_attention_gradients *g, const rp_cuda_attention *c,
+                                              int64_t S);
+
+#endif
