@@ -206,6 +206,15 @@ def test_pca_of_equal_vectors_is_a_point():
     assert np.allclose(pca(np.ones((5, 3)))[0], 0)
 
 
+def test_bags_are_drawn_from_recall_0_on():
+    curve = relpt.metrics.bag_curve([[0.9, 0.1], [0.2, 0.8]], [[1, 0], [1, 0]])
+    ax = relpt.report.plots.plot_bags({"a": curve, "b": curve})
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    recall, precision = ax.get_lines()[0].get_data()
+    np.testing.assert_array_equal(recall, [0, *curve.recall])
+    np.testing.assert_array_equal(precision, [1, *curve.precision])
+
+
 def test_without_matplotlib_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for plot in (lambda: history().plot(), lambda: plot_fewshot(BEFORE, AFTER), lambda: new_figure(1, 1)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ __all__ = [
     "pair_rows",
     "pca",
     "plot_ablation",
+    "plot_bags",
     "plot_confusion",
     "plot_fewshot",
     "plot_history",
@@ -335,6 +336,29 @@ def plot_confusion(matrix: Any, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(n), labels, fontsize=size)
     ax.set_xlabel("predicted")
     ax.set_ylabel("gold")
+    return ax
+
+
+def plot_bags(curves: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Precision over recall of ranked facts, a line for each ``relpt.metrics.BagCurve``.
+
+    Args:
+        curves: the curves by their names, such as {"attention": a.curve, "one": b.curve} of two ``BagScore``.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    ax = _axes(5.2, 3.8) if ax is None else ax
+    for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS)):
+        recall, precision = np.append(0.0, curve.recall), np.append(curve.precision[0], curve.precision)
+        ax.plot(recall, precision, color=colour, linewidth=1.6, label=name)
+    _sober(ax, "both")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("recall")
+    ax.set_ylabel("precision")
+    ax.legend(frameon=False, fontsize=9)
     return ax
 
 
