@@ -16,8 +16,11 @@ import pytest
 from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
 
 import relpt
-from relpt import cli
+from relpt import cli, cli_finetune
 from relpt.devices import cuda_facts
+from relpt.metrics import METRICS
+from relpt.objectives import POOLINGS
+from relpt.scores import BAG_AUC
 from relpt.settings import UsageError, make_trainer, parse_objectives, parse_settings
 from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
@@ -124,6 +127,12 @@ def test_presets_are_the_trainers():
     from relpt.trainer import PRESETS
 
     assert set(cli.PRESETS) == set(PRESETS)
+
+
+def test_measures_are_those_of_the_package():
+    """They are named in the commands once more, so that --help loads nothing."""
+    assert (*METRICS, BAG_AUC) == cli_finetune._METRICS
+    assert cli_finetune._POOLINGS == POOLINGS
 
 
 @pytest.mark.parametrize(
