@@ -8,12 +8,13 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from relpt.inputs import ENCODING_DTYPES, input_name
 from relpt.runlog import StepLines
 
 __all__ = [
+    "FORMATS",
     "add_data_options",
     "add_encoder_options",
     "callbacks_for",
@@ -32,6 +33,11 @@ __all__ = [
     "seed_list",
     "share_list",
 ]
+
+# relpt.data's, named here so that --help loads nothing.
+FORMATS: Final = (
+    *("fewrel", "fewrel-unsupervised", "opennre", "chemprot", "tacred", "semeval", "nyt-fb", "wiki-wd", "coref"),
+)
 
 # -- output -----------------------------------------------------------------------------------------------------------
 
@@ -188,9 +194,7 @@ def _opening(args: argparse.Namespace, name: str, *data: Any) -> dict[str, Any]:
 def add_data_options(parser: argparse.ArgumentParser, *, on_bad: bool = True) -> None:
     """How data are read."""
     group = parser.add_argument_group("reading data")
-    group.add_argument(
-        "--format", choices=("fewrel", "fewrel-unsupervised", "opennre", "chemprot"), help="default: guessed"
-    )
+    group.add_argument("--format", choices=FORMATS, metavar="F", help=f"{', '.join(FORMATS)} (default: guessed)")
     group.add_argument("--spans", choices=("token", "char"), help="what positions count (default: guessed)")
     if on_bad:
         group.add_argument("--on-bad", choices=("raise", "skip"), help="what to do at a bad record (default: raise)")

@@ -16,7 +16,8 @@ import pytest
 from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
 
 import relpt
-from relpt import cli, cli_finetune
+from relpt import cli, cli_finetune, cli_shared
+from relpt.data.formats import FORMATS
 from relpt.devices import cuda_facts
 from relpt.metrics import METRICS
 from relpt.objectives import POOLINGS
@@ -129,8 +130,9 @@ def test_presets_are_the_trainers():
     assert set(cli.PRESETS) == set(PRESETS)
 
 
-def test_measures_are_those_of_the_package():
+def test_formats_and_measures_are_those_of_the_package():
     """They are named in the commands once more, so that --help loads nothing."""
+    assert tuple(FORMATS) == cli_shared.FORMATS
     assert (*METRICS, BAG_AUC) == cli_finetune._METRICS
     assert cli_finetune._POOLINGS == POOLINGS
 
