@@ -648,11 +648,12 @@ class Trainer:
                 )
             elif left_out:
                 _log.warning(
-                    "%s: %d of %d sentences are left out, or hard negatives of MTB at most: no other sentence has "
-                    "their pair of entities (%d pairs stand in two different ones)",
+                    "%s: %d of %d sentences are left out%s: no other sentence has their pair of entities (%d pairs "
+                    "stand in two different ones)",
                     corpus.name,
                     left_out,
                     len(corpus),
+                    ", or hard negatives of MTB at most" if kind == "entities" else "",
                     drawable,
                 )
 
