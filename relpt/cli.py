@@ -25,6 +25,7 @@ from relpt.cli_shared import (
     natural,
     new_file,
     opened_encoder,
+    opened_model,
     positive,
     print_json,
     print_rows,
@@ -272,7 +273,7 @@ def encode(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     target = new_file(args.output, "the .npy file")
     data = load_data(args, args.data)
-    encoder = opened_encoder(args, args.model, data)
+    encoder = opened_model(args, args.model, data)
     vectors = encoder.encode(
         data,
         inputs=args.inputs,
@@ -287,7 +288,8 @@ def encode(args: argparse.Namespace) -> int:
     if args.json:
         n, dim = vectors.shape
         facts = {"output": str(target), "n": n, "dim": dim, "dtype": str(vectors.dtype), "inputs": args.inputs}
-        print_json({**facts, "representation": encoder.representation, "seconds": round(seconds, 2)})
+        own = {"representation": getattr(encoder, "representation", None)}  # a CNN's and a hybrid's are what they are
+        print_json({**facts, **own, "seconds": round(seconds, 2)})
     else:
         print(f"{target}: {len(vectors):,} vectors of {encoder.dim} (float32), {args.inputs}, {duration(seconds)}")
     return 0
@@ -437,7 +439,7 @@ def _add_encode(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "Writes relation vectors, float32 (sentences, dim) in the data's order, as a .npy file."
     p = commands.add_parser("encode", parents=[common], help="relation vectors of a file", description=text)
     p.add_argument("data", nargs="+", metavar="DATA", help="files with sentences")
-    p.add_argument("--model", required=True, metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    p.add_argument("--model", required=True, metavar="RUN", help="as in relpt finetune")
     p.add_argument(
         "--inputs", type=input_setting, default="C+M", metavar="I", help="C+M (default), C+T, OnlyC, OnlyM or OnlyT"
     )

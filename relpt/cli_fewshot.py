@@ -19,7 +19,7 @@ from relpt.cli_shared import (
     load_data,
     natural,
     new_file,
-    opened_encoder,
+    opened_model,
     positive,
     print_json,
     print_rows,
@@ -133,6 +133,8 @@ def _tasks(args: argparse.Namespace, ways: Sequence[int], shots: Sequence[int]) 
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from relpt.corpus.tokenizing import number_relations
+
     begin = time.monotonic()
     data, fit = _labelled(args, args.data), _labelled(args, args.nota_fit)
     tasks = _tasks(args, args.way, args.shot)
@@ -141,21 +143,21 @@ def _evaluate(args: argparse.Namespace) -> int:
         if fit is not None:
             task._check(fit)
     parts = [data] if fit is None else [data, fit]
-    encoder = opened_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
+    encoder = opened_model(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
     length, show = given_options(args, "max_length"), False if args.quiet else None
-    corpora = [encoder._as_corpus(part, args.max_length or 128, show)[0] for part in parts]
+    threads, numbers = getattr(encoder, "num_threads", args.threads), [number_relations(part)[1] for part in parts]
+    if hasattr(encoder, "_as_corpus"):  # tokenized once for all settings; a hybrid's parts read each in their own way
+        parts = [encoder._as_corpus(part, args.max_length or 128, show)[0] for part in parts]
     results = []
     for inputs in args.inputs:
         vectors = [
-            encoder.encode(corpus, inputs=inputs, dtype=args.encoding_dtype, show_progress_bar=show, **length)
-            for corpus in corpora
+            encoder.encode(part, inputs=inputs, dtype=args.encoding_dtype, show_progress_bar=show, **length)
+            for part in parts
         ]
         for task in tasks:
             if fit is not None:
-                task.nota_threshold = task.best_threshold(
-                    vectors[1], corpora[1].relation, num_threads=encoder.num_threads
-                )
-            results.append(task.score(vectors[0], corpora[0].relation, inputs=inputs, num_threads=encoder.num_threads))
+                task.nota_threshold = task.best_threshold(vectors[1], numbers[1], num_threads=threads)
+            results.append(task.score(vectors[0], numbers[0], inputs=inputs, num_threads=threads))
     if args.json:
         print_json({"results": [result.to_dict() for result in results]})
         return 0
@@ -200,7 +202,8 @@ def _predict(args: argparse.Namespace) -> int:
     if target is None and episodes.answers is None:
         raise UsageError(f"{args.predict} has no answers to score; name the file to write with -o")
     parts = [episodes.data] if fit is None else [episodes.data, fit]
-    encoder = opened_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
+    encoder = opened_model(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
+    threads = getattr(encoder, "num_threads", args.threads)
     encode = functools.partial(
         encoder.encode,
         inputs=args.inputs[0],
@@ -210,8 +213,8 @@ def _predict(args: argparse.Namespace) -> int:
     )
     if fit is not None:
         labels = [instance.relation for instance in fit]
-        task.nota_threshold = task.best_threshold(encode(fit), labels, num_threads=encoder.num_threads)
-    said = task.answer(encode(episodes.data), episodes, num_threads=encoder.num_threads)
+        task.nota_threshold = task.best_threshold(encode(fit), labels, num_threads=threads)
+    said = task.answer(encode(episodes.data), episodes, num_threads=threads)
     facts: dict[str, Any] = {"episodes": len(said), "sentences": len(episodes.data), "inputs": args.inputs[0]}
     facts |= {"way": episodes.n_way, "shot": episodes.k_shot, "similarity": args.similarity}
     if task.nota_threshold is not None:
@@ -284,7 +287,7 @@ def add_fewshot(commands: Any, common: argparse.ArgumentParser) -> None:
         "(--predict), such as those of FewRel's leaderboards; such episodes of your own data (--write-episodes)."
     )
     p = commands.add_parser("fewshot", parents=[common], help="few-shot accuracy", description=text)
-    p.add_argument("--model", metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    p.add_argument("--model", metavar="RUN", help="as in relpt finetune")
     p.add_argument("--data", nargs="+", metavar="DATA", help="files with labelled sentences")
     p.add_argument("--inputs", type=input_settings, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
     p.add_argument("--way", type=count_list, metavar="N", help="relations an episode, a list (default: 5)")
