@@ -103,8 +103,8 @@ class Classifier:
     Source: Peng et al. 2020, section 4.1 and appendix B, table 10: learning rate 3e-5, batches of 64, 6 epochs, 100
     word pieces; their CNN has rate 0.5 by SGD and batches of 160. Of a hybrid, x = [a; b] of its parts' plain vectors,
     and all of its encoders are trained together under the one head (arXiv 2312.11062, section 3.3). Every sentence is
-    used once an epoch, in an order that is a function of (seed, epoch); an epoch's last batch has what is left. The
-    result is the same to the byte for any number of threads.
+    used once an epoch, in an order that is a function of (seed, epoch); an epoch's last batch has what is left (of
+    bags, it is filled from the next epoch's). The result is the same to the byte for any number of threads.
 
     Args:
         encoder: the ``Encoder``, ``CNNEncoder`` or ``HybridEncoder`` to start from. It stays as it is, unless ``copy``
