@@ -206,6 +206,14 @@ def test_pca_of_equal_vectors_is_a_point():
     assert np.allclose(pca(np.ones((5, 3)))[0], 0)
 
 
+def test_a_mean_is_written_though_its_interval_leaves_the_panel():
+    item = {"data": "d", "setting": "100 %", "model": "m", "metric": "accuracy", "mean": 0.4}
+    wide = [{**item, "inputs": "C+M", "ci95": 0.1}, {**item, "inputs": "OnlyC", "mean": 0.3, "ci95": 1.2}]
+    ax = relpt.report.plots.plot_ablation(wide)
+    assert {text.get_text(): round(text.xy[1], 3) for text in ax.texts} == {"0.40": 0.5, "0.30": 1.0}
+    assert max(text.xy[1] for text in ax.texts) < ax.get_ylim()[1]
+
+
 def test_bags_are_drawn_from_recall_0_on():
     curve = relpt.metrics.bag_curve([[0.9, 0.1], [0.2, 0.8]], [[1, 0], [1, 0]])
     ax = relpt.report.plots.plot_bags({"a": curve, "b": curve})

@@ -297,8 +297,9 @@ def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> 
                 *zip(*marks, strict=True), "D", color=_INK, markerfacecolor="white", markersize=5, label="_published"
             )
         for x, mean, spread in zip(places, means, spreads, strict=True):
-            place = (x, mean + spread)
-            ax.annotate(f"{mean:.2f}", place, (0, 3), textcoords="offset points", ha="center", fontsize=7, color=_INK)
+            leaves = mean + spread > 1.03  # the panel: then beside the interval, not above it
+            place, shift, side = ((x, 1.0), (2, 0), "left") if leaves else ((x, mean + spread), (0, 3), "center")
+            ax.annotate(f"{mean:.2f}", place, shift, textcoords="offset points", ha=side, fontsize=7, color=_INK)
     _sober(ax)
     ax.set_xticks(range(len(inputs)), inputs)
     ax.tick_params(axis="x", length=0)
