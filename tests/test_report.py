@@ -214,6 +214,16 @@ def test_a_mean_is_written_though_its_interval_leaves_the_panel():
     assert max(text.xy[1] for text in ax.texts) < ax.get_ylim()[1]
 
 
+def test_relations_with_their_gains_from_the_top():
+    rows = [relpt.analysis.RelationGain("x", 0.2, 0.3, 0.9, 5), relpt.analysis.RelationGain("y", 0.4, 0.5, 0.5, 5)]
+    ax = relpt.report.plots.plot_gains(rows, ("[H,T]", "[MASK]"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["[H,T]", "[MASK]", "both"]
+    drawn = [points.get_offsets().tolist() for points in ax.collections[1:]]
+    assert drawn == [[[0.2, 0], [0.4, 1]], [[0.3, 0], [0.5, 1]], [[0.9, 0], [0.5, 1]]]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
 def test_bags_are_drawn_from_recall_0_on():
     curve = relpt.metrics.bag_curve([[0.9, 0.1], [0.2, 0.8]], [[1, 0], [1, 0]])
     ax = relpt.report.plots.plot_bags({"a": curve, "b": curve})

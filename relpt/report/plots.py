@@ -20,6 +20,7 @@ __all__ = [
     "plot_bags",
     "plot_confusion",
     "plot_fewshot",
+    "plot_gains",
     "plot_history",
     "plot_map",
 ]
@@ -307,6 +308,32 @@ def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> 
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_ylabel(items[0]["metric"].replace("_", " "))
     ax.set_title(f"{items[0]['data']}, {items[0]['setting']}", fontsize=10, loc="left", color=_INK)
+
+
+def plot_gains(relations: Sequence[Any], names: tuple[str, str], ax: Axes | None = None) -> Axes:
+    """Accuracy on each relation with either of two representations, and with both; in the order given, from the top.
+
+    Args:
+        relations: of a ``relpt.analysis.Complementarity``.
+        names: of the two.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    rows = np.arange(len(relations))
+    ax = _axes(6.0, min(1.2 + 0.24 * len(rows), 16.0)) if ax is None else ax
+    table = np.array([[row.a, row.b, row.both] for row in relations]).reshape(-1, 3)
+    ax.hlines(rows, table.min(axis=1), table.max(axis=1), color=_PALE, linewidth=2, zorder=1)
+    for values, name, colour, marker in zip(table.T, (*names, "both"), COLOURS, _MARKERS, strict=False):
+        ax.scatter(values, rows, 26, color=colour, marker=marker, label=name)
+    _sober(ax, "x")
+    ax.set_yticks(rows, [str(row.relation) for row in relations])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel("accuracy by nearest prototype")
+    ax.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return ax
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
