@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -655,6 +656,13 @@ def test_vectors_reach_their_words(data: relpt.Dataset, tmp_path: Path, caplog: 
     drawn = np.delete(found, rows, axis=0)
     assert 0.08 < drawn.std() < 0.12
     assert encoder.config["word_size"] == 5
+    path.write_text(path.read_text().upper())
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="relpt"), pytest.raises(relpt.FormatError, match="of these words"):
+        relpt.CNNEncoder.from_data(data, vectors=path, **options)
+    path.write_text(f"{words[0]} 1 2 3 4 5\n")
+    relpt.CNNEncoder.from_data(data, vectors=path, **options)
+    assert re.search(r"1 of \d+ words have a vector, \d+ % of the text; .* do case \(lowercase\)", caplog.text)
     twice = relpt.CNNEncoder(["a", "b", "a"], vectors=np.float32([[1], [2], [3]]), **options)
     table = twice._model.get("word_embeddings.weight")
     assert table[[twice.tokenizer.token_to_id(word) for word in "ab"], 0].tolist() == [1, 2]
