@@ -454,7 +454,7 @@ class Classifier:
         heads = {f"{pooling.name}.{name}": value for name, value in head.items()}
         scores = pooling.scores(vectors, reading.bags, heads, num_threads=parts.trained[0].num_threads)
         found = score_bags(reading.bags, labels, scores, measures.negative)
-        same = {"metric": BAG_AUC, "official_metric": BAG_AUC, "official": found.auc, "negative": measures.negative}
+        same = {"metric": BAG_AUC, "official_metric": BAG_AUC, "official": found.auc, "negative": found.negative}
         return Judged(gold, predicted, chances, Score(found.auc, **same, sentences=len(gold), unknown=unknown), found)
 
     def _measures(self, labels: Sequence[str], metric: str | None, negative: str | None) -> Measures:

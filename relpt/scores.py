@@ -111,12 +111,13 @@ def score_labels(gold: Sequence[str], predicted: Sequence[str], measures: Measur
 def score_bags(bags: Sequence[Bag], labels: Sequence[str], scores: np.ndarray, negative: str | None = None) -> BagScore:
     """The held-out evaluation of scores float64 (bags, relations), from 0 on, of the relations ``labels``.
 
-    Relations of the bags that are none of the labels are facts that are never found: they have the last places.
+    Relations of the bags that are none of the labels are facts that are never found: they have the last places. The
+    negative class is no fact, trained or not; None: that of the bags' relations (``relpt.metrics.measures_of``).
 
     Raises:
         ValueError: no bag has a relation beside the negative one; a score is NaN.
     """
-    check_facts(bags, negative)
+    negative = check_facts(bags, negative)
     others = sorted({relation for bag in bags for relation in bag.relations} - {*labels})
     names = [*labels, *others]
     gold = np.array([[name in bag.relations for name in names] for bag in bags], bool)
@@ -124,11 +125,14 @@ def score_bags(bags: Sequence[Bag], labels: Sequence[str], scores: np.ndarray, n
     return BagScore(list(bags), names, padded, gold, negative, len(others))
 
 
-def check_facts(bags: Sequence[Bag], negative: str | None) -> None:
-    """ValueError where no bag has a relation beside the negative one."""
-    if not any(relation != negative for bag in bags for relation in bag.relations):
+def check_facts(bags: Sequence[Bag], negative: str | None) -> str | None:
+    """The negative class of bags; ValueError where no bag has a relation beside it."""
+    there = {relation for bag in bags for relation in bag.relations}
+    negative = metrics.measures_of(there).negative if negative is None else negative
+    if not there - {negative}:
         beside = "" if negative is None else f" beside {negative!r}"
         raise ValueError(f"none of {len(bags):,} bags has a relation{beside}; give data with facts to find")
+    return negative
 
 
 @dataclass(frozen=True, repr=False)

@@ -270,6 +270,9 @@ def test_a_classifier_of_sentences_ranks_bags_too(distant: tuple[relpt.Dataset, 
     assert lacking.labels[-1] == RELATIONS[0]
     assert (lacking.scores[:, -1] == -1).all()
     assert lacking.to_dict()["facts"] == found.to_dict()["facts"]
+    facts = tuned(encoder, train.select(labels=RELATIONS[:3]), epochs=1, unknown_labels="wrong")
+    assert facts.score_bags(test).negative == "NA"  # though nothing of it was trained
+    assert facts.score_bags(test).to_dict()["facts"] == found.to_dict()["facts"]
 
 
 def test_bags_of_a_hybrid_and_of_a_corpus(data: relpt.Dataset, tmp_path: Path) -> None:
