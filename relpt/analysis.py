@@ -10,7 +10,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -229,6 +229,13 @@ def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str
 # -- vectors -----------------------------------------------------------------------------------------------------------
 
 
+def _html_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    def line(cells: Iterable[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
 class Neighbours(NamedTuple):
     """The nearest rows, best first.
 
@@ -347,6 +354,9 @@ class Probe(NamedTuple):
     predictions: NDArray[Any]
     accuracy: float
 
+    def __repr__(self) -> str:
+        return f"<relpt.Probe: accuracy {self.accuracy:.4f}, {len(self.predictions):,} sentences>"
+
 
 def probe(
     vectors: ArrayLike, labels: ArrayLike, *, test_vectors: ArrayLike, test_labels: ArrayLike, l2: float = 1.0
@@ -410,9 +420,9 @@ class RelationGain(NamedTuple):
         return self.both - max(self.a, self.b)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Complementarity:
-    """How far two representations complement each other.
+    """How far two representations complement each other; two tables in a notebook.
 
     Attributes:
         names: of a and b.
@@ -426,19 +436,40 @@ class Complementarity:
     b: FewShotResult
     both: FewShotResult
     cka: float
-    relations: list[RelationGain] = field(repr=False)
+    relations: list[RelationGain]
 
     def to_markdown(self) -> str:
         """Two tables: few-shot accuracy with the alignment, and the relations."""
-        few = f"{self.a.way}-way {self.a.shot}-shot"
-        cells = [f"{result.accuracy:.3f} ± {result.ci95:.3f}" for result in (self.a, self.b, self.both)]
-        names = (*self.names, "both")
+        (few, relations), names = self._rows(), (*self.names, "both")
+        shown = [[_markdown(row[0]), *row[1:]] for row in relations]
+        first = _markdown_table(("accuracy", *names, "CKA"), [few])
+        return f"{first}\n\n{_markdown_table(('relation', *names, 'gain', 'sentences'), shown)}"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draws each relation's accuracy with a, with b and with both, the largest gain first; returns the Axes."""
+        from relpt.report.plots import plot_gains
+
+        return plot_gains(self.relations, self.names, ax=ax)
+
+    def _rows(self) -> tuple[list[str], list[list[str]]]:
+        """The cells of the two tables."""
+        results = (self.a, self.b, self.both)
+        cells = [f"{result.accuracy:.3f} ± {result.ci95:.3f}" for result in results]
         relations = [
-            (_markdown(str(row.relation)), *(f"{x:.3f}" for x in row[1:4]), f"{row.gain:+.3f}", str(row.support))
+            [str(row.relation), *(f"{x:.3f}" for x in row[1:4]), f"{row.gain:+.3f}", str(row.support)]
             for row in self.relations
         ]
-        first = _markdown_table(("accuracy", *names, "CKA"), [[few, *cells, f"{self.cka:.3f}"]])
-        return f"{first}\n\n{_markdown_table(('relation', *names, 'gain', 'sentences'), relations)}"
+        return [f"{self.a.way}-way {self.a.shot}-shot", *cells, f"{self.cka:.3f}"], relations
+
+    def __repr__(self) -> str:
+        a, b = self.names
+        few, _ = self._rows()
+        return f"<relpt.Complementarity: {few[0]} {a} {few[1]}, {b} {few[2]}, both {few[3]}; CKA {few[4]}>"
+
+    def _repr_html_(self) -> str:
+        (few, relations), names = self._rows(), (*self.names, "both")
+        tables = (("accuracy", *names, "CKA"), [few]), (("relation", *names, "gain", "sentences"), relations)
+        return "".join(_html_table(head, rows) for head, rows in tables)
 
 
 def complementarity(

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -21,9 +22,20 @@ from relpt.files import read_table, write_into, write_json
 from relpt.history import History
 from relpt.hybrid import HybridEncoder, open_encoder
 from relpt.inputs import choice, input_name
-from relpt.objectives import RC
+from relpt.objectives import MIL, POOLINGS, RC
 from relpt.parts import Parts, Reading
-from relpt.scores import ClassReport, Score, choose_measures, score_labels, unknown_text
+from relpt.scores import (
+    BAG_AUC,
+    BagScore,
+    ClassReport,
+    Measures,
+    Score,
+    check_facts,
+    choose_measures,
+    score_bags,
+    score_labels,
+    unknown_text,
+)
 from relpt.trainer import Trainer
 
 __all__ = ["Classifier", "Judged", "trainable_labels"]
@@ -32,16 +44,18 @@ _log = logging.getLogger("relpt")
 _FILE: Final = "head.safetensors"
 _UNKNOWN: Final = ("raise", "wrong")
 
-Head = tuple[np.ndarray, np.ndarray]  # weight (classes, dim), bias (classes)
+Head = dict[str, np.ndarray]  # weight (classes, dim), bias (classes,), of selective attention also attention (dim,)
 
 
 class Judged(NamedTuple):
-    """Labelled sentences as predicted: their relations, the predicted ones with their probabilities, the score."""
+    """Labelled sentences as predicted: their relations, the predicted ones with their probabilities, the score, and
+    that of their bags where these are what is scored."""
 
     gold: list[str]
     predicted: list[str]
     probability: list[float]
     score: Score
+    bags: BagScore | None = None
 
 
 class _FineTuning(Trainer):
@@ -66,7 +80,9 @@ class _FineTuning(Trainer):
         return [super(_FineTuning, self)._sampler(corpora[n], encoder=self.parts.all[n]) for n in self.parts.numbers]
 
     def _tell_left_out(self, sampler: Any, corpus: Any) -> None:
-        """Nothing: every sentence is used."""
+        """What bags leave out; of single sentences each is used."""
+        if "bags" in self._layout():
+            super()._tell_left_out(sampler[0], corpus)
 
     def run_card(self, corpus: Any) -> dict[str, Any]:
         """What relpt.json says of the run."""
@@ -87,8 +103,8 @@ class Classifier:
     Source: Peng et al. 2020, section 4.1 and appendix B, table 10: learning rate 3e-5, batches of 64, 6 epochs, 100
     word pieces; their CNN has rate 0.5 by SGD and batches of 160. Of a hybrid, x = [a; b] of its parts' plain vectors,
     and all of its encoders are trained together under the one head (arXiv 2312.11062, section 3.3). Every sentence is
-    used once an epoch, in an order that is a function of (seed, epoch); an epoch's last batch has what is left. The
-    result is the same to the byte for any number of threads.
+    used once an epoch, in an order that is a function of (seed, epoch); an epoch's last batch has what is left (of
+    bags, it is filled from the next epoch's). The result is the same to the byte for any number of threads.
 
     Args:
         encoder: the ``Encoder``, ``CNNEncoder`` or ``HybridEncoder`` to start from. It stays as it is, unless ``copy``
@@ -99,8 +115,12 @@ class Classifier:
         optimizer, momentum: "adamw", or "sgd" with momentum; see ``relpt.Trainer``.
         frozen: numbers of a hybrid's parts, from 0, that stay as they are; nested hybrids count part by part. An
             ``EntityTable`` always stays.
-        batch_size: sentences a step.
-        epochs: how often each sentence is used.
+        batch_size: sentences a step, or bags.
+        epochs: how often each sentence is used, or each bag.
+        bags: None trains on single sentences; "attention", "one" or "mean" on bags of sentences with the same pair of
+            entities and relation, for distant labels that not every sentence states: how a bag's vector is made of
+            theirs (``relpt.objectives.MIL``). Bags are what is scored then, by the area under precision over recall.
+        bag_size: sentences of a bag, at most; of a larger one so many are drawn, anew in each epoch.
         max_length: word pieces a sentence; a window keeps both entities.
         dropout: probability inside the encoder; None: what its config.json says (BERT: 0.1).
         head_dropout: of the relation vector before the head; None: as ``dropout``, as BERT's classifiers do, and 0
@@ -112,7 +132,8 @@ class Classifier:
         early_stopping: None uses all epochs. A number stops after that many epochs without a better score on dev, and
             keeps the weights of the best epoch.
         micro_batch_size: sentences whose activations are held at a time, rounded up to an even number; None: a whole
-            batch. Dropout is replayed, so the gradients are those of the whole batch.
+            batch, of bags as many as fit the memory. Dropout is replayed, so the gradients are those of the whole
+            batch.
         copy: train a copy of the encoder, at the cost of one more set of weights. False changes the one given.
         unknown_labels: what ``score`` and ``report`` do with sentences of a relation that was not trained: "raise", or
             count them as "wrong".
@@ -122,7 +143,8 @@ class Classifier:
         labels: the relations' names, in the order of the columns of ``predict_proba``.
         inputs: the input setting that was trained, and is predicted in.
         tuned: the fine-tuned encoder, of the kind of the one given.
-        head: weight float32 (relations, dim) and bias float32 (relations).
+        head: weight float32 (relations, dim) and bias float32 (relations); None before ``fit``.
+        attention: float32 (dim,), the diagonal of A of bags="attention"; else None.
         history: the ``History`` of the steps; its status is "interrupted" after Ctrl-C, "stopped" after an early stop.
         dev_scores: a ``Score`` for each epoch, where there was a dev set.
         best_epoch: the epoch, from 1, whose weights were kept; None: the last step's.
@@ -152,6 +174,8 @@ class Classifier:
         optimizer: str = "adamw",
         momentum: float = 0.0,
         frozen: Sequence[int] = (),
+        bags: str | None = None,
+        bag_size: int = 8,
         early_stopping: int | None = None,
         micro_batch_size: int | None = None,
         copy: bool = True,
@@ -163,13 +187,15 @@ class Classifier:
         self.options["frozen"] = tuple(frozen)
         self.encoder = encoder
         self.parts.dtype()
-        for name in ("batch_size", "epochs", "max_length", "early_stopping", "micro_batch_size"):
+        for name in ("batch_size", "epochs", "max_length", "bag_size", "early_stopping", "micro_batch_size"):
             _check_count(name, self.options[name], name in ("early_stopping", "micro_batch_size"))
         choice(unknown_labels, _UNKNOWN, "unknown_labels")
+        if bags is not None:
+            choice(bags, POOLINGS, "bags")
         self.labels: list[str] = []
         self.inputs = "C+M"
         self.tuned: Any = None
-        self.head: Head | None = None
+        self._head: Head | None = None
         self.history = History()
         self.dev_scores: list[Score] = []
         self.best_epoch: int | None = None
@@ -178,6 +204,16 @@ class Classifier:
     def parts(self) -> Parts:
         """What ``fit`` starts from."""
         return Parts(self.encoder, self.options["frozen"])
+
+    @property
+    def head(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Weight and bias; see the class."""
+        return None if self._head is None else (self._head["weight"], self._head["bias"])
+
+    @property
+    def attention(self) -> np.ndarray | None:
+        """The diagonal of A; see the class."""
+        return None if self._head is None else self._head.get("attention")
 
     def get_params(self) -> dict[str, Any]:
         """The options by name."""
@@ -223,7 +259,8 @@ class Classifier:
 
         Raises:
             ValueError: no sentence, no labels or one relation alone in ``train``; ``dev`` has no labels, or some that
-                are not trained; entity types are missing where the setting needs them.
+                are not trained; entity types are missing where the setting needs them, or what tells entities apart
+                where bags are trained or scored; no bag of two sentences.
             FloatingPointError: loss or gradients are not finite; the step is refused.
         """
         inputs = input_name(inputs)
@@ -235,19 +272,21 @@ class Classifier:
         reading = reading.map(lambda corpus: _numbered(corpus, names))
         frozen = [number for number in range(len(parts.all)) if number not in parts.numbers]
         fixed = {n: parts.part_vectors(n, reading, inputs, self._cut, show_progress_bar) for n in frozen}
-        steps = -(-len(reading) // self.options["batch_size"])  # an epoch
-        options = self._trainer_options(inputs, reading.corpus, steps)
-        run = _FineTuning(parts, reading, fixed, objectives=[self._objective(parts)], **options)
+        units = self._units(reading.corpus)
+        batch, steps = min(self.options["batch_size"], units), -(-units // self.options["batch_size"])  # an epoch
+        options = self._trainer_options(inputs, batch, steps)
+        run = _FineTuning(parts, reading, fixed, objectives=[self._objective(parts, batch)], **options)
         watch = _Epochs(self, run, names, steps)
         if dev is not None:
             judged = self._read(parts, dev, inputs, show_progress_bar)
-            watch.dev = judged, *self._gold(judged.corpus, names), choose_measures(names, metric, negative)
+            watch.dev = judged, self._measures(names, metric, negative)
+            self._check_judged(judged, names, watch.dev[1])
         begin = reading.corpora[parts.numbers[0]]
         history = run.fit(begin, callbacks=[watch, *callbacks], show_progress_bar=show_progress_bar)
         watch.restore_best()
         for part in parts.trained:
             part.card, part.projection = run.encoder.card, None
-        self.labels, self.inputs, self.tuned, self.head = names, inputs, parts.encoder, watch.head
+        self.labels, self.inputs, self.tuned, self._head = names, inputs, parts.encoder, watch.head
         self.history, self.dev_scores, self.best_epoch = history, watch.scores, watch.best_epoch
         cut, mentions = (
             sum(record[key] for record in history.records[:steps]) for key in ("truncated", "truncated_mentions")
@@ -259,23 +298,33 @@ class Classifier:
     def _cut(self) -> int:
         return int(self.options["max_length"])
 
-    def _objective(self, parts: Parts) -> RC:
+    def _units(self, corpus: Any) -> int:
+        """What an epoch uses, each once: sentences, or bags."""
+        if self.options["bags"] is None:
+            return len(corpus)
+        keys = np.stack([corpus.head_id, corpus.tail_id, corpus.relation])
+        return max(1, np.unique(keys[:, (keys >= 0).all(axis=0)], axis=1).shape[1])  # of none, the core says why
+
+    def _objective(self, parts: Parts, batch: int) -> RC | MIL:
         o = self.options
         inside = parts.dropout() if o["dropout"] is None else o["dropout"]
         dropout = inside if o["head_dropout"] is None else o["head_dropout"]
         if o["head_dropout"] is None and all(isinstance(part, CNNEncoder) for part in parts.trained):
             dropout = 0.0
-        return RC(label_smoothing=o["label_smoothing"], dropout=dropout, whole_epochs=True)
+        smoothing = o["label_smoothing"]
+        if o["bags"] is None:
+            return RC(label_smoothing=smoothing, dropout=dropout, whole_epochs=True)
+        return MIL(pooling=o["bags"], label_smoothing=smoothing, dropout=dropout, bag_size=o["bag_size"], bags=batch)
 
-    def _trainer_options(self, inputs: str, corpus: Any, steps: int) -> dict[str, Any]:
+    def _trainer_options(self, inputs: str, batch: int, steps: int) -> dict[str, Any]:
         o = self.options
         same = ["learning_rate", "weight_decay", "adam_betas", "adam_eps", "schedule", "max_grad_norm", "dropout"]
         same += ["optimizer", "momentum", "warmup_steps", "max_length", "seed"]
-        batch = min(o["batch_size"], len(corpus))
+        held = o["micro_batch_size"] or (batch if o["bags"] is None else None)
         return {
             **{name: o[name] for name in same},
             "sentences_per_step": batch,
-            "micro_batch_pairs": -(-(o["micro_batch_size"] or batch) // 2),
+            "micro_batch_pairs": None if held is None else -(-held // 2),
             "input_mix": {inputs: 1.0},
             "p_blank": 0.0,
             "max_steps": steps * o["epochs"],
@@ -330,11 +379,11 @@ class Classifier:
 
         Args:
             data: labelled; see ``Encoder.encode``.
-            metric: "accuracy", "micro_f1", "macro_f1" or "semeval"; None: that of the data set, told by its relations
-                (``relpt.metrics.measures_of``): micro-F1 where there is a negative class, and on ChemProt, else
-                accuracy.
-            negative: the class that micro-F1, macro-F1 and SemEval's measure leave out; None: "no_relation", "Other",
-                "NA" or "P0", where the relations have one of these.
+            metric: "accuracy", "micro_f1", "macro_f1" or "semeval", of sentences, or "bag_auc" (``score_bags``); None:
+                that of the data set, told by its relations (``relpt.metrics.measures_of``): micro-F1 where there is a
+                negative class, and on ChemProt, else accuracy; "bag_auc" of a classifier with ``bags``.
+            negative: the class that all but accuracy leave out; None: "no_relation", "Other", "NA" or "P0", where the
+                relations have one of these.
 
         Returns:
             A ``Score``: a float that says which measure it is, with the official one beside it.
@@ -343,6 +392,27 @@ class Classifier:
             ValueError: no labels; labels that are not trained (see ``unknown_labels``); a measure that does not fit.
         """
         return self._judge(data, metric, negative, show_progress_bar).score
+
+    def score_bags(self, data: Any, *, negative: str | None = None, show_progress_bar: bool | None = None) -> BagScore:
+        """How well the facts of distantly supervised data are found: all bags are ranked by each relation's score.
+
+        A bag is the sentences with one pair of entities, whatever their relations, and its facts are the relations that
+        any of them has. A classifier with ``bags`` scores it as ``relpt.objectives.MIL.scores`` says; one of single
+        sentences by the largest probability among them, as "one" does.
+
+        Args:
+            data: labelled; see ``Encoder.encode``. Entities have an id, or a name.
+            negative: the relation that is no fact; None: "no_relation", "Other", "NA" or "P0", where there is one.
+
+        Returns:
+            A ``BagScore``: auc, precision_at(n), max_f1, the facts in their order, the curve.
+
+        Raises:
+            ValueError: as in ``score``; an entity has neither id nor name; no bag has a fact.
+        """
+        bags = self._judge(data, BAG_AUC, negative, show_progress_bar).bags
+        assert bags is not None
+        return bags
 
     def report(
         self,
@@ -358,31 +428,55 @@ class Classifier:
 
     def _judge(self, data: Any, metric: str | None, negative: str | None, show: bool | None) -> Judged:
         parts, head = self._fitted()
-        measures = choose_measures(self.labels, metric, negative)
         reading = self._read(parts, data, self.inputs, show)
-        gold, unknown = self._gold(reading.corpus, self.labels)
-        logits = self._logits_of(parts, head, reading, self.inputs, show)
-        predicted = [self.labels[i] for i in logits.argmax(axis=1)]
-        score = score_labels(gold, predicted, measures, unknown)
-        return Judged(gold, predicted, _softmax(logits).max(axis=1).tolist(), score)
+        measures = self._measures(self.labels, metric, negative)
+        return self._judged(parts, head, reading, self.inputs, self.labels, measures, show)
+
+    def _judged(
+        self,
+        parts: Parts,
+        head: Head,
+        reading: Reading,
+        inputs: str,
+        labels: list[str],
+        measures: Measures,
+        show: bool | None,
+    ) -> Judged:
+        """Labelled sentences as these weights predict them."""
+        gold, unknown = self._gold(reading.corpus, labels)
+        vectors = parts.vectors(reading, inputs, self._cut, show)
+        logits = _logits(vectors, head, parts)
+        predicted = [labels[i] for i in logits.argmax(axis=1)]
+        chances = _softmax(logits).max(axis=1).tolist()
+        if measures.metric != BAG_AUC:
+            return Judged(gold, predicted, chances, score_labels(gold, predicted, measures, unknown))
+        pooling = MIL(pooling=self.options["bags"] or "one")
+        heads = {f"{pooling.name}.{name}": value for name, value in head.items()}
+        scores = pooling.scores(vectors, reading.bags, heads, num_threads=parts.trained[0].num_threads)
+        found = score_bags(reading.bags, labels, scores, measures.negative)
+        same = {"metric": BAG_AUC, "official_metric": BAG_AUC, "official": found.auc, "negative": found.negative}
+        return Judged(gold, predicted, chances, Score(found.auc, **same, sentences=len(gold), unknown=unknown), found)
+
+    def _measures(self, labels: Sequence[str], metric: str | None, negative: str | None) -> Measures:
+        return choose_measures(labels, metric, negative, bags=self.options["bags"] is not None)
+
+    def _check_judged(self, reading: Reading, labels: Sequence[str], measures: Measures) -> None:
+        """Refuses before any training what cannot be scored after it."""
+        self._gold(reading.corpus, labels)
+        if measures.metric == BAG_AUC:
+            check_facts(reading.bags, measures.negative)
 
     def _fitted(self) -> tuple[Parts, Head]:
-        if self.tuned is None or self.head is None:
+        if self.tuned is None or self._head is None:
             raise RuntimeError(
                 "the classifier is not fitted; call fit(train), or open one by Classifier.from_pretrained"
             )
-        return Parts(self.tuned, self.options["frozen"]), self.head
+        return Parts(self.tuned, self.options["frozen"]), self._head
 
     def _logits(self, data: Any, show: bool | None) -> tuple[np.ndarray, bool]:
         parts, head = self._fitted()
         reading = self._read(parts, data, self.inputs, show)
-        return self._logits_of(parts, head, reading, self.inputs, show), reading.single
-
-    def _logits_of(self, parts: Parts, head: Head, reading: Reading, inputs: str, show: bool | None) -> np.ndarray:
-        vectors = parts.vectors(reading, inputs, self._cut, show)
-        if not len(vectors):
-            return np.empty((0, len(head[1])), np.float32)
-        return _core.logits(vectors, *head, parts.trained[0].num_threads)
+        return _logits(parts.vectors(reading, self.inputs, self._cut, show), head, parts), reading.single
 
     # -- data --------------------------------------------------------------------------------------------------------
 
@@ -427,7 +521,7 @@ class Classifier:
         """
         from relpt.weights import save_tensors
 
-        parts, (weight, bias) = self._fitted()
+        parts, head = self._fitted()
         own = {
             "labels": self.labels,
             "inputs": self.inputs,
@@ -444,8 +538,9 @@ class Classifier:
                 write_json(new / "relpt.json", {**whole, "format": "relpt"})
             else:
                 self.tuned._write(new, whole)
-            entries = [("weight", weight.shape, lambda: weight), ("bias", bias.shape, lambda: bias)]
-            save_tensors(new / _FILE, entries)
+            save_tensors(
+                new / _FILE, [(name, value.shape, partial(head.__getitem__, name)) for name, value in head.items()]
+            )
         return Path(folder)
 
     @classmethod
@@ -479,7 +574,8 @@ class Classifier:
         known = {name: value for name, value in options.items() if name in _defaults()}
         made = cls(encoder, **{**known, "adam_betas": tuple(known.get("adam_betas", (0.9, 0.999)))})
         made.labels, made.inputs, made.tuned = labels, input_name(own.get("inputs")), encoder
-        made.head, made.best_epoch = _load_head(path, len(labels), encoder.dim), own.get("best_epoch")
+        attention = made.options["bags"] == "attention"
+        made._head, made.best_epoch = _load_head(path, len(labels), encoder.dim, attention), own.get("best_epoch")
         return made
 
 
@@ -497,15 +593,25 @@ def _defaults() -> dict[str, Any]:
     return dict(Classifier.__init__.__kwdefaults__ or {})
 
 
-def _load_head(path: Path, classes: int, dim: int) -> Head:
+def _logits(vectors: np.ndarray, head: Head, parts: Parts) -> np.ndarray:
+    """float32 (n, relations)."""
+    if not len(vectors):
+        return np.empty((0, len(head["bias"])), np.float32)
+    return _core.logits(vectors, head["weight"], head["bias"], parts.trained[0].num_threads)
+
+
+def _load_head(path: Path, classes: int, dim: int, attention: bool) -> Head:
     from relpt.weights import load_tensors
 
     tensors = load_tensors(path, _FILE)
-    for name, shape in (("weight", (classes, dim)), ("bias", (classes,))):
+    shapes: dict[str, tuple[int, ...]] = {"weight": (classes, dim), "bias": (classes,)}
+    if attention:
+        shapes["attention"] = (dim,)
+    for name, shape in shapes.items():
         if name not in tensors or tensors[name].shape != shape:
             found = f"has shape {tensors[name].shape}" if name in tensors else "is missing"
             raise FormatError(f"{path / _FILE}: tensor {name} {found}, expected {shape}")
-    return tensors["weight"], tensors["bias"]
+    return {name: tensors[name] for name in shapes}
 
 
 class _Epochs:
@@ -514,7 +620,7 @@ class _Epochs:
     def __init__(self, owner: Classifier, run: _FineTuning, labels: list[str], steps: int) -> None:
         self.owner, self.run, self.labels, self.steps = owner, run, labels, steps
         self.patience = owner.options["early_stopping"]
-        self.dev: tuple[Reading, list[str], int, Any] | None = None  # sentences, gold, unknown, measures
+        self.dev: tuple[Reading, Measures] | None = None
         self.scores: list[Score] = []
         self.best_epoch: int | None = None
         self._best: tuple[list[dict[str, np.ndarray]], Head] | None = None
@@ -525,8 +631,8 @@ class _Epochs:
         return self._best[1] if self._best is not None else self._heads()
 
     def _heads(self) -> Head:
-        heads = self.run.heads
-        return heads["rc.weight"], heads["rc.bias"]
+        own = f"{self.run.objectives[0].name}."
+        return {name.removeprefix(own): value for name, value in self.run.heads.items()}
 
     def __call__(self, record: dict[str, Any]) -> bool:
         """True where it is time to stop."""
@@ -544,14 +650,13 @@ class _Epochs:
             self.best_epoch = len(self.scores)
         return len(self.scores) - self.best_epoch >= self.patience
 
-    def _score(self, dev: tuple[Reading, list[str], int, Any]) -> Score:
-        reading, gold, unknown, measures = dev
-        (inputs,) = self.run.options["input_mix"]
+    def _score(self, dev: tuple[Reading, Measures]) -> Score:
+        reading, measures = dev
         with warnings.catch_warnings():
             if self.scores:  # said after the first epoch
                 warnings.simplefilter("ignore", TruncationWarning)
-            logits = self.owner._logits_of(self.run.parts, self._heads(), reading, inputs, False)
-        return score_labels(gold, [self.labels[i] for i in logits.argmax(axis=1)], measures, unknown)
+            parts, (inputs,) = self.run.parts, self.run.options["input_mix"]
+            return self.owner._judged(parts, self._heads(), reading, inputs, self.labels, measures, False).score
 
     def restore_best(self) -> None:
         """Puts the best epoch's weights back."""

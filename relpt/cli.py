@@ -5,21 +5,32 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import logging
 import os
 import shlex
-import shutil
 import sys
-import textwrap
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from relpt.inputs import ENCODING_DTYPES, input_name
-from relpt.runlog import HistoryFile, StepLines, duration, tell
+from relpt.cli_shared import (
+    add_data_options,
+    add_encoder_options,
+    callbacks_for,
+    given_options,
+    input_setting,
+    load_data,
+    natural,
+    new_file,
+    opened_encoder,
+    opened_model,
+    positive,
+    print_json,
+    print_rows,
+)
+from relpt.runlog import HistoryFile, duration, tell
 from relpt.settings import UsageError, make_trainer, parse_objectives
 
 __all__ = ["main"]
@@ -62,114 +73,7 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _print_rows(rows: Iterable[tuple[str, str]], indent: str = "  ") -> None:
-    """Name and finding in two columns, wrapped to the terminal's width."""
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows) + 2
-    columns = max(60, min(shutil.get_terminal_size((80, 24)).columns, 120))
-    for name, finding in rows:
-        first = f"{indent}{name:<{width}}"
-        wrapped = textwrap.wrap(
-            finding,
-            columns - 1,
-            initial_indent=first,
-            subsequent_indent=" " * len(first),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        print("\n".join(wrapped or [first]))
-
-
-def callbacks_for(args: argparse.Namespace, steps: int) -> list[Any]:
-    """StepLines where there is no progress bar."""
-    from relpt.progress import interactive
-
-    return [] if args.quiet or interactive() else [StepLines(steps)]
-
-
 # -- option values ----------------------------------------------------------------------------------------------------
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
-    return value
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 on")
-    return int(text)
-
-
-def _input(text: str) -> str:
-    try:
-        return input_name(text.strip())
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _inputs(text: str) -> list[str]:
-    return list(dict.fromkeys(_input(part) for part in text.split(",")))
-
-
-def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options that the user gave, so that defaults and presets hold for the others."""
-    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-
-
-def _load(args: argparse.Namespace, paths: Sequence[str]) -> Any:
-    from relpt.data import load
-
-    return load(list(paths), **_given(args, "format", "spans", "on_bad"))
-
-
-def _new_file(name: str, what: str) -> Path:
-    """The path of a file to write, refused before anything is computed where it cannot be one."""
-    target = Path(name)
-    if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; -o names {what} to write")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent}: there is no such folder to write {target.name} into")
-    return target
-
-
-def _open_encoder(args: argparse.Namespace, name: str, *data: Any) -> Any:
-    """The ``Encoder`` as the options say; typed markers that they ask for are those of the data's types."""
-    from relpt.encoder import Encoder
-
-    return Encoder.from_pretrained(name, **_opening(args, name, *data))
-
-
-def _open_any(args: argparse.Namespace, name: str, *data: Any) -> Any:
-    """The same, where a folder may also hold a CNN or a hybrid."""
-    from relpt.hybrid import open_encoder
-
-    return open_encoder(name, **_opening(args, name, *data))
-
-
-def _opening(args: argparse.Namespace, name: str, *data: Any) -> dict[str, Any]:
-    """The options of opening an encoder that the user gave."""
-    from relpt.checkpoint import latest_checkpoint
-
-    folder = Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        checkpoint = latest_checkpoint(folder / "checkpoints")
-        if checkpoint is not None:
-            raise FileNotFoundError(
-                f"{folder} is a run that has not ended: go on with relpt pretrain … --resume, or give {checkpoint}"
-            )
-    options = _given(args, "representation", "prompt", "markers", "marker_order", "device", "dtype", "seed")
-    if options.get("markers", "").startswith("typed"):
-        options["types"] = dict.fromkeys(kind for part in data for kind in part.types)
-    if args.threads is not None:
-        options["num_threads"] = args.threads
-    return options
 
 
 def _fill_representation(args: argparse.Namespace, trainer: Any) -> None:
@@ -290,9 +194,9 @@ def pretrain(args: argparse.Namespace) -> int:
     log = HistoryFile(run / "history.jsonl", kept)
     steps = int(trainer.options["max_steps"])
     try:
-        data = _load(args, args.data)
-        target = None if args.target is None else _load(args, args.target)
-        encoder = trainer.encoder = _open_encoder(args, args.encoder, *(data, target)[: 1 if target is None else 2])
+        data = load_data(args, args.data)
+        target = None if args.target is None else load_data(args, args.target)
+        encoder = trainer.encoder = opened_encoder(args, args.encoder, *(data, target)[: 1 if target is None else 2])
         if args.graph is not None:
             encoder.inject(args.graph, dropout=args.graph_dropout or 0.0)
         if not args.quiet:
@@ -307,7 +211,7 @@ def pretrain(args: argparse.Namespace) -> int:
             checkpoint_dir=run / "checkpoints",
             resume=args.resume,
             show_progress_bar=show,
-            **_given(args, "checkpoint_every"),
+            **given_options(args, "checkpoint_every"),
         )
         log.finish(history)
         if history.status == "finished" and args.projection:
@@ -336,7 +240,7 @@ def _end_run(args: argparse.Namespace, run: Path, trainer: Any, history: Any, se
         trainer.encoder.save_pretrained(run, card=card)
         save_heads(run, trainer.heads)
     if args.json:
-        _print_json({"run": str(run), "checkpoint": str(checkpoint), **metrics})
+        print_json({"run": str(run), "checkpoint": str(checkpoint), **metrics})
     elif whole:
         rows = [
             (
@@ -347,7 +251,7 @@ def _end_run(args: argparse.Namespace, run: Path, trainer: Any, history: Any, se
             ("saved in", f"{run} (use it with --model {shlex.quote(str(run))})"),
         ]
         print("Pre-training is complete.")
-        _print_rows(rows)
+        print_rows(rows)
     if whole:
         return 0
     tell(
@@ -367,16 +271,16 @@ def encode(args: argparse.Namespace) -> int:
     from relpt.files import replace_file
 
     begin = time.monotonic()
-    target = _new_file(args.output, "the .npy file")
-    data = _load(args, args.data)
-    encoder = _open_encoder(args, args.model, data)
+    target = new_file(args.output, "the .npy file")
+    data = load_data(args, args.data)
+    encoder = opened_model(args, args.model, data)
     vectors = encoder.encode(
         data,
         inputs=args.inputs,
         dtype=args.encoding_dtype,
         normalize_embeddings=args.normalize,
         show_progress_bar=False if args.quiet else None,
-        **_given(args, "max_length"),
+        **given_options(args, "max_length"),
     )
     with replace_file(target) as file:
         np.save(file, vectors, allow_pickle=False)
@@ -384,7 +288,8 @@ def encode(args: argparse.Namespace) -> int:
     if args.json:
         n, dim = vectors.shape
         facts = {"output": str(target), "n": n, "dim": dim, "dtype": str(vectors.dtype), "inputs": args.inputs}
-        _print_json({**facts, "representation": encoder.representation, "seconds": round(seconds, 2)})
+        own = {"representation": getattr(encoder, "representation", None)}  # a CNN's and a hybrid's are what they are
+        print_json({**facts, **own, "seconds": round(seconds, 2)})
     else:
         print(f"{target}: {len(vectors):,} vectors of {encoder.dim} (float32), {args.inputs}, {duration(seconds)}")
     return 0
@@ -399,7 +304,7 @@ def check(args: argparse.Namespace) -> int:
 
     reports, bad_total = [], 0
     for path in args.data:
-        data = load(path, on_bad="collect", **_given(args, "format", "spans"))
+        data = load(path, on_bad="collect", **given_options(args, "format", "spans"))
         report, bad = data.check(), [str(note) for note in data.bad]
         bad_total += len(bad)
         reports.append({"file": path, **report.to_dict(), "bad": [note.to_dict() for note in data.bad]})
@@ -408,13 +313,13 @@ def check(args: argparse.Namespace) -> int:
         if len(reports) > 1:
             print()
         print(path)
-        _print_rows(dataclasses.replace(report, bad=[]).rows())
+        print_rows(dataclasses.replace(report, bad=[]).rows())
         for line in bad[: args.show]:
             print(f"    {line}")
         if len(bad) > args.show:
             print(f"    … and {len(bad) - args.show:,} more (--show {len(bad)} lists them all)")
     if args.json:
-        _print_json({"files": reports, "bad": bad_total})
+        print_json({"files": reports, "bad": bad_total})
     return 1 if bad_total else 0
 
 
@@ -427,7 +332,7 @@ def info(args: argparse.Namespace) -> int:
 
     facts = facts_of_machine()
     if args.json:
-        _print_json(facts)
+        print_json(facts)
         return 0
     cpu, memory, threads = facts["cpu"], facts["memory"], facts["threads"]
     level = f"{cpu['level']} in use; built and supported here: {', '.join(cpu['levels'])}"
@@ -449,7 +354,7 @@ def info(args: argparse.Namespace) -> int:
     ]
     if cpu["problem"]:
         rows.append(("problem", cpu["problem"]))
-    _print_rows(rows, "")
+    print_rows(rows, "")
     return 0
 
 
@@ -460,7 +365,7 @@ def demo(args: argparse.Namespace) -> int:
     """The main job on the sample corpus."""
     from relpt.demo import run_demo
 
-    options = _given(args, "steps", "pairs", "seed", "encoder", "threads", "episodes")
+    options = given_options(args, "steps", "pairs", "seed", "encoder", "threads", "episodes")
     result = run_demo(
         args.out,
         say=tell if args.json else functools.partial(print, flush=True),
@@ -469,7 +374,7 @@ def demo(args: argparse.Namespace) -> int:
         **options,
     )
     if args.json:
-        _print_json(result)
+        print_json(result)
     return 0
 
 
@@ -484,55 +389,6 @@ def _common() -> argparse.ArgumentParser:
     group.add_argument("-v", "--verbose", action="store_true", help="more about what is done, on stderr")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return common
-
-
-def _data_options(parser: argparse.ArgumentParser, *, on_bad: bool = True) -> None:
-    group = parser.add_argument_group("reading data")
-    group.add_argument(
-        "--format", choices=("fewrel", "fewrel-unsupervised", "opennre", "chemprot"), help="default: guessed"
-    )
-    group.add_argument("--spans", choices=("token", "char"), help="what positions count (default: guessed)")
-    if on_bad:
-        group.add_argument("--on-bad", choices=("raise", "skip"), help="what to do at a bad record (default: raise)")
-
-
-def _encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
-    parser.add_argument(
-        "--representation",
-        metavar="R",
-        help="entity_start, mention_mean, cls, mean, mask, or several joined by + (default: the model's)",
-    )
-    parser.add_argument(
-        "--prompt",
-        metavar="P",
-        help='behind each sentence, read at its [MASK]: between, relation, is-of, triple, or a text such as "The '
-        "relation between {head} and {tail} is [MASK].\" (default: the model's)",
-    )
-    parser.add_argument(
-        "--markers",
-        metavar="M",
-        help="plain, punct, typed or typed_punct: these say entities' types (default: the model's)",
-    )
-    parser.add_argument(
-        "--marker-order",
-        metavar="O",
-        help="role (head, tail) or text: whose the first marker is (default: the model's)",
-    )
-    parser.add_argument("--max-length", type=_positive, metavar="N", help="word pieces a sentence")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
-    if device:
-        parser.add_argument(
-            "--dtype",
-            help="float32 (default on the CPU) or bfloat16 (on a GPU), faster where there are instructions for it",
-        )
-        parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu (default), or cuda: the first GPU")
-    else:
-        parser.add_argument(
-            "--dtype",
-            dest="encoding_dtype",
-            choices=ENCODING_DTYPES,
-            help="of matrix products (default: float32); int8 is the fastest where the CPU has instructions for it",
-        )
 
 
 def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -553,11 +409,11 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         "several by commas or repeated: cp:1,mlm:0.5",
     )
     p.add_argument("--preset", choices=PRESETS, help="options of cp as published; those given besides win")
-    p.add_argument("--steps", type=_positive, metavar="N", help="steps of the run")
-    p.add_argument("--pairs", type=_positive, metavar="N", help="pairs of sentences a step")
+    p.add_argument("--steps", type=positive, metavar="N", help="steps of the run")
+    p.add_argument("--pairs", type=positive, metavar="N", help="pairs of sentences a step")
     p.add_argument("--lr", type=float, metavar="F", help="learning rate")
-    p.add_argument("--seed", type=_natural, metavar="S", help="seed of every draw (default: 42)")
-    _encoder_options(p, device=True)
+    p.add_argument("--seed", type=natural, metavar="S", help="seed of every draw (default: 42)")
+    add_encoder_options(p, device=True)
     p.add_argument("--graph", metavar="DIR", help="saved relpt.GraphEmbeddings, injected at the entities' markers")
     p.add_argument("--graph-dropout", type=float, metavar="P", help="share of sentences given without it (default: 0)")
     p.add_argument(
@@ -565,7 +421,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         action="store_true",
         help="at the end fit a projection to the relations trained on (Encoder.fit_projection)",
     )
-    p.add_argument("--checkpoint-every", type=_positive, metavar="N", help="steps between checkpoints (default: 500)")
+    p.add_argument("--checkpoint-every", type=positive, metavar="N", help="steps between checkpoints (default: 500)")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in RUN")
     p.add_argument(
         "--set",
@@ -575,7 +431,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         help="any option of relpt.CPTrainer (with --objective mtb: MTBTrainer; with others: relpt.Trainer, and "
         "rc.dropout=0 for an objective's own); repeatable",
     )
-    _data_options(p)
+    add_data_options(p)
     p.set_defaults(run=pretrain)
 
 
@@ -583,14 +439,14 @@ def _add_encode(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "Writes relation vectors, float32 (sentences, dim) in the data's order, as a .npy file."
     p = commands.add_parser("encode", parents=[common], help="relation vectors of a file", description=text)
     p.add_argument("data", nargs="+", metavar="DATA", help="files with sentences")
-    p.add_argument("--model", required=True, metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    p.add_argument("--model", required=True, metavar="RUN", help="as in relpt finetune")
     p.add_argument(
-        "--inputs", type=_input, default="C+M", metavar="I", help="C+M (default), C+T, OnlyC, OnlyM or OnlyT"
+        "--inputs", type=input_setting, default="C+M", metavar="I", help="C+M (default), C+T, OnlyC, OnlyM or OnlyT"
     )
     p.add_argument("-o", "--output", required=True, metavar="X.npy", help="the file to write")
     p.add_argument("--normalize", action="store_true", help="divide each vector by its length")
-    _encoder_options(p)
-    _data_options(p)
+    add_encoder_options(p)
+    add_data_options(p)
     p.set_defaults(run=encode)
 
 
@@ -598,8 +454,8 @@ def _add_others(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "Reads data files and reports counts, lengths, relations and bad records. Exit code 1 where records are bad."
     p = commands.add_parser("check", parents=[common], help="report on data files", description=text)
     p.add_argument("data", nargs="+", metavar="DATA", help="files with sentences")
-    p.add_argument("--show", type=_natural, default=20, metavar="N", help="bad records to list (default: 20)")
-    _data_options(p, on_bad=False)
+    p.add_argument("--show", type=natural, default=20, metavar="N", help="bad records to list (default: 20)")
+    add_data_options(p, on_bad=False)
     p.set_defaults(run=check)
 
     text = "Versions, instruction set, threads, memory, the state of CUDA, and whether MiniLM is installed."
@@ -609,12 +465,12 @@ def _add_others(commands: Any, common: argparse.ArgumentParser) -> None:
     text = "Pre-trains an encoder on the shipped sample corpus and shows what it learned about relations it never saw."
     p = commands.add_parser("demo", parents=[common], help="the main job on the sample corpus", description=text)
     p.add_argument("--out", default="relpt-demo", metavar="DIR", help="folder to write (default: relpt-demo)")
-    p.add_argument("--steps", type=_positive, metavar="N", help="training steps")
-    p.add_argument("--seed", type=_natural, metavar="S", help="default: 42")
-    p.add_argument("--pairs", type=_positive, metavar="N", help="pairs of sentences a step")
-    p.add_argument("--episodes", type=_positive, metavar="N", help="few-shot episodes (default: 10000)")
+    p.add_argument("--steps", type=positive, metavar="N", help="training steps")
+    p.add_argument("--seed", type=natural, metavar="S", help="default: 42")
+    p.add_argument("--pairs", type=positive, metavar="N", help="pairs of sentences a step")
+    p.add_argument("--episodes", type=positive, metavar="N", help="few-shot episodes (default: 10000)")
     p.add_argument("--encoder", metavar="E", help='default: "minilm"')
-    p.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
+    p.add_argument("--threads", type=positive, metavar="N", help="default: the CPUs this process may use")
     p.set_defaults(run=demo)
 
 

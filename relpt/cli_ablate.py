@@ -7,14 +7,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-from relpt.cli import _data_options, _encoder_options, _inputs, _load, _open_any, _positive, _print_json
-from relpt.cli_fewshot import _numbers
-from relpt.cli_finetune import _seeds, _shares, add_training_options, training_options
+from relpt.cli_finetune import add_training_options, training_options
+from relpt.cli_shared import (
+    add_data_options,
+    add_encoder_options,
+    count_list,
+    input_settings,
+    load_data,
+    opened_model,
+    positive,
+    print_json,
+    seed_list,
+    share_list,
+)
 from relpt.inputs import SIMILARITIES
 from relpt.runlog import duration, tell
 from relpt.settings import UsageError
 
-__all__ = ["add_ablate"]
+__all__ = ["add_ablate", "tell_run"]
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -44,10 +54,10 @@ def _data(args: argparse.Namespace) -> dict[str, Any]:
     sets: dict[str, Any] = {}
     for name, path in _unlike("--data", args.data or []).items():
         if Path(path).is_dir():
-            sets[name] = {part: _load(args, [file]) for part, file in splits_of(path).items()}
+            sets[name] = {part: load_data(args, [file]) for part, file in splits_of(path).items()}
         else:
-            sets[name] = _load(args, [path])
-    parts = {part: _load(args, [getattr(args, part)]) for part in ("train", "dev", "test") if getattr(args, part)}
+            sets[name] = load_data(args, [path])
+    parts = {part: load_data(args, [getattr(args, part)]) for part in ("train", "dev", "test") if getattr(args, part)}
     if parts and "train" not in parts:
         raise UsageError("--dev and --test go with --train; a file to test few-shot on goes with --data")
     if parts:
@@ -57,7 +67,8 @@ def _data(args: argparse.Namespace) -> dict[str, Any]:
     return sets
 
 
-def _tell_row(row: dict[str, Any], seconds: float | None) -> None:
+def tell_run(row: dict[str, Any], seconds: float | None) -> None:
+    """A line on stderr about a run of an ablation."""
     took = "done before" if seconds is None else duration(seconds)
     place = ", ".join(str(row[name]) for name in ("data", "model", "inputs", "setting"))
     tell(f"relpt: {place}, seed {row['seed']}: {row['metric']} {row['score']:.4f} ({took})")
@@ -77,7 +88,7 @@ def ablate(args: argparse.Namespace) -> int:
     tested = any(not isinstance(given, dict) for given in sets.values())
     try:
         result = run(
-            {label: _open_any(args, name, *loaded) for label, name in models.items()},
+            {label: opened_model(args, name, *loaded) for label, name in models.items()},
             sets,
             args.inputs,
             args.fraction,
@@ -86,7 +97,7 @@ def ablate(args: argparse.Namespace) -> int:
             metric=args.metric,
             negative=args.negative,
             output=args.output,
-            on_row=None if args.quiet else _tell_row,
+            on_row=None if args.quiet else tell_run,
             show_progress_bar=False if args.quiet else None,
             **training_options(args),
         )
@@ -95,7 +106,7 @@ def ablate(args: argparse.Namespace) -> int:
         raise
     _write(Path(args.output), result, args.statistic)
     if args.json:
-        _print_json({"results": result.rows, "summary": result.summary()})
+        print_json({"results": result.rows, "summary": result.summary()})
         return 0
     spread = "mean ± 95 % interval" if args.statistic == "mean" else "median (lowest – highest)"
     print(f"{spread} over {len(args.seeds)} seeds\n\n{result.to_markdown(args.statistic)}")
@@ -141,15 +152,17 @@ def add_ablate(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     for name, what in (("train", "to fine-tune on"), ("dev", "to choose by"), ("test", "to score")):
         p.add_argument(f"--{name}", metavar="F", help=f"file with labelled sentences {what}")
-    p.add_argument("--inputs", type=_inputs, default=["C+M", "OnlyC", "OnlyM"], metavar="I", help="C+M,OnlyC,OnlyM")
+    p.add_argument(
+        "--inputs", type=input_settings, default=["C+M", "OnlyC", "OnlyM"], metavar="I", help="C+M,OnlyC,OnlyM"
+    )
     p.add_argument(
         "--fraction",
-        type=_shares,
+        type=share_list,
         default=[1.0],
         metavar="F",
         help="of each relation's training sentences, a list such as 0.01,0.1 (default: 1)",
     )
-    p.add_argument("--seeds", type=_seeds, default=list(range(42, 47)), metavar="S", help="default: 42-46")
+    p.add_argument("--seeds", type=seed_list, default=list(range(42, 47)), metavar="S", help="default: 42-46")
     p.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="folder for rows, predictions, table and figure"
     )
@@ -157,11 +170,11 @@ def add_ablate(commands: Any, common: argparse.ArgumentParser) -> None:
         "--statistic", choices=("mean", "median"), default="mean", help="with 95 %% interval, or lowest and highest"
     )
     tests = p.add_argument_group("few-shot tests")
-    tests.add_argument("--way", type=_numbers, default=[5], metavar="N", help="relations an episode (default: 5)")
-    tests.add_argument("--shot", type=_numbers, default=[1], metavar="K", help="support sentences (default: 1)")
-    tests.add_argument("--episodes", type=_positive, default=10_000, metavar="N", help="default: 10000")
+    tests.add_argument("--way", type=count_list, default=[5], metavar="N", help="relations an episode (default: 5)")
+    tests.add_argument("--shot", type=count_list, default=[1], metavar="K", help="support sentences (default: 1)")
+    tests.add_argument("--episodes", type=positive, default=10_000, metavar="N", help="default: 10000")
     tests.add_argument("--similarity", choices=SIMILARITIES, default="cosine", help="default: cosine")
     add_training_options(p.add_argument_group("fine-tuning"))
-    _encoder_options(p, device=True)
-    _data_options(p)
+    add_encoder_options(p, device=True)
+    add_data_options(p)
     p.set_defaults(run=ablate)

@@ -10,18 +10,19 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from relpt.cli import (
-    _data_options,
-    _encoder_options,
-    _given,
-    _inputs,
-    _load,
-    _natural,
-    _new_file,
-    _open_encoder,
-    _positive,
-    _print_json,
-    _print_rows,
+from relpt.cli_shared import (
+    add_data_options,
+    add_encoder_options,
+    count_list,
+    given_options,
+    input_settings,
+    load_data,
+    natural,
+    new_file,
+    opened_model,
+    positive,
+    print_json,
+    print_rows,
 )
 from relpt.inputs import SIMILARITIES
 from relpt.nota import NOTA_SCORES
@@ -51,10 +52,6 @@ def _rates(text: str) -> list[float]:
     return rates
 
 
-def _numbers(text: str) -> list[int]:
-    return [_positive(part.strip()) for part in text.split(",")]
-
-
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -73,7 +70,7 @@ def _labelled(args: argparse.Namespace, paths: Sequence[str] | None) -> Any:
     """The data of an option, as many sentences of each relation as asked for; None where it is not given."""
     if paths is None:
         return None
-    data = _load(args, paths)
+    data = load_data(args, paths)
     return data if args.per_relation is None else _first_of_each(data, args.per_relation)
 
 
@@ -136,6 +133,8 @@ def _tasks(args: argparse.Namespace, ways: Sequence[int], shots: Sequence[int]) 
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from relpt.corpus.tokenizing import number_relations
+
     begin = time.monotonic()
     data, fit = _labelled(args, args.data), _labelled(args, args.nota_fit)
     tasks = _tasks(args, args.way, args.shot)
@@ -144,23 +143,23 @@ def _evaluate(args: argparse.Namespace) -> int:
         if fit is not None:
             task._check(fit)
     parts = [data] if fit is None else [data, fit]
-    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
-    length, show = _given(args, "max_length"), False if args.quiet else None
-    corpora = [encoder._as_corpus(part, args.max_length or 128, show)[0] for part in parts]
+    encoder = opened_model(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
+    length, show = given_options(args, "max_length"), False if args.quiet else None
+    threads, numbers = getattr(encoder, "num_threads", args.threads), [number_relations(part)[1] for part in parts]
+    if hasattr(encoder, "_as_corpus"):  # tokenized once for all settings; a hybrid's parts read each in their own way
+        parts = [encoder._as_corpus(part, args.max_length or 128, show)[0] for part in parts]
     results = []
     for inputs in args.inputs:
         vectors = [
-            encoder.encode(corpus, inputs=inputs, dtype=args.encoding_dtype, show_progress_bar=show, **length)
-            for corpus in corpora
+            encoder.encode(part, inputs=inputs, dtype=args.encoding_dtype, show_progress_bar=show, **length)
+            for part in parts
         ]
         for task in tasks:
             if fit is not None:
-                task.nota_threshold = task.best_threshold(
-                    vectors[1], corpora[1].relation, num_threads=encoder.num_threads
-                )
-            results.append(task.score(vectors[0], corpora[0].relation, inputs=inputs, num_threads=encoder.num_threads))
+                task.nota_threshold = task.best_threshold(vectors[1], numbers[1], num_threads=threads)
+            results.append(task.score(vectors[0], numbers[0], inputs=inputs, num_threads=threads))
     if args.json:
-        _print_json({"results": [result.to_dict() for result in results]})
+        print_json({"results": [result.to_dict() for result in results]})
         return 0
     print(
         f"{encoder.name} on {data.name}: {len(data):,} sentences, {len(data.labels):,} relations\n"
@@ -194,7 +193,7 @@ def _predict(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     if len(args.inputs) > 1 or len(args.nota or [0]) > 1:
         raise UsageError("--predict takes one input setting and one --nota")
-    target = None if args.output is None else _new_file(args.output, "the .json file")
+    target = None if args.output is None else new_file(args.output, "the .json file")
     episodes = load_episodes(args.predict)
     (task,) = _tasks(args, [episodes.n_way], [episodes.k_shot])
     fit = _labelled(args, args.nota_fit)
@@ -203,18 +202,19 @@ def _predict(args: argparse.Namespace) -> int:
     if target is None and episodes.answers is None:
         raise UsageError(f"{args.predict} has no answers to score; name the file to write with -o")
     parts = [episodes.data] if fit is None else [episodes.data, fit]
-    encoder = _open_encoder(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
+    encoder = opened_model(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
+    threads = getattr(encoder, "num_threads", args.threads)
     encode = functools.partial(
         encoder.encode,
         inputs=args.inputs[0],
         dtype=args.encoding_dtype,
         show_progress_bar=False if args.quiet else None,
-        **_given(args, "max_length"),
+        **given_options(args, "max_length"),
     )
     if fit is not None:
         labels = [instance.relation for instance in fit]
-        task.nota_threshold = task.best_threshold(encode(fit), labels, num_threads=encoder.num_threads)
-    said = task.answer(encode(episodes.data), episodes, num_threads=encoder.num_threads)
+        task.nota_threshold = task.best_threshold(encode(fit), labels, num_threads=threads)
+    said = task.answer(encode(episodes.data), episodes, num_threads=threads)
     facts: dict[str, Any] = {"episodes": len(said), "sentences": len(episodes.data), "inputs": args.inputs[0]}
     facts |= {"way": episodes.n_way, "shot": episodes.k_shot, "similarity": args.similarity}
     if task.nota_threshold is not None:
@@ -228,7 +228,7 @@ def _predict(args: argparse.Namespace) -> int:
             file.write(json.dumps(numbers).encode() + b"\n")
         facts["output"] = str(target)
     if args.json:
-        _print_json(facts)
+        print_json(facts)
         return 0
     _print_facts(facts)
     if not args.quiet:
@@ -244,7 +244,7 @@ def _score(args: argparse.Namespace) -> int:
         raise UsageError("--score takes one --way, that of the predictions")
     facts = score_predictions(args.score, args.answers, n_way=args.way[0])
     if args.json:
-        _print_json(facts)
+        print_json(facts)
     else:
         _print_facts(facts)
     return 0
@@ -252,7 +252,7 @@ def _score(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace) -> int:
     """Writes drawn episodes and their answers into a file."""
-    target = _new_file(args.write_episodes, "the .json file")
+    target = new_file(args.write_episodes, "the .json file")
     tasks = _tasks(args, args.way, args.shot)
     if len(tasks) > 1:
         raise UsageError("--write-episodes takes one --way, one --shot and one --nota: one file has one shape")
@@ -260,7 +260,7 @@ def _write(args: argparse.Namespace) -> int:
     episodes.save(target)
     facts = {"output": str(target), "episodes": len(episodes), "way": episodes.n_way, "shot": episodes.k_shot}
     if args.json:
-        _print_json(facts)
+        print_json(facts)
     else:
         _print_facts(facts)
     return 0
@@ -277,7 +277,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
             rows.append((name.replace("_", " "), f"{value:.4f} ± {half:.4f}"))
         else:
             rows.append((name.replace("_", " "), f"{value:,}" if type(value) is int else f"{value}"))
-    _print_rows(rows)
+    print_rows(rows)
 
 
 def add_fewshot(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -287,16 +287,16 @@ def add_fewshot(commands: Any, common: argparse.ArgumentParser) -> None:
         "(--predict), such as those of FewRel's leaderboards; such episodes of your own data (--write-episodes)."
     )
     p = commands.add_parser("fewshot", parents=[common], help="few-shot accuracy", description=text)
-    p.add_argument("--model", metavar="RUN", help='a run, a Hugging Face folder, "minilm", a hub name')
+    p.add_argument("--model", metavar="RUN", help="as in relpt finetune")
     p.add_argument("--data", nargs="+", metavar="DATA", help="files with labelled sentences")
-    p.add_argument("--inputs", type=_inputs, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
-    p.add_argument("--way", type=_numbers, metavar="N", help="relations an episode, a list (default: 5)")
-    p.add_argument("--shot", type=_numbers, metavar="K", help="support sentences, a list (default: 1)")
-    p.add_argument("--query", type=_positive, default=1, metavar="Q", help="query sentences a relation (default: 1)")
-    p.add_argument("--episodes", type=_positive, default=10_000, metavar="N", help="default: 10000")
+    p.add_argument("--inputs", type=input_settings, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
+    p.add_argument("--way", type=count_list, metavar="N", help="relations an episode, a list (default: 5)")
+    p.add_argument("--shot", type=count_list, metavar="K", help="support sentences, a list (default: 1)")
+    p.add_argument("--query", type=positive, default=1, metavar="Q", help="query sentences a relation (default: 1)")
+    p.add_argument("--episodes", type=positive, default=10_000, metavar="N", help="default: 10000")
     p.add_argument("--similarity", choices=SIMILARITIES, default="cosine", help="default: cosine")
-    p.add_argument("--seed", type=_natural, default=42, metavar="S", help="seed of the episodes (default: 42)")
-    p.add_argument("--per-relation", type=_positive, metavar="N", help="use the first N sentences of each relation")
+    p.add_argument("--seed", type=natural, default=42, metavar="S", help="seed of the episodes (default: 42)")
+    p.add_argument("--per-relation", type=positive, metavar="N", help="use the first N sentences of each relation")
     nota = p.add_argument_group("none of the above")
     nota.add_argument("--nota", type=_rates, metavar="R", help="share of such queries, a list such as 0.15,0.3,0.5")
     nota.add_argument("--nota-threshold", type=_finite, metavar="T", help="the answer where the score is below T")
@@ -316,6 +316,6 @@ def add_fewshot(commands: Any, common: argparse.ArgumentParser) -> None:
     files.add_argument("--write-episodes", metavar="FILE", help="draw episodes of --data, with answers, into a file")
     files.add_argument("--score", metavar="PRED", help="compare predictions with --answers")
     files.add_argument("--answers", metavar="FILE", help="a JSON list of ways, or episodes that have answers")
-    _encoder_options(p)
-    _data_options(p)
+    add_encoder_options(p)
+    add_data_options(p)
     p.set_defaults(run=fewshot)

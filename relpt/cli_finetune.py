@@ -9,46 +9,30 @@ import sys
 import time
 from typing import Any
 
-from relpt.cli import (
-    _data_options,
-    _encoder_options,
-    _given,
-    _inputs,
-    _load,
-    _natural,
-    _new_file,
-    _open_any,
-    _positive,
-    _print_json,
+from relpt.cli_shared import (
+    add_data_options,
+    add_encoder_options,
+    given_options,
+    input_settings,
+    load_data,
+    natural,
+    new_file,
+    opened_model,
+    positive,
+    print_json,
+    seed_list,
+    share_list,
 )
 from relpt.runlog import duration, tell
 
 __all__ = ["add_finetune", "add_predict", "add_training_options", "training_options"]
 
-_METRICS = ("accuracy", "micro_f1", "macro_f1", "semeval")  # relpt.metrics', named here so that --help loads nothing
+# relpt.scores' and relpt.objectives', named here so that --help loads nothing.
+_METRICS = ("accuracy", "micro_f1", "macro_f1", "semeval", "bag_auc")
+_POOLINGS = ("attention", "one", "mean")
 
 
 # -- option values ----------------------------------------------------------------------------------------------------
-
-
-def _shares(text: str) -> list[float]:
-    try:
-        shares = [float(part) for part in text.split(",")]
-    except ValueError:
-        shares = [0.0]
-    if not all(0 < share <= 1 for share in shares):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers above 0, at most 1, such as 0.01,0.1")
-    return list(dict.fromkeys(shares))
-
-
-def _seeds(text: str) -> list[int]:
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected numbers or ranges such as 42-46 or 1,2,5")
-        seeds += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(seeds))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -61,7 +45,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 def training_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of ``Classifier`` that the user gave."""
     sizes = ("epochs", "batch_size", "micro_batch_size", "max_length", "early_stopping", "warmup_steps")
-    options = _given(args, *sizes, "dropout", "label_smoothing", "unknown_labels", "optimizer", "momentum", "frozen")
+    others = ("dropout", "label_smoothing", "unknown_labels", "optimizer", "momentum", "frozen", "bags", "bag_size")
+    options = given_options(args, *sizes, *others)
     if args.lr is not None:
         options["learning_rate"] = args.lr
     return options
@@ -75,13 +60,15 @@ def add_training_options(p: Any) -> None:
     p.add_argument("--optimizer", choices=("adamw", "sgd"), help="default: adamw")
     p.add_argument("--momentum", type=float, metavar="F", help="of sgd (default: 0)")
     p.add_argument("--frozen", type=_numbers, metavar="N", help="parts of a hybrid that stay as they are, such as 0,2")
-    p.add_argument("--epochs", type=_positive, metavar="N", help="default: 6")
-    p.add_argument("--batch-size", type=_positive, metavar="N", help="sentences a step (default: 64)")
-    p.add_argument("--micro-batch-size", type=_positive, metavar="N", help="sentences held in memory at a time")
-    p.add_argument("--warmup-steps", type=_natural, metavar="N", help="default: a tenth of the steps")
+    p.add_argument("--bags", choices=_POOLINGS, help="train and score bags of sentences: for distant labels")
+    p.add_argument("--bag-size", type=positive, metavar="N", help="sentences of a bag in training (default: 8)")
+    p.add_argument("--epochs", type=positive, metavar="N", help="default: 6")
+    p.add_argument("--batch-size", type=positive, metavar="N", help="sentences a step (default: 64)")
+    p.add_argument("--micro-batch-size", type=positive, metavar="N", help="sentences held in memory at a time")
+    p.add_argument("--warmup-steps", type=natural, metavar="N", help="default: a tenth of the steps")
     p.add_argument("--dropout", type=float, metavar="F", help="default: the model's")
     p.add_argument("--label-smoothing", type=float, metavar="F", help="default: 0")
-    p.add_argument("--early-stopping", type=_positive, metavar="N", help="stop after N epochs without gain on dev")
+    p.add_argument("--early-stopping", type=positive, metavar="N", help="stop after N epochs without gain on dev")
     p.add_argument(
         "--unknown-labels",
         choices=("raise", "wrong"),
@@ -103,8 +90,8 @@ def finetune(args: argparse.Namespace) -> int:
     from relpt.finetuning import finetune as run
 
     begin = time.monotonic()
-    data = {name: _load(args, [getattr(args, name)]) for name in ("train", "dev", "test") if getattr(args, name)}
-    encoder = _open_any(args, args.model, *data.values())
+    data = {name: load_data(args, [getattr(args, name)]) for name in ("train", "dev", "test") if getattr(args, name)}
+    encoder = opened_model(args, args.model, *data.values())
     try:
         result = run(
             encoder,
@@ -125,7 +112,7 @@ def finetune(args: argparse.Namespace) -> int:
             tell(f"relpt: the runs so far are kept in {args.output}; the same command goes on")
         raise
     if args.json:
-        _print_json({"results": result.rows, "summary": result.summary()})
+        print_json({"results": result.rows, "summary": result.summary()})
         return 0
     _print_result(result, encoder.name)
     if args.output is not None:
@@ -138,8 +125,21 @@ def _print_result(result: Any, name: str) -> None:
     row = result.rows[0]
     left_out = f" without {row['negative']!r}" if row["negative"] is not None and row["metric"] != "accuracy" else ""
     print(f"{name}: {row['metric']}{left_out}; median (lowest – highest) over seeds\n\n{result}")
+    if "bags" in row:
+        _print_bags(result.rows)
     if row["unknown"]:
         print(f"\n{row['unknown']:,} sentences of dev and test have relations that were not trained: counted as wrong")
+
+
+def _print_bags(rows: list[dict[str, Any]]) -> None:
+    """The figures of the held-out evaluation that the table lacks, a line for each run."""
+    said = {"auc": "AUC", "max_f1": "max F1", "p_at_100": "P@100", "p_at_200": "P@200", "p_at_300": "P@300"}
+    first = rows[0]["bags"]
+    where = "dev" if rows[0]["test"] is None else "test"
+    print(f"\n{where}: {first['facts']:,} facts of {first['bags']:,} bags")
+    for row in rows:
+        figures = "  ".join(f"{said[name]} {row['bags'][name]:.4f}" for name in said if name in row["bags"])
+        print(f"{row['inputs']}, fraction {row['fraction']:g}, seed {row['seed']}:  {figures}")
 
 
 def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -157,19 +157,19 @@ def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     for name, what in (("train", "to train on"), ("dev", "to choose by"), ("test", "to score")):
         p.add_argument(f"--{name}", required=name == "train", metavar="F", help=f"file with labelled sentences {what}")
-    p.add_argument("--inputs", type=_inputs, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
+    p.add_argument("--inputs", type=input_settings, default=["C+M"], metavar="I", help="a list such as C+M,OnlyC,OnlyM")
     p.add_argument(
         "--fraction",
-        type=_shares,
+        type=share_list,
         default=[1.0],
         metavar="F",
         help="of each relation's training sentences, a list such as 0.01,0.1 (default: 1)",
     )
-    p.add_argument("--seeds", type=_seeds, default=list(range(42, 47)), metavar="S", help="default: 42-46")
+    p.add_argument("--seeds", type=seed_list, default=list(range(42, 47)), metavar="S", help="default: 42-46")
     p.add_argument("-o", "--output", metavar="DIR", help="folder for rows, predictions and the best model")
     add_training_options(p)
-    _encoder_options(p, device=True)
-    _data_options(p)
+    add_encoder_options(p, device=True)
+    add_data_options(p)
     p.set_defaults(run=finetune)
 
 
@@ -182,7 +182,7 @@ def _records(args: argparse.Namespace) -> Any:
     from relpt.errors import FormatError
 
     if args.data != "-":
-        return _load(args, [args.data])
+        return load_data(args, [args.data])
     records = []
     for number, line in enumerate(sys.stdin.buffer, 1):
         if line.strip():
@@ -190,7 +190,7 @@ def _records(args: argparse.Namespace) -> Any:
                 records.append(json.loads(line.decode()))
             except ValueError as error:
                 raise FormatError(f"stdin, line {number}: is no valid JSON ({error}); give one record a line") from None
-    return load(records, name="stdin", **_given(args, "format", "spans", "on_bad"))
+    return load(records, name="stdin", **given_options(args, "format", "spans", "on_bad"))
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -199,8 +199,8 @@ def predict(args: argparse.Namespace) -> int:
 
     begin = time.monotonic()
     options = {"num_threads": args.threads} if args.threads is not None else {}
-    target = None if args.output is None else _new_file(args.output, "the file of JSON lines")
-    classifier = Classifier.from_pretrained(args.model, **options, **_given(args, "dtype"))
+    target = None if args.output is None else new_file(args.output, "the file of JSON lines")
+    classifier = Classifier.from_pretrained(args.model, **options, **given_options(args, "dtype"))
     data = _records(args)
     found = classifier.predict_top(data, k=args.top_k, show_progress_bar=False if args.quiet else None)
     rows = []
@@ -216,7 +216,7 @@ def predict(args: argparse.Namespace) -> int:
         finally:
             new.unlink(missing_ok=True)
     if args.json:
-        _print_json({"n": len(rows), "labels": len(classifier.labels), "inputs": classifier.inputs, "results": rows})
+        print_json({"n": len(rows), "labels": len(classifier.labels), "inputs": classifier.inputs, "results": rows})
     elif target is None:
         sys.stdout.write(lines)
     if not args.quiet:
@@ -234,9 +234,9 @@ def add_predict(commands: Any, common: argparse.ArgumentParser) -> None:
     p = commands.add_parser("predict", parents=[common], help="name the relation of sentences", description=text)
     p.add_argument("data", metavar="DATA", help='file with sentences and their two spans, or "-": JSON lines on stdin')
     p.add_argument("--model", required=True, metavar="DIR", help="folder of the classifier")
-    p.add_argument("--top-k", type=_positive, default=3, metavar="K", help="relations a sentence (default: 3)")
+    p.add_argument("--top-k", type=positive, default=3, metavar="K", help="relations a sentence (default: 3)")
     p.add_argument("-o", "--output", metavar="OUT", help="file to write (default: stdout)")
-    p.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
+    p.add_argument("--threads", type=positive, metavar="N", help="default: the CPUs this process may use")
     p.add_argument("--dtype", help="float32 (default) or bfloat16")
-    _data_options(p)
+    add_data_options(p)
     p.set_defaults(run=predict)

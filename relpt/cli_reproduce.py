@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from relpt.cli import _given, _positive, _print_json, _print_rows, callbacks_for
-from relpt.cli_ablate import _tell_row
-from relpt.cli_finetune import _seeds
+from relpt.cli_ablate import tell_run
+from relpt.cli_shared import callbacks_for, given_options, positive, print_json, print_rows, seed_list
 from relpt.runlog import duration, tell
 
 __all__ = ["add_reproduce"]
@@ -20,7 +19,7 @@ def _settings(args: argparse.Namespace) -> list[str]:
     """The options as lines of TOML over the kit."""
     from relpt.recipes import load_kit
 
-    lines = [f"encoder.{name} = {json.dumps(value)}" for name, value in _given(args, "dtype", "device").items()]
+    lines = [f"encoder.{name} = {json.dumps(value)}" for name, value in given_options(args, "dtype", "device").items()]
     if args.encoder is not None:
         lines.append(f"encoder.name = {json.dumps(args.encoder)}")
     if args.seeds is not None:
@@ -48,7 +47,7 @@ def reproduce(args: argparse.Namespace) -> int:
             skip_missing=args.skip_missing,
             num_threads=args.threads,
             say=(lambda text: None) if args.quiet else (lambda text: tell(f"relpt: {text}")),
-            on_row=None if args.quiet or interactive() else _tell_row,
+            on_row=None if args.quiet or interactive() else tell_run,
             callbacks_of=lambda steps: callbacks_for(args, steps),
             show_progress_bar=False if args.quiet else None,
         )
@@ -56,7 +55,7 @@ def reproduce(args: argparse.Namespace) -> int:
         tell(f"relpt: what is done is kept in {output}; the same command goes on")
         raise
     if args.json:
-        _print_json({**result.to_dict(), "report": str(output / "report.html")})
+        print_json({**result.to_dict(), "report": str(output / "report.html")})
         return 0
     print(result.to_markdown(), end="")
     if not args.quiet:
@@ -69,11 +68,11 @@ def _list(args: argparse.Namespace) -> int:
 
     kits = [load_kit(name) for name in kit_names()]
     if args.json:
-        _print_json([{"name": kit.name, "paper": kit.paper, "table": kit.table, "about": kit.about} for kit in kits])
+        print_json([{"name": kit.name, "paper": kit.paper, "table": kit.table, "about": kit.about} for kit in kits])
         return 0
     for paper in dict.fromkeys(kit.paper for kit in kits):
         print(paper)
-        _print_rows([(kit.name, kit.table) for kit in kits if kit.paper == paper])
+        print_rows([(kit.name, kit.table) for kit in kits if kit.paper == paper])
     print("relpt reproduce NAME --data FOLDER runs one, and says which files it misses.")
     return 0
 
@@ -93,8 +92,8 @@ def add_reproduce(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--output", metavar="DIR", help="models, runs, report (default: reproduce/NAME-SCALE)")
     p.add_argument("--skip-missing", action="store_true", help="leave out data sets that are not there, and say so")
     p.add_argument("--encoder", metavar="E", help="in place of the kit's: a name or folder")
-    p.add_argument("--seeds", type=_seeds, metavar="S", help="of all evaluations, such as 42-44")
-    p.add_argument("--threads", type=_positive, metavar="N", help="default: the CPUs this process may use")
+    p.add_argument("--seeds", type=seed_list, metavar="S", help="of all evaluations, such as 42-44")
+    p.add_argument("--threads", type=positive, metavar="N", help="default: the CPUs this process may use")
     p.add_argument("--dtype", help="float32 (default) or bfloat16")
     p.add_argument("--device", help="cpu (default)")
     p.add_argument(

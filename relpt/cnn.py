@@ -28,6 +28,7 @@ _log = logging.getLogger("relpt")
 MODEL_TYPE: Final = "relpt-cnn"
 KINDS: Final = ("cnn", "pcnn")
 ACTIVATIONS: Final = ("tanh", "relu")
+_FEW: Final = 0.5  # of the text: fewer known words than this are rarely what is wanted
 _OPTIONS: Final[dict[str, type]] = {
     "kind": str,
     "hidden_size": int,
@@ -187,8 +188,8 @@ class CNNEncoder:
         Args:
             data: a ``Dataset``, or what ``relpt.load`` takes.
             vectors: a file of word vectors (``load_word_vectors``), of which words of the data take theirs; the log
-                says how many have none and are drawn. To know words that the data lacks, load the file and give the
-                class all of its words. None: all are drawn.
+                says how many have none and are drawn, as a warning where these are half of the text. To know words
+                that the data lacks, load the file and give the class all of its words. None: all are drawn.
             min_count: words that stand in the data less often are left out.
             tags: "pos", "ner" or both: tags that the data has, and that are read.
             options: those of the class.
@@ -211,7 +212,13 @@ class CNNEncoder:
         if vectors is None:
             return cls(words, **known, **options)
         found, table = load_word_vectors(vectors, words)
-        _log.info("%s: %d of %d words have a vector, the others are drawn", vectors, len(found), len(words))
+        share = sum(counts[word] for word in found) / max(counts.total(), 1)
+        doubt = "; do case (lowercase) and what ends a word (split) fit the file?" if share < _FEW else ""
+        _log.log(
+            logging.WARNING if doubt else logging.INFO,
+            "%s: %d of %d words have a vector, %.0f %% of the text; the others are drawn%s",
+            *(vectors, len(found), len(words), 100 * share, doubt),
+        )
         return cls(dict.fromkeys([*found, *words]), vectors=table, **known, **options)
 
     @classmethod

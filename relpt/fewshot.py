@@ -357,7 +357,9 @@ class FewShot:
         episodes have no query that is none of the above: ``fit_threshold`` comes after it.
 
         Args:
-            encoder: the ``Encoder``, changed in place (``encoder.copy()`` keeps it), as by ``CPTrainer``.
+            encoder: the ``Encoder`` or ``CNNEncoder``, changed in place (``encoder.copy()`` keeps it), as by
+                ``CPTrainer``. With a CNN this is a baseline of FewRel (Han et al. 2018, section 4), whose code trains
+                by ``optimizer="sgd", learning_rate=0.1``.
             data: labelled ``Dataset`` or ``Corpus``, or what ``relpt.load`` takes. Relations with fewer than k_shot +
                 n_query different sentences are left out, and counted in a warning.
             learning_rate: of AdamW.
@@ -380,14 +382,16 @@ class FewShot:
 
         Raises:
             ValueError: fewer than n_way relations with enough sentences (says how many, and what to lower); unlabelled
-                data; similarity "euclidean"; an option out of range. TypeError: no such option; no ``Encoder``.
+                data; similarity "euclidean"; an option out of range. TypeError: no such option; neither of the two
+                encoders, such as a hybrid, whose parts are trained one by one.
         """
+        from relpt.cnn import CNNEncoder
         from relpt.encoder import Encoder
         from relpt.objectives import Domain, Objective
         from relpt.trainer import Trainer
 
-        if not isinstance(encoder, Encoder):
-            raise TypeError(f"fit trains an Encoder; got {type(encoder).__name__}")
+        if not isinstance(encoder, (Encoder, CNNEncoder)):
+            raise TypeError(f"fit trains an Encoder or a CNNEncoder; got {type(encoder).__name__}")
         episodes = self._prototypes(batch_size, temperature)
         corpus, _ = encoder._as_corpus(data, max_length, show_progress_bar)
         epoch = max(1, -(-len(corpus) // episodes.sentences))

@@ -18,7 +18,6 @@ from relpt.data.reading import as_dataset
 from relpt.files import read_json
 from relpt.inputs import input_name
 from relpt.runs import Row, RunFolder, encoder_identity, json_lines, run_key
-from relpt.scores import choose_measures
 
 __all__ = ["FineTuning", "Protocol", "finetune", "grid", "prediction_file"]
 
@@ -34,7 +33,8 @@ class FineTuning:
         rows: a dict for each run: inputs, fraction, seed, metric, dev, test; negative (the class that the metric leaves
             out), official (the measure that the data's authors prescribe), official_dev, official_test; unknown
             (sentences of dev and test whose relation was not trained, counted as wrong), sentences (trained on),
-            best_epoch, and with a folder key (of encoder, options and data). A set that was not given has None.
+            best_epoch, and with a folder key (of encoder, options and data). A set that was not given has None. Where
+            bags were scored, bags holds the figures of ``BagScore.to_dict`` on test, or without one on dev.
         computed: the runs that were computed, not found done.
     """
 
@@ -211,9 +211,11 @@ class Protocol:
     def key(self, inputs: str, share: float, seed: int) -> str:
         """Of the run, for a folder: the same for the same encoder, options and data."""
         if self._common is None:  # reads all weights
+            options = self.sample.get_params()
+            idle = ("seed", "copy", *(() if options["bags"] is not None else ("bags", "bag_size")))
             self._common = {
                 "encoder": encoder_identity(self.encoder),
-                "options": {n: value for n, value in self.sample.get_params().items() if n not in ("seed", "copy")},
+                "options": {name: value for name, value in options.items() if name not in idle},
                 "data": [self.corpus.data_hash, {name: data.data_hash for name, data in self.judged.items()}],
                 "metric": self.asked,
             }
@@ -223,9 +225,9 @@ class Protocol:
         """Refuses what would fail in the midst of the runs."""
         for share in shares:
             self.train.fraction(share)
-        choose_measures(self.labels, *self.asked)
+        measures = self.sample._measures(self.labels, *self.asked)
         for data in self.judged.values():
-            self.sample._gold(data.corpus, self.labels)
+            self.sample._check_judged(data, self.labels, measures)
         for name in settings:
             for data in (self.corpus, *self.judged.values()):
                 self.sample.parts.check(data, name)
@@ -259,7 +261,8 @@ class Protocol:
             "sentences": len(data),
             "best_epoch": classifier.best_epoch,
         }
-        return row, classifier, found["test" if "test" in found else "dev"]
+        last = found["test" if "test" in found else "dev"]
+        return row | ({} if last.bags is None else {"bags": last.bags.to_dict()}), classifier, last
 
 
 def prediction_file(row: Row, judged: Judged) -> tuple[str, str]:

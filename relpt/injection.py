@@ -85,10 +85,17 @@ class Injection:
         if (self.graph._rows_of(corpus.entities or ()) >= 0).any():
             return
         graph, data = (", ".join(map(repr, names[:3])) for names in (self.graph.entities, corpus.entities or ()))
+        those = f"the graph's {len(self.graph.entities):,} are such as {graph}"
+        if not data:
+            raise ValueError(
+                f"{corpus.name}: none of its {2 * len(corpus):,} mentions has an id or a name, by which the graph "
+                f"knows entities ({those}); give the data's h and t an id or a name, or train without it: "
+                "encoder.inject(None)"
+            )
         raise ValueError(
-            f"{corpus.name}: the graph knows none of its {corpus.n_entities:,} entities (such as {data or 'none'}; the "
-            f"graph's {len(self.graph.entities):,} are such as {graph}); give a graph whose names are the data's ids, "
-            "or for entities without id their names, or train without it: encoder.inject(None)"
+            f"{corpus.name}: the graph knows none of its {corpus.n_entities:,} entities (such as {data}; {those}); "
+            "give a graph whose names are the data's ids, or for entities without id their names, or train without it: "
+            "encoder.inject(None)"
         )
 
     def identity(self) -> dict[str, Any]:

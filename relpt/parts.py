@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from relpt.cnn import CNNEncoder
 from relpt.encoder import Encoder
 from relpt.hybrid import EntityTable, HybridEncoder
 from relpt.runs import data_identity
+
+if TYPE_CHECKING:
+    from relpt.data.bags import Bag
 
 __all__ = ["Parts", "Reading"]
 
@@ -33,6 +37,12 @@ class Reading:
     def corpus(self) -> Any:
         """The first part's that has one: what is asked of the sentences beside their word pieces is the same in all."""
         return next(corpus for corpus in self.corpora if corpus is not None)
+
+    @cached_property
+    def bags(self) -> list[Bag]:
+        """The sentences by pairs of entities; the errors of ``Dataset.bags``."""
+        found: list[Bag] = self.corpus.bags()
+        return found
 
     def __len__(self) -> int:
         return len(self.corpus)

@@ -6,13 +6,32 @@ import html
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from relpt import metrics
 from relpt.inputs import choice
-from relpt.metrics import METRICS, ConfusionMatrix, Measures, RelationScore
+from relpt.metrics import METRICS, BagCurve, ConfusionMatrix, Measures, RelationScore
 
-__all__ = ["ClassReport", "Score", "choose_measures", "score_labels"]
+if TYPE_CHECKING:
+    from relpt.data.bags import Bag
+
+__all__ = [
+    "BAG_AUC",
+    "BagScore",
+    "ClassReport",
+    "Score",
+    "check_facts",
+    "choose_measures",
+    "score_bags",
+    "score_labels",
+    "unknown_text",
+]
+
+BAG_AUC: Final = "bag_auc"  # the measure of bags, beside those of sentences
+_PLACES: Final = (100, 200, 300)  # of P@N, as Lin et al. 2016 print it
 
 
 class Score(float):
@@ -50,15 +69,18 @@ class Score(float):
     __str__ = __repr__
 
 
-def choose_measures(labels: Sequence[str], metric: str | None, negative: str | None) -> Measures:
-    """The measures of data with these labels: those that go with their names, what is given over them.
+def choose_measures(labels: Sequence[str], metric: str | None, negative: str | None, *, bags: bool = False) -> Measures:
+    """The measures of data with these labels: those that go with their names, what is given over them; ``bags``: what
+    is scored are bags, unless a measure of sentences is given.
 
     Raises:
         ValueError: no such measure, no such class, or a measure that needs labels with a direction.
     """
     found = metrics.measures_of(labels)
+    if metric is None and bags:
+        metric = BAG_AUC
     if metric is not None:
-        choice(metric, METRICS, "metric")
+        choice(metric, (*METRICS, BAG_AUC), "metric")
     if negative is not None and negative not in labels:
         raise ValueError(f"negative is {negative!r}; expected one of the {len(labels)} relations: {_listed(labels)}")
     negative = found.negative if negative is None else negative
@@ -84,6 +106,123 @@ def score_labels(gold: Sequence[str], predicted: Sequence[str], measures: Measur
         sentences=len(gold),
         unknown=unknown,
     )
+
+
+def score_bags(bags: Sequence[Bag], labels: Sequence[str], scores: np.ndarray, negative: str | None = None) -> BagScore:
+    """The held-out evaluation of scores float64 (bags, relations), from 0 on, of the relations ``labels``.
+
+    Relations of the bags that are none of the labels are facts that are never found: they have the last places. The
+    negative class is no fact, trained or not; None: that of the bags' relations (``relpt.metrics.measures_of``).
+
+    Raises:
+        ValueError: no bag has a relation beside the negative one; a score is NaN.
+    """
+    negative = check_facts(bags, negative)
+    others = sorted({relation for bag in bags for relation in bag.relations} - {*labels})
+    names = [*labels, *others]
+    gold = np.array([[name in bag.relations for name in names] for bag in bags], bool)
+    padded = np.append(scores, np.full((len(bags), len(others)), -1.0), axis=1)
+    return BagScore(list(bags), names, padded, gold, negative, len(others))
+
+
+def check_facts(bags: Sequence[Bag], negative: str | None) -> str | None:
+    """The negative class of bags; ValueError where no bag has a relation beside it."""
+    there = {relation for bag in bags for relation in bag.relations}
+    negative = metrics.measures_of(there).negative if negative is None else negative
+    if not there - {negative}:
+        beside = "" if negative is None else f" beside {negative!r}"
+        raise ValueError(f"none of {len(bags):,} bags has a relation{beside}; give data with facts to find")
+    return negative
+
+
+@dataclass(frozen=True, repr=False)
+class BagScore:
+    """How well facts (head, relation, tail) are ranked that distantly supervised data have: the held-out evaluation
+    (Mintz et al. 2009; Lin et al. 2016). A curve in a notebook's ``plot()``, a table, or text.
+
+    Attributes:
+        bags: the ``Bag`` of each pair of entities.
+        labels: the relations; those that were not trained are the last.
+        scores: float64 (bags, relations), larger is likelier; -1 of a relation that was not trained.
+        gold: bool (bags, relations), the relations that each bag has.
+        negative: the relation that is no fact, or None.
+        unknown: relations that were not trained.
+    """
+
+    bags: list[Bag]
+    labels: list[str]
+    scores: np.ndarray
+    gold: np.ndarray
+    negative: str | None
+    unknown: int
+
+    @cached_property
+    def curve(self) -> BagCurve:
+        """Precision and recall down the ranking."""
+        column = None if self.negative is None else self.labels.index(self.negative)
+        return metrics.bag_curve(self.scores, self.gold, column)
+
+    @property
+    def auc(self) -> float:
+        """The area under precision over recall."""
+        return self.curve.auc
+
+    @property
+    def max_f1(self) -> float:
+        """The best F1 of a threshold on the score."""
+        return self.curve.max_f1
+
+    def precision_at(self, n: int) -> float:
+        """P@N: the share of true facts among the first ``n``; ValueError where there are fewer."""
+        return self.curve.precision_at(n)
+
+    def top(self, n: int = 10) -> list[dict[str, Any]]:
+        """The first ``n`` facts: head, relation, tail, score, whether the data have it, sentences (their indices)."""
+        found = self.scores.copy()
+        if self.negative is not None:
+            found[:, self.labels.index(self.negative)] = -np.inf
+        best = np.argsort(-found, axis=None, kind="stable")[: max(0, min(n, len(self.curve.precision)))]
+        facts = []
+        for bag, relation in zip(*np.unravel_index(best, found.shape), strict=True):
+            head, tail, rows, _ = self.bags[bag]
+            fact = {"head": head, "relation": self.labels[relation], "tail": tail, "score": float(found[bag, relation])}
+            facts.append({**fact, "true": bool(self.gold[bag, relation]), "sentences": list(rows)})
+        return facts
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draws precision over recall; returns the Axes."""
+        from relpt.report.plots import plot_bags
+
+        return plot_bags({f"AUC {self.auc:.3f}": self.curve}, ax=ax)
+
+    def to_dict(self) -> dict[str, Any]:
+        """bags, facts (true ones), auc, max_f1, p_at_100, p_at_200 and p_at_300 (those there are) as plain values."""
+        kept = [column for column, name in enumerate(self.labels) if name != self.negative]
+        facts = int(self.gold[:, kept].sum())
+        places = {f"p_at_{n}": self.precision_at(n) for n in _PLACES if n <= len(self.curve.precision)}
+        return {"bags": len(self.bags), "facts": facts, "auc": self.auc, "max_f1": self.max_f1, **places}
+
+    def __str__(self) -> str:
+        figures = self.to_dict()
+        said = ", ".join(
+            f"{_bag_figure(name)} {figures[name]:.4f}" for name in figures if name not in ("bags", "facts")
+        )
+        without = f" without {self.negative!r}" if self.negative is not None else ""
+        lacking = f", {self.unknown} relations not trained" if self.unknown else ""
+        return f"<{said}: {figures['facts']:,} facts{without} of {figures['bags']:,} bags{lacking}>"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{_bag_figure(name)}</th><td>{value if isinstance(value, int) else f'{value:.4f}'}</td></tr>"
+            for name, value in self.to_dict().items()
+        )
+        return f"<table>{rows}</table>"
+
+
+def _bag_figure(name: str) -> str:
+    return {"auc": "AUC", "max_f1": "max F1"}.get(name, name.replace("p_at_", "P@"))
 
 
 @dataclass(frozen=True, repr=False)

@@ -27,6 +27,7 @@ __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTr
 _log = logging.getLogger("relpt")
 _SCHEDULES: Final = ("constant", "linear", "cosine")
 _DECAY: Final = {"adamw": 0.01, "sgd": 0.0}  # by optimizer: at SGD's rates, AdamW's would shrink weights to nothing
+_OPTIMIZER: Final = "adamw"  # of trainers that leave no choice, too
 
 
 class TrainerOptions(TypedDict, total=False):
@@ -168,7 +169,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 
 # Options of every trainer; of Trainer, beside its objectives.
 _COMMON: Final[dict[str, Any]] = {name: DEFAULTS.get(name) for name in TrainerOptions.__annotations__} | {
-    "optimizer": "adamw",
+    "optimizer": _OPTIMIZER,
     "momentum": 0.0,
     "weight_decay": None,
 }
@@ -304,12 +305,16 @@ class Trainer:
             raise KeyError(f"there is no MIL objective {name!r}; there are {', '.join(named) or 'none'}")
         return named[name].scores(vectors, bags, self.heads, num_threads=self.encoder.num_threads)
 
+    @property
+    def _optimizer(self) -> str:
+        return str(self.options.get("optimizer", _OPTIMIZER))
+
     def _check_values(self) -> None:
         o = self.options
         choice(o["schedule"], _SCHEDULES, "schedule")
-        choice(o.get("optimizer", "adamw"), tuple(_DECAY), "optimizer")
+        choice(self._optimizer, tuple(_DECAY), "optimizer")
         if o["weight_decay"] is None:
-            o["weight_decay"] = _DECAY[o.get("optimizer", "adamw")]
+            o["weight_decay"] = _DECAY[self._optimizer]
         choice(o["blank_as"], ("blank", "role"), "blank_as")
         self._input_weights()
         self._loss_parts()
@@ -450,7 +455,7 @@ class Trainer:
                 encoder.config.get("attention_probs_dropout_prob", 0.0) if o["dropout"] is None else o["dropout"]
             ),
             "dtype": choice(encoder.dtype, DTYPES, "dtype"),
-            "optimizer": choice(o.get("optimizer", "adamw"), tuple(_DECAY), "optimizer"),
+            "optimizer": choice(self._optimizer, tuple(_DECAY), "optimizer"),
             "momentum": o.get("momentum", 0.0),
         }
 
@@ -643,11 +648,12 @@ class Trainer:
                 )
             elif left_out:
                 _log.warning(
-                    "%s: %d of %d sentences are left out, or hard negatives of MTB at most: no other sentence has "
-                    "their pair of entities (%d pairs stand in two different ones)",
+                    "%s: %d of %d sentences are left out%s: no other sentence has their pair of entities (%d pairs "
+                    "stand in two different ones)",
                     corpus.name,
                     left_out,
                     len(corpus),
+                    ", or hard negatives of MTB at most" if kind == "entities" else "",
                     drawable,
                 )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
+import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,39 +87,65 @@ def load_word_vectors(
 ) -> tuple[list[str], np.ndarray]:
     """Word vectors in GloVe's text format: a word and its numbers a line, between blanks.
 
-    A first line of two whole numbers, as word2vec writes it, is left out. Of a word that stands there twice, the first
-    vector counts; the log says how many there are.
+    The first line says how many numbers there are: by its length, or as word2vec and fastText write it, by the number
+    of words and that of numbers, behind which the words begin. Some of GloVe's words hold blanks; the numbers are the
+    last of the line. Of a word that stands there twice, the first vector counts; the log says how many there are.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8, perhaps gzipped.
         words: those that are wanted; None takes all.
 
     Returns:
         The words in the file's order, and float32 (words, size).
 
     Raises:
-        FormatError: a line with fewer or no numbers (names it), or no vector at all.
+        FormatError: a line with fewer or no numbers, or no UTF-8 (names it); fewer words than the first line says; no
+            vector at all; a file of another kind, such as word2vec's binary one or a zip archive.
         OSError: the file cannot be read.
     """
-    path, size, twice = Path(path), 0, 0
+    path, size, said, twice, number = Path(path), 0, None, 0, 0
     found: dict[str, np.ndarray] = {}
     wanted = None if words is None else set(words)
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            parts = line.rstrip("\r\n ").split(" ")
-            if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
-                continue
-            size = size or len(parts) - 1
-            word = " ".join(parts[: len(parts) - size])  # some of GloVe's words hold blanks
-            if wanted is not None and word not in wanted:
-                continue
-            twice += word in found
-            found.setdefault(word, _numbers(parts[len(parts) - size :], size, f"{path}:{number}"))
+    for number, line in _lines(path):
+        parts = line.rstrip("\r\n ").split(" ")
+        if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
+            said, size = (int(part) for part in parts)
+            continue
+        size = size or len(parts) - 1
+        if len(parts) <= size:
+            raise FormatError(_expected(f"{path}:{number}", size))
+        word = " ".join(parts[: len(parts) - size])
+        if wanted is not None and word not in wanted:
+            continue
+        twice += word in found
+        found.setdefault(word, _numbers(parts[len(parts) - size :], size, f"{path}:{number}"))
+    if said is not None and number - 1 < said:
+        raise FormatError(
+            f"{path}: holds {number - 1:,} words, and its first line says {said:,}; the file is cut off: copy it again"
+        )
     if not found:
         raise FormatError(f"{path}: holds no vector{' of these words' if wanted else ''}; give a file of word vectors")
     if twice:
         _log.info("%s: %d vectors of words that stand there before are left out", path, twice)
     return list(found), np.stack(list(found.values()))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, from 1; only a line feed ends one: GloVe's words hold other spaces."""
+    with open(path, "rb") as raw:
+        start = raw.peek(4)[:4]
+        if start == b"PK\x03\x04":
+            raise FormatError(f"{path}: is a zip archive; unpack it, and give the text file inside")
+        packed = start[:2] == b"\x1f\x8b"
+        number = 0
+        try:
+            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw, 1):
+                yield number, line.decode()
+        except UnicodeDecodeError:
+            hint = "word2vec's binary format? save it as text" if number <= 2 else "save the file as UTF-8"
+            raise FormatError(f"{path}:{number}: is no UTF-8; {hint}") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise FormatError(f"{path}: damaged gzip file ({error}); copy it again") from None
 
 
 def _numbers(parts: Sequence[str], size: int, where: str) -> np.ndarray:
@@ -126,5 +154,10 @@ def _numbers(parts: Sequence[str], size: int, where: str) -> np.ndarray:
     except ValueError:
         vector = np.empty(0, np.float32)
     if size < 1 or vector.shape != (size,) or not np.isfinite(vector).all():
-        raise FormatError(f"{where}: expected a word and {max(size, 1)} numbers between blanks; the file is damaged")
+        raise FormatError(_expected(where, size))
     return vector
+
+
+def _expected(where: str, size: int) -> str:
+    first = "" if where.endswith(":1") else ", as many as the first line says"
+    return f"{where}: expected a word and {max(size, 1)} numbers between blanks{first}; the file is damaged"

@@ -531,6 +531,11 @@ def test_complementarity_in_markdown() -> None:
     assert "<" not in table
     assert r"\[H,T\]" in table
     assert f"{found.both.accuracy:.3f} ± {found.both.ci95:.3f}" in table
+    page = found._repr_html_()
+    assert page.count("<table>") == 2
+    assert "&lt;i&gt;" in page
+    assert "<b>" not in page
+    assert repr(found).startswith("<relpt.Complementarity: 5-way 1-shot [H,T] 0.")
     tables = [part.split("\n") for part in table.split("\n\n")]
     assert [len(lines) for lines in tables] == [3, 8]
     for lines in tables:

@@ -14,6 +14,7 @@ from oracle import tiny_bert
 
 import relpt
 from relpt import _core
+from relpt.finetuning import Protocol
 from relpt.metrics import bag_curve
 from relpt.objectives import MIL, POOLINGS
 
@@ -183,3 +184,139 @@ def test_data_without_bags_or_relations(tmp_path: Path, data: relpt.Dataset) -> 
     plain = [{key: value for key, value in record.items() if key != "relation"} for record in records_with_entities()]
     with pytest.raises(ValueError, match="names no relations; mil cannot be trained without"):
         trainer.fit(relpt.load(plain), show_progress_bar=False)
+
+
+# -- fine-tuning -------------------------------------------------------------------------------------------------------
+
+TUNING: dict[str, Any] = {"learning_rate": 2e-3, "batch_size": 20, "bag_size": 4, "dropout": 0.0, "max_length": 32}
+
+
+def tuned(encoder: Any, data: Any, *, dev: Any = None, **options: Any) -> relpt.Classifier:
+    return relpt.Classifier(encoder, **{**TUNING, **options}).fit(data, dev=dev, show_progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def distant() -> tuple[relpt.Dataset, relpt.Dataset]:
+    return distant_data(400, seed=1)[0], distant_data(100, seed=2)[0]
+
+
+@pytest.fixture(scope="module")
+def attentive(
+    distant: tuple[relpt.Dataset, relpt.Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> relpt.Classifier:
+    encoder = tiny_bert.encoder(tmp_path_factory.mktemp("attentive"), representation="mean")
+    return tuned(encoder, distant[0], dev=distant[1], bags="attention", epochs=8)
+
+
+def test_a_classifier_of_bags(
+    attentive: relpt.Classifier, distant: tuple[relpt.Dataset, relpt.Dataset], tmp_path: Path
+) -> None:
+    """Learns from bags with three wrong labels of four, is judged by them after each epoch, and keeps what it learned
+    in its folder."""
+    test = distant[1]
+    found = attentive.score_bags(test)
+    print(found, [float(score) for score in attentive.dev_scores])
+    assert len(attentive.history) == 8 * 20  # 400 bags, 20 a step
+    assert found.auc == float(attentive.score(test)) == float(attentive.dev_scores[-1])
+    assert attentive.score(test).metric == "bag_auc"
+    assert found.auc > 0.8
+    assert float(attentive.dev_scores[0]) < found.auc - 0.3
+    attentive.save_pretrained(tmp_path)
+    again = relpt.Classifier.from_pretrained(tmp_path)
+    assert again.options["bags"] == "attention"
+    np.testing.assert_array_equal(again.score_bags(test).scores, found.scores)
+
+
+def test_figures_of_bags_are_those_of_their_curve(
+    attentive: relpt.Classifier, distant: tuple[relpt.Dataset, relpt.Dataset]
+) -> None:
+    test = distant[1]
+    found, bags, labels = attentive.score_bags(test), test.bags(), attentive.labels
+    assert attentive.head is not None
+    heads = {"mil.weight": attentive.head[0], "mil.bias": attentive.head[1], "mil.attention": attentive.attention}
+    scores = MIL().scores(attentive.tuned.encode(test, max_length=32), bags, heads)  # type: ignore[arg-type]
+    curve = bag_curve(scores, [[name in bag.relations for name in labels] for bag in bags], labels.index("NA"))
+    assert found.to_dict() == {
+        "bags": 100,
+        "facts": sum(bag.relations != ("NA",) for bag in bags),
+        "auc": pytest.approx(curve.auc),
+        "max_f1": pytest.approx(curve.max_f1),
+        **{f"p_at_{n}": pytest.approx(curve.precision_at(n)) for n in (100, 200, 300)},
+    }
+    top = found.top(5)
+    assert [fact["score"] for fact in top] == sorted((fact["score"] for fact in top), reverse=True)
+    for fact in top:
+        relations = {test[row].relation for row in fact["sentences"]}
+        assert fact["true"] == (fact["relation"] in relations)
+        assert fact["relation"] != "NA"
+        assert {test[row].head_id for row in fact["sentences"]} == {fact["head"]}
+    assert "AUC" in repr(found)
+    assert "P@100" in found._repr_html_()
+
+
+def test_a_classifier_of_sentences_ranks_bags_too(distant: tuple[relpt.Dataset, relpt.Dataset], tmp_path: Path) -> None:
+    """By the largest probability among a bag's sentences; facts of a relation that was not trained are never found."""
+    train, test = distant[0][:400], distant[1]
+    encoder = tiny_bert.encoder(tmp_path, representation="mean")
+    made = tuned(encoder, train, epochs=1, unknown_labels="wrong")
+    found, chances = made.score_bags(test), made.predict_proba(test)
+    for bag, row in zip(found.bags, found.scores, strict=True):
+        np.testing.assert_allclose(row, chances[list(bag.indices)].max(axis=0), rtol=1e-5)
+    assert made.score(test).metric == "micro_f1"
+    assert made.score(test, metric="bag_auc") == found.auc
+    fewer = tuned(encoder, train.select(labels=RELATIONS[1:]), epochs=1, unknown_labels="wrong")
+    lacking = fewer.score_bags(test)
+    assert lacking.unknown == 1
+    assert lacking.labels[-1] == RELATIONS[0]
+    assert (lacking.scores[:, -1] == -1).all()
+    assert lacking.to_dict()["facts"] == found.to_dict()["facts"]
+    facts = tuned(encoder, train.select(labels=RELATIONS[:3]), epochs=1, unknown_labels="wrong")
+    assert facts.score_bags(test).negative == "NA"  # though nothing of it was trained
+    assert facts.score_bags(test).to_dict()["facts"] == found.to_dict()["facts"]
+
+
+def test_bags_of_a_hybrid_and_of_a_corpus(data: relpt.Dataset, tmp_path: Path) -> None:
+    first, second = (tiny_bert.encoder(tmp_path / name) for name in ("a", "b"))
+    both = relpt.HybridEncoder(first, relpt.CNNEncoder.from_data(data, hidden_size=8), second)
+    made = tuned(both, data, bags="one", epochs=2)
+    assert len(made.history) == 2 * -(-len({(i.head_id, i.tail_id, i.relation) for i in data}) // 20)
+    assert made.score_bags(data).scores.shape == (len(data.bags()), len(data.labels))
+    corpus = data.tokenize(first, max_length=32)
+    assert corpus.bags() == data.bags()
+
+
+def test_runs_over_seeds_report_bags(data: relpt.Dataset, tmp_path: Path) -> None:
+    encoder = tiny_bert.encoder(tmp_path / "encoder")
+    options = {**TUNING, "bags": "mean", "epochs": 1}
+    runs = relpt.finetune(encoder, data, test=data, seeds=(1, 2), output=tmp_path / "runs", **options)
+    assert [row["metric"] for row in runs.rows] == ["bag_auc"] * 2
+    assert [row["bags"]["auc"] for row in runs.rows] == [row["test"] for row in runs.rows]
+    assert relpt.finetune(encoder, data, test=data, seeds=(1, 2), output=tmp_path / "runs", **options).computed == 0
+    keys = [
+        Protocol(encoder, data, None, data, None, None, more, False).key("C+M", 1.0, 1)
+        for more in ({}, {"bag_size": 3}, {"bags": "one"}, {"bags": "one", "bag_size": 3})
+    ]
+    assert keys[0] == keys[1]  # nothing reads it
+    assert len(set(keys)) == 3
+
+
+def test_bags_that_cannot_be_trained_or_scored(data: relpt.Dataset, tmp_path: Path) -> None:
+    encoder, records = tiny_bert.encoder(tmp_path), records_with_entities()
+    for record in records[:7]:
+        del record["h"]["id"], record["h"]["name"]
+    unknown = sum("id" not in record["h"] for record in records)
+    few = relpt.load(records)
+    message = rf"{unknown} of 60 instances have an entity with neither id nor name, by one of which bags are made"
+    with pytest.raises(ValueError, match=message):
+        tuned(encoder, data, bags="one", dev=few, epochs=1)
+    with pytest.raises(ValueError, match=message):
+        relpt.finetune(encoder, data, test=few, bags="one")
+    nothing = [{**record, "relation": "NA"} for record in records_with_entities()]
+    train = relpt.load([*records_with_entities(), *nothing])
+    with pytest.raises(ValueError, match=r"none of \d+ bags has a relation beside 'NA'; give data with facts"):
+        tuned(encoder, train, bags="one", epochs=1).score_bags(relpt.load(nothing))
+    alone = [{**record, "h": {**record["h"], "id": f"H{i}"}} for i, record in enumerate(records_with_entities())]
+    with pytest.raises(ValueError, match="no bag has two sentences"):
+        tuned(encoder, relpt.load(alone), bags="one", epochs=1)
+    with pytest.raises(ValueError, match="bags is 'max'; expected"):
+        relpt.Classifier(encoder, bags="max")

@@ -16,8 +16,12 @@ import pytest
 from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
 
 import relpt
-from relpt import cli
+from relpt import cli, cli_finetune, cli_shared
+from relpt.data.formats import FORMATS
 from relpt.devices import cuda_facts
+from relpt.metrics import METRICS
+from relpt.objectives import POOLINGS
+from relpt.scores import BAG_AUC
 from relpt.settings import UsageError, make_trainer, parse_objectives, parse_settings
 from relpt.trainer import LOSS_REPRESENTATION, REPRESENTATION
 
@@ -124,6 +128,13 @@ def test_presets_are_the_trainers():
     from relpt.trainer import PRESETS
 
     assert set(cli.PRESETS) == set(PRESETS)
+
+
+def test_formats_and_measures_are_those_of_the_package():
+    """They are named in the commands once more, so that --help loads nothing."""
+    assert tuple(FORMATS) == cli_shared.FORMATS
+    assert (*METRICS, BAG_AUC) == cli_finetune._METRICS
+    assert cli_finetune._POOLINGS == POOLINGS
 
 
 @pytest.mark.parametrize(
@@ -605,6 +616,32 @@ def test_fewshot_scores_the_vectors_of_its_dtype(relpt_command, place):
     assert code == 0
     assert json.loads(out)["results"][0]["accuracy"] == narrow.accuracy
     assert narrow.accuracy != task.evaluate(encoder, data).accuracy
+
+
+def test_hybrids_and_cnns_are_encoded_and_tested(relpt_command, place):
+    data, encoder = relpt.load(place / "data.jsonl"), relpt.Encoder.from_pretrained(place / "encoder")
+    table = relpt.EntityTable.from_corpus(encoder, data)
+    cnn = relpt.CNNEncoder.from_data(data, hidden_size=8)
+    models = {"cnn": cnn, "hybrid": relpt.HybridEncoder(encoder, cnn, table)}
+    for name, model in models.items():
+        model.save_pretrained(place / name)
+        words = ("--model", name, "--inputs", "C+M", "--threads", 1, "--json", "-q")
+        code, out, err = relpt_command("encode", "data.jsonl", "-o", f"{name}.npy", *words)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["dim"] == model.dim
+        assert np.array_equal(np.load(place / f"{name}.npy"), model.encode(data))
+        words = ("fewshot", "--data", "data.jsonl", "--way", 2, "--episodes", 200, *words)
+        code, out, err = relpt_command(*words)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["results"] == [relpt.FewShot(n_way=2, episodes=200).evaluate(model, data).to_dict()]
+        code, out, err = relpt_command(*words, "--nota", 0.5, "--nota-fit", "more.jsonl")
+        task = relpt.FewShot(n_way=2, episodes=200, nota_rate=0.5)
+        task.fit_threshold(model, relpt.load(place / "more.jsonl"))
+        assert (code, err) == (0, "")
+        assert json.loads(out)["results"] == [task.evaluate(model, data).to_dict()]
+    code, _, err = relpt_command("fewshot", "--model", "hybrid", "--data", "data.jsonl", "--representation", "cls")
+    assert code == 1
+    assert "hybrid holds a HybridEncoder, which has no option 'representation'" in err
 
 
 def test_fewshot_table(relpt_command):

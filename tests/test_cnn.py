@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -557,11 +559,49 @@ def test_word_vectors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert relpt.load_word_vectors(path, ["of", "a"])[0] == ["of"]
 
 
+def test_word_vectors_as_they_are_published(tmp_path: Path) -> None:
+    """Words of glove.840B.300d and of fastText's files: with blanks, other spaces and line ends, in any script."""
+    words = [
+        "the",
+        ",",
+        "``",
+        ". . .",
+        "at name@domain.com",
+        "naïve",
+        "東京",
+        "a\xa0b",
+        "a\x85b",
+        "a\u2028b",
+        "7",
+        "-lrb-",
+    ]
+    table = np.arange(3 * len(words), dtype=np.float32).reshape(-1, 3) / 7
+    glove = "".join(f"{word} {' '.join(f'{x:.5f}' for x in row)}\n" for word, row in zip(words, table, strict=True))
+    forms = {
+        "glove.txt": glove.encode(),
+        "glove.txt.gz": gzip.compress(glove.encode()),
+        "windows.txt": glove.replace("\n", "\r\n").encode(),
+        "fasttext.vec": f"{len(words)} 3\n{glove}".replace("\n", " \n").encode(),
+    }
+    for name, content in forms.items():
+        (tmp_path / name).write_bytes(content)
+        got, vectors = relpt.load_word_vectors(tmp_path / name)
+        assert got == words, name
+        np.testing.assert_allclose(vectors, table, atol=5e-6)
+    (tmp_path / "first").write_text("4 3\n" + "at name@domain.com 1 2 3\n" + GLOVE.split("\n", 1)[1])
+    assert relpt.load_word_vectors(tmp_path / "first")[0][0] == "at name@domain.com"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("the 1 2\nof 1 x\n", "glove.txt:2: expected a word and 2 numbers"),
-        ("the 1 2\nof 1\n", "glove.txt:2: expected a word and 2 numbers"),
+        (
+            "the 1 2\nof 1\n",
+            "glove.txt:2: expected a word and 2 numbers between blanks, as many as the first line says",
+        ),
+        ("5 2\nthe 1 2\nof 1\n", "glove.txt:3: expected a word and 2 numbers"),
+        ("5 2\nthe 1 2\nof 1 2\n", "glove.txt: holds 2 words, and its first line says 5; the file is cut off"),
         ("the 1 nan\n", "glove.txt:1: expected a word and 2 numbers"),
         ("the\n", "glove.txt:1: expected a word and 1 numbers"),
         ("", "holds no vector; give a file"),
@@ -570,6 +610,29 @@ def test_word_vectors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_damaged_word_vectors(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "glove.txt"
     path.write_text(text)
+    with pytest.raises(relpt.FormatError, match=message):
+        relpt.load_word_vectors(path)
+
+
+def test_a_damaged_line_of_a_word_that_nobody_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "glove.txt"
+    path.write_text("the 1 2\nof 1\n")
+    with pytest.raises(relpt.FormatError, match=r"glove.txt:2: expected a word and 2 numbers"):
+        relpt.load_word_vectors(path, ["the"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"2 2\nthe \x00\x00\x80\x3f\xff\xfe", r":2: is no UTF-8; word2vec's binary format\? save it as text"),
+        (b"the 1 2\nof 1 2\nna\xefve 1 2\n", ":3: is no UTF-8; save the file as UTF-8"),
+        (b"PK\x03\x04\x14\x00", "is a zip archive; unpack it"),
+        (gzip.compress(b"the 1 2\n" * 99)[:20], r"damaged gzip file \(.*\); copy it again"),
+    ],
+)
+def test_files_that_are_no_word_vectors(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(content)
     with pytest.raises(relpt.FormatError, match=message):
         relpt.load_word_vectors(path)
 
@@ -593,6 +656,13 @@ def test_vectors_reach_their_words(data: relpt.Dataset, tmp_path: Path, caplog: 
     drawn = np.delete(found, rows, axis=0)
     assert 0.08 < drawn.std() < 0.12
     assert encoder.config["word_size"] == 5
+    path.write_text(path.read_text().upper())
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="relpt"), pytest.raises(relpt.FormatError, match="of these words"):
+        relpt.CNNEncoder.from_data(data, vectors=path, **options)
+    path.write_text(f"{words[0]} 1 2 3 4 5\n")
+    relpt.CNNEncoder.from_data(data, vectors=path, **options)
+    assert re.search(r"1 of \d+ words have a vector, \d+ % of the text; .* do case \(lowercase\)", caplog.text)
     twice = relpt.CNNEncoder(["a", "b", "a"], vectors=np.float32([[1], [2], [3]]), **options)
     table = twice._model.get("word_embeddings.weight")
     assert table[[twice.tokenizer.token_to_id(word) for word in "ab"], 0].tolist() == [1, 2]

@@ -45,6 +45,19 @@ def test_fit_is_the_trainer_of_one_objective(tmp_path: Path, data: relpt.Dataset
     assert mine.card["objective"] == "PROTOTYPES"
 
 
+def test_a_cnn_learns_by_episodes(data: relpt.Dataset) -> None:
+    """The baseline of FewRel; without a target and with one."""
+    few_shot = relpt.FewShot(n_way=3, similarity="dot", episodes=500)
+    for target in (None, data):
+        cnn = relpt.CNNEncoder.from_data(data, hidden_size=40, num_threads=1)
+        before = few_shot.evaluate(cnn, data).accuracy
+        options = {**RUN, "optimizer": "sgd", "learning_rate": 0.1, "max_steps": 150, "target": target}
+        history = few_shot.fit(cnn, data, val=data, **options)
+        assert history[-1]["val_accuracy"] == few_shot.evaluate(cnn, data, max_length=32).accuracy
+        assert history[-1]["val_accuracy"] > before + 0.2
+        assert ("loss_domain" in history[0]) == (target is not None)
+
+
 def test_an_epoch_draws_as_many_sentences_as_there_are(tmp_path: Path, data: relpt.Dataset) -> None:
     few_shot = relpt.FewShot(n_way=3)  # 60 sentences, 12 a step
     history = few_shot.fit(encoder_of(tmp_path), data, epochs=2, batch_size=2, **RUN)
@@ -158,5 +171,5 @@ def test_data_without_relations_and_others_than_encoders(tmp_path: Path, data: r
     plain = [{key: value for key, value in record.items() if key != "relation"} for record in records_with_entities()]
     with pytest.raises(ValueError, match="names no relations; prototypes cannot be trained without"):
         relpt.FewShot().fit(encoder_of(tmp_path), relpt.load(plain), **RUN)
-    with pytest.raises(TypeError, match="fit trains an Encoder; got str"):
+    with pytest.raises(TypeError, match="fit trains an Encoder or a CNNEncoder; got str"):
         relpt.FewShot().fit("minilm", data)

@@ -200,6 +200,28 @@ def test_finetune_and_relations_that_training_lacks(command: Any) -> None:
     )
 
 
+def test_finetune_by_bags(command: Any, place: Path) -> None:
+    records = tiny_dataset(3, 20)
+    for i, record in enumerate(records):  # two sentences of each pair of entities
+        record["h"]["id"], record["t"]["id"] = f"H{i // 2}", f"T{i // 2}"
+    write_jsonl(place / "bags.jsonl", records)
+    words = ("finetune", "--model", "encoder", "--train", "bags.jsonl", "--test", "test.jsonl", *FLAGS)
+    words = (*words, "--seeds", "1-2", "--bags", "attention", "--bag-size", 2)
+    code, out, err = command(*words, "--json")
+    assert code == 0, err
+    rows = json.loads(out)["results"]
+    assert {row["metric"] for row in rows} == {"bag_auc"}
+    code, out, _ = command(*words)
+    assert code == 0
+    assert "encoder: bag_auc; median (lowest – highest) over seeds" in out
+    figures = rows[0]["bags"]
+    assert f"test: {figures['facts']:,} facts of {figures['bags']:,} bags" in out
+    assert f"seed 1:  AUC {rows[0]['test']:.4f}  max F1 {figures['max_f1']:.4f}" in out
+    code, out, err = command(*tune("--test", "test.jsonl", "--seeds", "1", "--metric", "bag_auc", "--json"))
+    assert code == 0, err
+    assert json.loads(out)["results"][0]["bags"]["facts"] == figures["facts"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -232,6 +232,13 @@ def test_nothing_to_learn_is_an_error(tmp_path: Path, data: relpt.Dataset, graph
     said = r"data: the graph knows none of its 10 entities \(such as 'id:H0'.*; the graph's 2 are such as 'Q1', 'Q2'\)"
     with pytest.raises(ValueError, match=said):
         trainer_of(injected(tmp_path, others, seed=None), [RC()]).fit(data, show_progress_bar=False)
+    bare = relpt.load(
+        [{**r, "h": {"pos": r["h"]["pos"]}, "t": {"pos": r["t"]["pos"]}} for r in records_with_entities()]
+    )
+    with pytest.raises(
+        ValueError, match=r"data: none of its 120 mentions has an id or a name, by which the graph knows"
+    ):
+        trainer_of(injected(tmp_path, graph, seed=None), [RC()]).fit(bare, show_progress_bar=False)
     trained = injected(tmp_path, others)  # one that has learned elsewhere may be trained on
     assert len(trainer_of(trained, [RC()], max_steps=1).fit(data, show_progress_bar=False)) == 1
 

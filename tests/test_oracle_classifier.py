@@ -83,8 +83,8 @@ def test_the_course_of_fine_tuning(
     classifier.fit(data, inputs=inputs, show_progress_bar=False)
 
     corpus = data.tokenize(encoder, max_length=32)
-    options = classifier._trainer_options(inputs, corpus, 5)
-    run = relpt.Trainer(encoder, objectives=[classifier._objective(classifier.parts)], **options)
+    options = classifier._trainer_options(inputs, 16, 5)
+    run = relpt.Trainer(encoder, objectives=[classifier._objective(classifier.parts, 16)], **options)
     core, sampler = _core.Trainer(**run._core_options(8, corpus.relations)), run._sampler(corpus)
     torch_classifier = TorchClassifier(
         oracle, [encoder], [core.get(3, f"rc.{name}") for name in ("weight", "bias")], 25
@@ -156,8 +156,8 @@ def test_the_course_of_fine_tuning_a_hybrid(
     reading = parts.read(data, 32, False)
     reading = reading.map(lambda corpus: _numbered(corpus, classifier.labels))
     fixed = {number: parts.part_vectors(number, reading, inputs, 32, False) for number in frozen}
-    options = classifier._trainer_options(inputs, reading.corpus, 5)
-    run = _FineTuning(parts, reading, fixed, objectives=[classifier._objective(parts)], **options)
+    options = classifier._trainer_options(inputs, 16, 5)
+    run = _FineTuning(parts, reading, fixed, objectives=[classifier._objective(parts, 16)], **options)
     core, samplers = _core.Trainer(**run._core_options(8, classifier.labels)), run._sampler(None)
     head = [core.get(3, f"rc.{name}") for name in ("weight", "bias")]
     sides = [fixed.get(number, part) for number, part in enumerate(joined.encoders)]

@@ -290,7 +290,7 @@ def test_a_cnn_is_fine_tuned_as_published(train: relpt.Dataset, test: relpt.Data
         cnn = relpt.CNNEncoder.from_data(many, kind=kind, hidden_size=60, num_threads=1)
         before = weights(cnn)
         made = relpt.Classifier(cnn, optimizer="sgd", learning_rate=0.5, batch_size=16, epochs=12)
-        assert made._objective(made.parts).dropout == 0
+        assert made._objective(made.parts, 16).dropout == 0
         classifier = made.fit(many, show_progress_bar=False)
         assert weights(cnn) == before
         assert classifier.score(test) > 0.8

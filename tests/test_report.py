@@ -206,6 +206,33 @@ def test_pca_of_equal_vectors_is_a_point():
     assert np.allclose(pca(np.ones((5, 3)))[0], 0)
 
 
+def test_a_mean_is_written_though_its_interval_leaves_the_panel():
+    item = {"data": "d", "setting": "100 %", "model": "m", "metric": "accuracy", "mean": 0.4}
+    wide = [{**item, "inputs": "C+M", "ci95": 0.1}, {**item, "inputs": "OnlyC", "mean": 0.3, "ci95": 1.2}]
+    ax = relpt.report.plots.plot_ablation(wide)
+    assert {text.get_text(): round(text.xy[1], 3) for text in ax.texts} == {"0.40": 0.5, "0.30": 1.0}
+    assert max(text.xy[1] for text in ax.texts) < ax.get_ylim()[1]
+
+
+def test_relations_with_their_gains_from_the_top():
+    rows = [relpt.analysis.RelationGain("x", 0.2, 0.3, 0.9, 5), relpt.analysis.RelationGain("y", 0.4, 0.5, 0.5, 5)]
+    ax = relpt.report.plots.plot_gains(rows, ("[H,T]", "[MASK]"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["[H,T]", "[MASK]", "both"]
+    drawn = [points.get_offsets().tolist() for points in ax.collections[1:]]
+    assert drawn == [[[0.2, 0], [0.4, 1]], [[0.3, 0], [0.5, 1]], [[0.9, 0], [0.5, 1]]]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
+def test_bags_are_drawn_from_recall_0_on():
+    curve = relpt.metrics.bag_curve([[0.9, 0.1], [0.2, 0.8]], [[1, 0], [1, 0]])
+    ax = relpt.report.plots.plot_bags({"a": curve, "b": curve})
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    recall, precision = ax.get_lines()[0].get_data()
+    np.testing.assert_array_equal(recall, [0, *curve.recall])
+    np.testing.assert_array_equal(precision, [1, *curve.precision])
+
+
 def test_without_matplotlib_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for plot in (lambda: history().plot(), lambda: plot_fewshot(BEFORE, AFTER), lambda: new_figure(1, 1)):

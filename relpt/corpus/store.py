@@ -9,12 +9,15 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from relpt.errors import FormatError
 from relpt.files import replace_folder, write_file
+
+if TYPE_CHECKING:
+    from relpt.data.bags import Bag
 
 __all__ = ["Corpus"]
 
@@ -140,6 +143,12 @@ class Corpus:
         counts = np.bincount(self.relation, minlength=len(self.relations)).tolist()
         pairs = sorted(zip(self.relations, counts, strict=True), key=lambda item: (-item[1], item[0]))
         return dict(pairs) if self.labelled else {}
+
+    def bags(self) -> list[Bag]:
+        """The sentences grouped by their pair of entities; as ``Dataset.bags``, with its errors."""
+        from relpt.data.bags import bags_of_corpus
+
+        return bags_of_corpus(self)
 
     def lengths(self) -> np.ndarray:
         """Word pieces of each sentence, int64 (n,), without [CLS], markers and [SEP]."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from relpt.data.dataset import Dataset
 from relpt.data.report import entity_keys
 
-__all__ = ["Bag", "bags_of"]
+if TYPE_CHECKING:
+    from relpt.data.dataset import Dataset
+
+__all__ = ["Bag", "bags_of", "bags_of_corpus"]
 
 _log = logging.getLogger("relpt")
 
@@ -30,27 +33,45 @@ class Bag(NamedTuple):
 
 def bags_of(data: Dataset) -> list[Bag]:
     """The work of ``Dataset.bags``, whose docstring says what is done."""
+    relations = [instance.relation for instance in data]
+    return _grouped(data.name, entity_keys(data), relations, lambda row: data[row].source or f"instance {row}")
+
+
+def bags_of_corpus(corpus: Any) -> list[Bag]:
+    """The work of ``Corpus.bags``: as for a Dataset, by the entities' numbers."""
+    names = corpus.entities or [f"id:{number}" for number in range(corpus.n_entities)]
+    keys = [*names, None]  # of -1, an entity without id and name
+    pairs = [(keys[head], keys[tail]) for head, tail in zip(corpus.head_id, corpus.tail_id, strict=True)]
+    relations = [corpus.relations[number] if corpus.labelled else None for number in corpus.relation]
+    return _grouped(corpus.name, pairs, relations, lambda row: f"sentence {row}")
+
+
+def _grouped(
+    name: str,
+    pairs: Sequence[tuple[str | None, str | None]],
+    relations: Sequence[str | None],
+    place: Callable[[int], str],
+) -> list[Bag]:
     groups: dict[tuple[str, str], list[int]] = {}
     unknown, named = [], 0
-    for index, (head, tail) in enumerate(entity_keys(data)):
+    for index, (head, tail) in enumerate(pairs):
         if head is None or tail is None:
             unknown.append(index)
             continue
         named += head.startswith("name:") + tail.startswith("name:")
         groups.setdefault((head, tail), []).append(index)
     if unknown:
-        first = data[unknown[0]].source or f"instance {unknown[0]}"
         raise ValueError(
-            f"{data.name}: {len(unknown):,} of {len(data):,} instances have an entity with neither id nor name, by one "
-            f"of which bags are made (first: {first}); give them ids or names"
+            f"{name}: {len(unknown):,} of {len(pairs):,} instances have an entity with neither id nor name, by one "
+            f"of which bags are made (first: {place(unknown[0])}); give them ids or names"
         )
     if named:
         _log.warning(
-            f"{data.name}: {named:,} of {2 * len(data):,} mentions have no id; their entities are told apart by name"
+            f"{name}: {named:,} of {2 * len(pairs):,} mentions have no id; their entities are told apart by name"
         )
-    return [_bag(data, *pair, indices) for pair, indices in groups.items()]
+    return [_bag(*pair, indices, relations) for pair, indices in groups.items()]
 
 
-def _bag(data: Dataset, head: str, tail: str, indices: list[int]) -> Bag:
-    relations = {relation for i in indices if (relation := data[i].relation) is not None}
-    return Bag(head.split(":", 1)[1], tail.split(":", 1)[1], tuple(indices), tuple(sorted(relations)))
+def _bag(head: str, tail: str, indices: list[int], relations: Sequence[str | None]) -> Bag:
+    found = {relation for i in indices if (relation := relations[i]) is not None}
+    return Bag(head.split(":", 1)[1], tail.split(":", 1)[1], tuple(indices), tuple(sorted(found)))

@@ -103,7 +103,10 @@ def _chain(chain: Any, field: str, sentences: list[list[str]]) -> frozenset[Ment
         sentence, start, end = (int(n or 0) for n in numbers)
         if not 0 <= sentence < len(sentences):
             raise Problem(
-                "span outside", field, f"mention {show(mention)}: there are {len(sentences)} sentences, counted from 0"
+                "span outside",
+                field,
+                f"mention {show(mention)} is in no sentence of the document, which has {len(sentences)}; expected "
+                f"0 to {len(sentences) - 1}",
             )
         if not 0 <= start < end <= len(sentences[sentence]):
             raise Problem(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,8 +17,10 @@ __all__ = [
     "pair_rows",
     "pca",
     "plot_ablation",
+    "plot_bags",
     "plot_confusion",
     "plot_fewshot",
+    "plot_gains",
     "plot_history",
     "plot_map",
 ]
@@ -296,8 +298,9 @@ def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> 
                 *zip(*marks, strict=True), "D", color=_INK, markerfacecolor="white", markersize=5, label="_published"
             )
         for x, mean, spread in zip(places, means, spreads, strict=True):
-            place = (x, mean + spread)
-            ax.annotate(f"{mean:.2f}", place, (0, 3), textcoords="offset points", ha="center", fontsize=7, color=_INK)
+            leaves = mean + spread > 1.03  # the panel: then beside the interval, not above it
+            place, shift, side = ((x, 1.0), (2, 0), "left") if leaves else ((x, mean + spread), (0, 3), "center")
+            ax.annotate(f"{mean:.2f}", place, shift, textcoords="offset points", ha=side, fontsize=7, color=_INK)
     _sober(ax)
     ax.set_xticks(range(len(inputs)), inputs)
     ax.tick_params(axis="x", length=0)
@@ -305,6 +308,32 @@ def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> 
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_ylabel(items[0]["metric"].replace("_", " "))
     ax.set_title(f"{items[0]['data']}, {items[0]['setting']}", fontsize=10, loc="left", color=_INK)
+
+
+def plot_gains(relations: Sequence[Any], names: tuple[str, str], ax: Axes | None = None) -> Axes:
+    """Accuracy on each relation with either of two representations, and with both; in the order given, from the top.
+
+    Args:
+        relations: of a ``relpt.analysis.Complementarity``.
+        names: of the two.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    rows = np.arange(len(relations))
+    ax = _axes(6.0, min(1.2 + 0.24 * len(rows), 16.0)) if ax is None else ax
+    table = np.array([[row.a, row.b, row.both] for row in relations]).reshape(-1, 3)
+    ax.hlines(rows, table.min(axis=1), table.max(axis=1), color=_PALE, linewidth=2, zorder=1)
+    for values, name, colour, marker in zip(table.T, (*names, "both"), COLOURS, _MARKERS, strict=False):
+        ax.scatter(values, rows, 26, color=colour, marker=marker, label=name)
+    _sober(ax, "x")
+    ax.set_yticks(rows, [str(row.relation) for row in relations])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel("accuracy by nearest prototype")
+    ax.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return ax
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
@@ -335,6 +364,29 @@ def plot_confusion(matrix: Any, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(n), labels, fontsize=size)
     ax.set_xlabel("predicted")
     ax.set_ylabel("gold")
+    return ax
+
+
+def plot_bags(curves: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Precision over recall of ranked facts, a line for each ``relpt.metrics.BagCurve``.
+
+    Args:
+        curves: the curves by their names, such as {"attention": a.curve, "one": b.curve} of two ``BagScore``.
+        ax: where to draw; None makes a figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    ax = _axes(5.2, 3.8) if ax is None else ax
+    for (name, curve), colour in zip(curves.items(), itertools.cycle(COLOURS)):
+        recall, precision = np.append(0.0, curve.recall), np.append(curve.precision[0], curve.precision)
+        ax.plot(recall, precision, color=colour, linewidth=1.6, label=name)
+    _sober(ax, "both")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("recall")
+    ax.set_ylabel("precision")
+    ax.legend(frameon=False, fontsize=9)
     return ax
 
 
