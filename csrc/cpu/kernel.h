@@ -155,6 +155,7 @@ static void tiles_open(void) {
         form.bytes[i] = 4 * TILE;
         form.rows[i] = TILE;
     }
+    __asm__ volatile("" : : "r"(&form) : "memory"); /* gcc 12 tells its optimiser of the first eight bytes alone */
     _tile_loadconfig(&form);
 }
 static void tiles_close(void) { _tile_release(); }

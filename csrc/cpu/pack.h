@@ -1,8 +1,8 @@
 /* How the operands of a matrix product are packed, for gemm.c and kernel.h alone.
  *
  * With bfloat16 two, with int8 four consecutive values of the sum stand in one 32-bit word. A machine without
- * instructions for it rounds the operands and multiplies float32. For tiles, strips of a are as long as two of them are
- * high, its rows always lie as lines, and words come in whole tiles, zeros behind the last value. */
+ * instructions for it rounds the operands and multiplies float32. For tiles, a strip of a has two tiles' rows, which
+ * always lie as lines, and words come in whole tiles, zeros behind the last value. */
 #ifndef RP_CPU_PACK_H
 #define RP_CPU_PACK_H
 
