@@ -80,20 +80,26 @@ typedef struct panel {
     uint32_t *packed, *rows; /* the panel; MB * LINE words of each thread */
 } panel;
 
-/* The kernel at rows row …, columns column …; what lies outside c goes through a block of its own. */
+/* The kernel where only rows x columns of its sums are in c: through a block of its own. */
+static void edge_block(float *c, int64_t ldc, const panel *p, const uint32_t *a, const uint32_t *b, int64_t rows,
+                       int64_t columns, bool add) {
+    size_t bytes = (size_t)columns * sizeof(float);
+    float edge[2 * TILE * NR] = {0};
+    for (int64_t i = 0; i < rows && add; i++) memcpy(edge + i * NR, c + i * ldc, bytes);
+    p->run(edge, NR, a, b, p->depth, add);
+    for (int64_t i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * NR, bytes);
+}
+
+/* The kernel at rows row …, columns column … */
 static void block(const rp_gemm *g, const panel *p, const uint32_t *a, int64_t row, int64_t column) {
     const uint32_t *b = p->packed + (column - p->column) / NR * p->strip;
     int64_t height = strip_rows(p->how), rows = at_most(height, g->m - row), columns = at_most(NR, g->n - column);
-    size_t bytes = (size_t)columns * sizeof(float);
     bool add = g->accumulate || p->first > 0;
-    float *c = g->c + row * g->ldc + column, edge[2 * TILE * NR] = {0};
-    if (rows == height && columns == NR) {
+    float *c = g->c + row * g->ldc + column;
+    if (rows == height && columns == NR)
         p->run(c, g->ldc, a, b, p->depth, add);
-        return;
-    }
-    for (int64_t i = 0; i < rows && add; i++) memcpy(edge + i * NR, c + i * g->ldc, bytes);
-    p->run(edge, NR, a, b, p->depth, add);
-    for (int64_t i = 0; i < rows; i++) memcpy(c + i * g->ldc, edge + i * NR, bytes);
+    else
+        edge_block(c, g->ldc, p, a, b, rows, columns, add);
 }
 
 /* What follows the sums of a row while they are in cache. */

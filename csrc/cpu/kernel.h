@@ -8,9 +8,9 @@
 typedef void kernel(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k, bool add);
 
 /* Asks for the lines of c that a kernel will write, before its sums. */
-static inline __attribute__((always_inline)) void prefetch_sums(const float *c, int64_t ldc) {
+static inline __attribute__((always_inline)) void prefetch_sums(const float *c, int64_t ldc, const int rows) {
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; i++) {
+    for (int i = 0; i < rows; i++) {
         __builtin_prefetch(c + i * ldc, 1);
         __builtin_prefetch(c + i * ldc + NR - 1, 1);
     }
@@ -30,7 +30,7 @@ static inline __attribute__((always_inline)) void multiply(float *c, int64_t ldc
     vf sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = (vf){0};
-    prefetch_sums(c, ldc);
+    prefetch_sums(c, ldc, MR);
     for (int64_t l = 0; l < k; l++) {
         prefetch_next(b, k, l);
         vf left = vf_load(b + l * NR), right = vf_load(b + l * NR + VL);
@@ -66,7 +66,7 @@ BFLOAT16 static inline
     __m512 sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-    prefetch_sums(c, ldc);
+    prefetch_sums(c, ldc, MR);
     for (int64_t l = 0; l < k; l++) {
         prefetch_next(b, k, l);
         __m512bh left = (__m512bh)_mm512_loadu_si512(b + l * NR);
@@ -118,7 +118,7 @@ static void multiply_quads(float *c, int64_t ldc, const uint32_t *a, const uint3
     __m512i sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
-    prefetch_sums(c, ldc);
+    prefetch_sums(c, ldc, MR);
     for (int64_t l = 0; l < k; l++) {
         prefetch_next(b, k, l);
         __m512i left = _mm512_loadu_si512(b + l * NR), right = _mm512_loadu_si512(b + l * NR + VL);
@@ -160,13 +160,6 @@ static void tiles_open(void) {
 }
 static void tiles_close(void) { _tile_release(); }
 
-static inline __attribute__((always_inline)) void prefetch_block(const float *c, int64_t ldc) {
-    for (int i = 0; i < 2 * TILE; i++) {
-        __builtin_prefetch(c + i * ldc, 1);
-        __builtin_prefetch(c + i * ldc + NR - 1, 1);
-    }
-}
-
 /* The operands of words l .. l + 16. */
 #define LOAD_OPERANDS(a, b, l, k)                                                                                      \
     _tile_loadd(4, (a) + (l), ((k) + BEHIND) * 4);                                                                     \
@@ -191,7 +184,7 @@ static void multiply_pair_tiles(float *c, int64_t ldc, const uint32_t *a, const 
     if (add) {
         EACH_SUM(_tile_loadd, c, ldc);
     } else {
-        prefetch_block(c, ldc);
+        prefetch_sums(c, ldc, 2 * TILE);
         clear_sums();
     }
     for (int64_t l = 0; l < k; l += TILE) {
@@ -206,7 +199,7 @@ static void multiply_pair_tiles(float *c, int64_t ldc, const uint32_t *a, const 
 
 static void multiply_quad_tiles(float *c, int64_t ldc, const uint32_t *a, const uint32_t *b, int64_t k, bool add) {
     int32_t sums[2 * TILE][NR] __attribute__((aligned(64)));
-    prefetch_block(c, ldc);
+    prefetch_sums(c, ldc, 2 * TILE);
     clear_sums();
     for (int64_t l = 0; l < k; l += TILE) {
         LOAD_OPERANDS(a, b, l, k);
