@@ -1,12 +1,13 @@
 """What pre-training for relations gives fine-tuning: supervised data sets at 1, 10 and 100 %, by input setting.
 
-    python benchmarks/finetune.py [--data FOLDER] [--pretrain FILE] [--seeds 42,43,44] [--steps 300] [--sentences 64]
+    python benchmarks/finetune.py [--data FOLDER] [--train FILE] [--seeds 42,43,44] [--steps 300] [--sentences 64]
                                   [--stages 1,2,3,4,5,6] [--dtype D] [--results FOLDER]
 
 FOLDER has semeval/, chemprot/ and wiki80/ as Peng et al. 2020 published them. Every model of MODELS is the same
-encoder, pre-trained on FILE with the same budget once for each seed (kept in RESULTS/models), and fine-tuned with the
-same options. Each run is a row of RESULTS/finetuning.jsonl as soon as it is there, and is not computed again;
-RESULTS/finetuning.md has the medians over the seeds beside the published figures, and paired differences.
+encoder, pre-trained on FILE with the same budget once for each seed (as objectives.py does and keeps it), and
+fine-tuned with the same options. Each run is a row of RESULTS/finetuning.jsonl as soon as it is there, and is not
+computed again; RESULTS/finetuning.md has the medians over the seeds beside the published figures, and paired
+differences.
 """
 
 from __future__ import annotations
@@ -21,14 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from machine import describe
-from objectives import MATCH
-from report import machine_line
+from objectives import here, machines_of, trained
 
 import relpt
 from relpt import metrics
 from relpt.intervals import mean_interval
-from relpt.objectives import CP, Objective
 
 HERE = Path(__file__).parent
 INPUTS = ("C+M", "OnlyC", "OnlyM")
@@ -37,15 +35,9 @@ EPOCHS = {"1 %": 30, "10 %": 10, "100 %": 3}
 EPOCHS_OF = {("Wiki80", "10 %"): 4}  # some 3,900 sentences: twice the steps of the others' 10 epochs all the same
 TUNING: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 32, "max_length": 100, "unknown_labels": "wrong"}
 
-# What is pre-trained: by which objective, and what of the hidden states is the relation vector.
-PARTS: dict[str, tuple[Objective | None, str]] = {
-    "none": (None, "entity_start"),
-    "MTB": (MATCH, "entity_start"),
-    "CP": (CP(), "entity_start"),
-    "CP of [MASK]": (CP(), "mask"),
-}
+# The recipes of objectives.py whose encoders are fine-tuned.
 MODELS = {
-    "none": ["none"],
+    "none": ["before"],
     "MTB": ["MTB"],
     "CP": ["CP"],
     "hybrid": ["CP", "CP of [MASK]"],
@@ -134,32 +126,7 @@ def settings_of(options: argparse.Namespace, place: dict[str, Any]) -> dict[str,
     """What a row is a function of."""
     given = {name: getattr(options, name) for name in ("steps", "sentences", "dtype", "encoder")}
     epochs = epochs_of(place["data"], place["share"])
-    return {**place, **given, "pretrain": options.pretrain.name, "tuning": TUNING, "epochs": epochs}
-
-
-def part_of(options: argparse.Namespace, name: str, seed: int) -> relpt.Encoder:
-    """A part with its pre-training, which is kept in a folder."""
-    objective, representation = PARTS[name]
-    opening = {"representation": representation, "dtype": options.dtype}
-    if objective is None:
-        return relpt.Encoder.from_pretrained(options.encoder, **opening)
-    words = "-".join("".join(c if c.isalnum() else " " for c in name).split())
-    budget = f"{options.encoder}-{options.pretrain.stem}-{options.steps}x{options.sentences}-{options.dtype}"
-    folder = options.results / "models" / f"{words}-{budget}-{seed}"
-    if not (folder / "config.json").is_file():
-        begin = time.monotonic()
-        encoder = relpt.Encoder.from_pretrained(options.encoder, **opening)
-        trainer = relpt.Trainer(
-            encoder,
-            objectives=[objective],
-            pairs_per_step=options.sentences // 2,
-            max_steps=options.steps,
-            seed=seed,
-        )
-        trainer.fit(relpt.load(options.pretrain), show_progress_bar=False)
-        encoder.save_pretrained(folder)
-        print(f"pre-training: {name}, seed {seed}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
-    return relpt.Encoder.from_pretrained(folder, dtype=options.dtype)
+    return {**place, **given, "pretrain": options.train.name, "tuning": TUNING, "epochs": epochs}
 
 
 class Runs:
@@ -175,7 +142,7 @@ class Runs:
         self.parts = {key: part for key, part in self.parts.items() if key[1] == seed}
         for name in MODELS[model]:
             if (name, seed) not in self.parts:
-                self.parts[name, seed] = part_of(self.options, name, seed)
+                self.parts[name, seed] = trained(self.options, name, seed)
         parts = [self.parts[name, seed] for name in MODELS[model]]
         return parts[0] if len(parts) == 1 else relpt.HybridEncoder(*parts)
 
@@ -301,7 +268,7 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     }
     parts = [
         "# What pre-training for relations gives fine-tuning",
-        f"Made by `python benchmarks/finetune.py`. {options.encoder}, pre-trained on WebNLG's {options.pretrain.name} "
+        f"Made by `python benchmarks/finetune.py`. {options.encoder}, pre-trained on WebNLG's {options.train.name} "
         f"for {options.steps} steps of {options.sentences} sentences, once for each seed; then fine-tuned by AdamW at "
         f"{TUNING['learning_rate']:g}, batches of {TUNING['batch_size']}, at most {TUNING['max_length']} word pieces, "
         f"{', '.join(epochs)}, {options.dtype}. The published files of each share, the same for all seeds. Medians "
@@ -316,7 +283,7 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         "et al. 2020, table 5) are of BERT-base, pre-trained on Wikipedia for 3,500 steps of 2,048 pairs, and tuned "
         "at 3e-5 in batches of 64 for 6 epochs; of Wiki80, OnlyC at 10 % is printed as at 1 %. Wiki80 has sentences "
         "of FewRel's relations; all models here are pre-trained on another corpus, WebNLG (DBpedia's triples).",
-        f"{machine_line(describe(relpt._core.default_threads()))}.",
+        machines_of(rows),
     ]
     for data, chosen in SETS.items():
         sizes = sorted({row["trained"] for row in rows if row["data"] == data})
@@ -360,7 +327,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     shared = HERE.parent.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=shared, help="folder of the data sets (default: ../shared/data)")
-    parser.add_argument("--pretrain", type=Path, default=shared / "webnlg" / "train.jsonl")
+    parser.add_argument("--train", type=Path, default=shared / "webnlg" / "train.jsonl")
     parser.add_argument("--seeds", type=numbers, default=[42, 43, 44])
     parser.add_argument("--stages", type=numbers, default=list(range(1, len(STAGES) + 1)))
     parser.add_argument("--steps", type=int, default=300)
@@ -378,7 +345,7 @@ def main() -> int:
         settings = settings_of(options, place)
         row = next((row for row in done if settings.items() <= row.items()), None)
         if row is None:
-            row = {**settings, **runs.run(**place)}
+            row = {**settings, "machine": here(), **runs.run(**place)}
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             said = f"{', '.join(str(value) for value in place.values())}: {row['score']:.3f}"

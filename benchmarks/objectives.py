@@ -9,7 +9,7 @@ every seed, the others with the first. The graph of "alignment" and "injection" 
 graph injected, the tests know no entity: it can help in training alone.
 Tested are 5 and 10 ways, 1 and 5 shots, 10,000 episodes, cosine. Each row is kept in FOLDER/objectives.jsonl as soon as
 it is there, and is not computed again; FOLDER/objectives.md has the medians over the seeds with their range, and holds
-what the papers expect against them.
+what the papers expect against them. The encoders of SHARED are kept in FOLDER/models, for finetune.py as well.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import describe
-from report import machine_line
+from machine import cpu_model
 
 import relpt
 from relpt.intervals import mean_interval
@@ -58,6 +57,7 @@ RECIPES: dict[str, Callable[[Callable[[], relpt.GraphEmbeddings]], list[Objectiv
 }
 INJECTED = ("CP + injection",)
 MASKED = ("CP of [MASK]",)  # the hidden state at the [MASK] of a prompt behind the sentence is the vector
+SHARED = ("CP", "CP of [MASK]", "MTB")
 MAIN = ("CP", "CP of [MASK]", "MTB", "hybrid", "MTB with CP")
 # What the papers find: the recipe that is above another (Peng et al. 2020, table 6; arXiv 2312.11062, section 4).
 EXPECTED = (("CP", "before"), ("MTB", "before"), ("CP", "MTB"), ("CP", "CP of [MASK]"), ("hybrid", "CP"))
@@ -85,14 +85,18 @@ def graph_of(path: str) -> relpt.GraphEmbeddings:
     return relpt.GraphEmbeddings(seed=42).fit(list(dict.fromkeys(triples)), show_progress_bar=False)
 
 
-def trained(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Corpus) -> relpt.Encoder:
-    """The encoder after the recipe's training; without objectives as it was."""
+def trained(options: argparse.Namespace, recipe: str, seed: int) -> relpt.Encoder:
+    """The encoder after the recipe's training; without objectives as it was. One of SHARED is kept in a folder."""
+    folder = folder_of(options, recipe, seed)
+    if recipe in SHARED and (folder / "config.json").is_file():
+        return relpt.Encoder.from_pretrained(folder, dtype=options.dtype)
     encoder = opened(options, recipe)
     graph = functools.partial(graph_of, options.train)  # trained for those recipes that ask for it
     objectives = RECIPES[recipe](graph)
     if recipe in INJECTED:
         encoder.inject(graph(), dropout=0.5)
     if objectives:
+        begin = time.monotonic()
         trainer = relpt.Trainer(
             encoder,
             objectives=objectives,
@@ -101,8 +105,24 @@ def trained(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Co
             max_steps=options.steps,
             seed=seed,
         )
-        trainer.fit(train, show_progress_bar=False)
+        trainer.fit(tokenized(options.train, options.encoder), show_progress_bar=False)
+        print(f"pre-training: {recipe}, seed {seed}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    if recipe in SHARED:
+        encoder.save_pretrained(folder)
     return encoder.inject(None) if recipe in INJECTED else encoder
+
+
+def folder_of(options: argparse.Namespace, recipe: str, seed: int) -> Path:
+    """Where an encoder of SHARED is kept: the name says what it is a function of."""
+    words = "-".join("".join(c if c.isalnum() else " " for c in recipe).split())
+    budget = f"{options.encoder}-{Path(options.train).stem}-{options.steps}x{options.sentences}-{options.dtype}"
+    return options.results / "models" / f"{words}-{budget}-{seed}"
+
+
+@functools.cache
+def tokenized(path: str, encoder: str) -> relpt.Corpus:
+    """The file's word pieces: those of all recipes."""
+    return relpt.load(path).tokenize(relpt.Encoder.from_pretrained(encoder), show_progress_bar=False)
 
 
 def scores(encoder: object, tests: list[relpt.Corpus], inputs: list[str]) -> list[dict]:
@@ -117,14 +137,21 @@ def scores(encoder: object, tests: list[relpt.Corpus], inputs: list[str]) -> lis
     return found
 
 
-def encoder_of(options: argparse.Namespace, recipe: str, seed: int, train: relpt.Corpus, parts: dict) -> object:
-    """The recipe's encoder; ``parts`` keeps those of the seed that are joined, so that none is trained twice."""
+def encoder_of(options: argparse.Namespace, recipe: str, seed: int) -> object:
+    """The recipe's encoder."""
     if recipe in JOINED:
-        return relpt.HybridEncoder(*(encoder_of(options, part, seed, train, parts) for part in JOINED[recipe]))
-    encoder = parts.get(recipe) or trained(options, recipe, seed, train)
-    if any(recipe in names for names in JOINED.values()):
-        parts[recipe] = encoder
-    return encoder
+        return relpt.HybridEncoder(*(trained(options, part, seed) for part in JOINED[recipe]))
+    return trained(options, recipe, seed)
+
+
+def here() -> str:
+    """The machine that a row is computed on: dtypes round as its instructions do."""
+    return f"{cpu_model()}, {relpt._core.cpu_info()['level']}"
+
+
+def machines_of(rows: list[dict]) -> str:
+    """The machines that the rows are of, in a sentence."""
+    return f"Computed on {'; '.join(sorted({row['machine'] for row in rows}))}; relpt {relpt.__version__}."
 
 
 def page(rows: list[dict], options: argparse.Namespace) -> str:
@@ -134,7 +161,7 @@ def page(rows: list[dict], options: argparse.Namespace) -> str:
         f"{options.encoder}, trained on {Path(options.train).name}: {options.steps} steps of {options.sentences} "
         f"sentences, {options.dtype}; 10,000 episodes, cosine. Of {', '.join(MAIN)} medians over the "
         f"seeds {', '.join(map(str, options.seeds))} (lowest – highest), of the others seed {options.seeds[0]}.",
-        f"{machine_line(describe(relpt._core.default_threads()))}.",
+        machines_of(rows),
     ]
     for data in dict.fromkeys(score["data"] for row in rows for score in row["scores"]):
         head = ["objective", "inputs", *(f"{way}-way {shot}-shot" for way, shot in SETTINGS)]
@@ -224,12 +251,9 @@ def main() -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     kept = options.results / "objectives.jsonl"
     done = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
-    train, *tests = (
-        relpt.load(path).tokenize(opened(options), show_progress_bar=False) for path in (options.train, *options.test)
-    )
+    tests = [tokenized(path, options.encoder) for path in options.test]
     rows = []
     for seed in options.seeds:
-        parts: dict[str, relpt.Encoder] = {}
         for recipe in options.recipes:
             if recipe not in MAIN and seed != options.seeds[0]:
                 continue
@@ -237,8 +261,8 @@ def main() -> int:
             row = next((row for row in done if settings.items() <= row.items()), None)
             if row is None:
                 begin = time.monotonic()
-                encoder = encoder_of(options, recipe, seed, train, parts)
-                row = {**settings, "scores": scores(encoder, tests, options.inputs)}
+                encoder = encoder_of(options, recipe, seed)
+                row = {**settings, "machine": here(), "scores": scores(encoder, tests, options.inputs)}
                 done.append(row)
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
