@@ -499,7 +499,8 @@ class Classifier:
             raise ValueError(
                 f"{unknown:,} of {len(gold):,} sentences of {corpus.name!r} have a relation that is not among the "
                 f"{len(labels)} trained ones: {unknown_text(gold, labels)}; train on sentences of it, name it in "
-                "fit(labels=…), or count these sentences as wrong by unknown_labels='wrong'"
+                "fit(labels=…), or count these sentences as wrong by unknown_labels='wrong' "
+                "(--unknown-labels wrong)"
             )
         return gold, unknown
 

@@ -337,7 +337,8 @@ class GraphEmbeddings:
     @staticmethod
     def _row(rows: dict[str, int], name: str, what: str) -> int:
         if name not in rows:
-            raise KeyError(f"no {what} {name!r} among the {len(rows):,} of the training triples")
+            listed = "entities" if what == "entity" else "relations"
+            raise KeyError(f"no {what} {name!r} among the {len(rows):,} of the training triples; {listed} lists them")
         return rows[name]
 
     def _check_trained(self) -> None:
