@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import logging
 import os
@@ -295,34 +294,6 @@ def encode(args: argparse.Namespace) -> int:
     return 0
 
 
-# -- check ------------------------------------------------------------------------------------------------------------
-
-
-def check(args: argparse.Namespace) -> int:
-    """Reports on data files; exit code 1 where records are bad."""
-    from relpt.data import load
-
-    reports, bad_total = [], 0
-    for path in args.data:
-        data = load(path, on_bad="collect", **given_options(args, "format", "spans"))
-        report, bad = data.check(), [str(note) for note in data.bad]
-        bad_total += len(bad)
-        reports.append({"file": path, **report.to_dict(), "bad": [note.to_dict() for note in data.bad]})
-        if args.json:
-            continue
-        if len(reports) > 1:
-            print()
-        print(path)
-        print_rows(dataclasses.replace(report, bad=[]).rows())
-        for line in bad[: args.show]:
-            print(f"    {line}")
-        if len(bad) > args.show:
-            print(f"    … and {len(bad) - args.show:,} more (--show {len(bad)} lists them all)")
-    if args.json:
-        print_json({"files": reports, "bad": bad_total})
-    return 1 if bad_total else 0
-
-
 # -- info -------------------------------------------------------------------------------------------------------------
 
 
@@ -451,13 +422,6 @@ def _add_encode(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_others(commands: Any, common: argparse.ArgumentParser) -> None:
-    text = "Reads data files and reports counts, lengths, relations and bad records. Exit code 1 where records are bad."
-    p = commands.add_parser("check", parents=[common], help="report on data files", description=text)
-    p.add_argument("data", nargs="+", metavar="DATA", help="files with sentences")
-    p.add_argument("--show", type=natural, default=20, metavar="N", help="bad records to list (default: 20)")
-    add_data_options(p, on_bad=False)
-    p.set_defaults(run=check)
-
     text = "Versions, instruction set, threads, memory, the state of CUDA, and whether MiniLM is installed."
     p = commands.add_parser("info", parents=[common], help="what relpt finds on this machine", description=text)
     p.set_defaults(run=info)
@@ -483,6 +447,7 @@ def _version() -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     from relpt.cli_ablate import add_ablate
+    from relpt.cli_data import add_check, add_relabel
     from relpt.cli_fewshot import add_fewshot
     from relpt.cli_finetune import add_finetune, add_predict
     from relpt.cli_reproduce import add_reproduce
@@ -495,6 +460,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = _common()
+    add_check(commands, common)
+    add_relabel(commands, common)
     _add_others(commands, common)
     _add_pretrain(commands, common)
     _add_encode(commands, common)

@@ -329,6 +329,25 @@ def test_check_of_good_data(relpt_command):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_relabel_writes_patched_data(relpt_command, tmp_path):
+    records = [{**record, "id": f"e{n}"} for n, record in enumerate(tiny_dataset(2, 2))]
+    data = write_jsonl(tmp_path / "data.jsonl", records)
+    patch = tmp_path / "patch.json"
+    patch.write_text(json.dumps({"e0": "other", "e1": records[1]["relation"]}))
+    new = tmp_path / "new.jsonl"
+    code, _, err = relpt_command("relabel", data, patch, "-o", new)
+    assert code == 1
+    assert "--drop-missing" in err
+    assert not new.exists()
+    code, out, _ = relpt_command("relabel", data, patch, "-o", new, "--keep-missing", "--json")
+    assert (code, json.loads(out)) == (0, {"output": str(new), "instances": 4, "changed": 1, "left_out": 0})
+    assert [i.relation for i in relpt.load(new)] == ["other", *(record["relation"] for record in records[1:])]
+    code, out, _ = relpt_command("relabel", data, patch, "-o", new, "--drop-missing")
+    assert code == 0
+    assert "2 instances; relations changed 1, instances left out 2" in out
+    assert [i.id for i in relpt.load(new)] == ["e0", "e1"]
+
+
 def test_check_lists_bad_records_and_exits_1(relpt_command):
     code, out, err = relpt_command("check", "bad.jsonl")
     assert (code, err) == (1, "")

@@ -133,6 +133,17 @@ def test_ids_are_kept_and_written() -> None:
     assert [i.id for i in relpt.load([i.to_dict() for i in data])] == ["e7", "12", "3", None]
 
 
+def test_saved_data_are_what_they_were(tmp_path: Path) -> None:
+    unlabelled = relpt.load([{key: value for key, value in PLAIN.items() if key != "relation"}])
+    typed = relpt.load([{**TACRED, "relation": "per:née"}])  # types and tags, and a name beyond ASCII
+    for data in (relpt.load([PLAIN, {**PLAIN, "id": 12}]), unlabelled, typed):
+        data.save(tmp_path / "saved.jsonl")
+        again = relpt.load(tmp_path / "saved.jsonl")
+        assert [dataclasses.replace(i, source="") for i in again] == [dataclasses.replace(i, source="") for i in data]
+    with pytest.raises(FileNotFoundError):
+        typed.save(tmp_path / "none" / "saved.jsonl")
+
+
 # -- TACREV and Re-TACRED ----------------------------------------------------------------------------------------------
 
 

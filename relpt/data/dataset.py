@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from relpt.data.instance import BadRecord, Instance
+from relpt.files import replace_file
 
 if TYPE_CHECKING:
     from relpt.corpus import Corpus
@@ -187,6 +191,12 @@ class Dataset(Sequence[Instance]):
         from relpt.data.negatives import with_negatives
 
         return with_negatives(self, label, per_sentence, seed)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the instances as JSON lines that ``relpt.load`` reads; OSError where the file cannot be written."""
+        with replace_file(Path(path)) as file:
+            for instance in self:
+                file.write(json.dumps(instance.to_dict(), ensure_ascii=False).encode() + b"\n")
 
     def check(self) -> Report:
         """Counts, lengths, relations, entities and what looks wrong; prints as text, shows as a table in a notebook."""

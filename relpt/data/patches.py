@@ -30,8 +30,8 @@ def relabelled(data: Dataset, patch: Any, drop_missing: bool | None) -> Dataset:
     missing = len(data) - len(held)
     if missing and drop_missing is None and isinstance(entries, Mapping):
         raise ValueError(
-            f"{label} holds {len(held):,} of {len(data):,} instances: pass drop_missing=True to leave out the others, "
-            "as Re-TACRED does, or drop_missing=False to keep their relations"
+            f"{label} holds {len(held):,} of {len(data):,} instances: pass drop_missing=True (--drop-missing) to leave "
+            "out the others, as Re-TACRED does, or drop_missing=False (--keep-missing) to keep their relations"
         )
     if missing and not drop_missing and not data.labelled:
         raise ValueError(f"{missing:,} instances have no relation, in {label} neither; pass drop_missing=True")
