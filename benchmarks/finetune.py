@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from objectives import here, machines_of, trained
+from objectives import MASKED, folder_of, here, machines_of, trained
 
 import relpt
 from relpt import metrics
@@ -35,7 +35,7 @@ EPOCHS = {"1 %": 30, "10 %": 10, "100 %": 3}
 EPOCHS_OF = {("Wiki80", "10 %"): 4}  # some 3,900 sentences: twice the steps of the others' 10 epochs all the same
 TUNING: dict[str, Any] = {"learning_rate": 1e-4, "batch_size": 32, "max_length": 100, "unknown_labels": "wrong"}
 
-# The recipes of objectives.py whose encoders are fine-tuned.
+# The recipes of objectives.py whose encoders are fine-tuned, from [H,T] or [MASK].
 MODELS = {
     "none": ["before"],
     "MTB": ["MTB"],
@@ -129,6 +129,16 @@ def settings_of(options: argparse.Namespace, place: dict[str, Any]) -> dict[str,
     return {**place, **given, "pretrain": options.train.name, "tuning": TUNING, "epochs": epochs}
 
 
+def part_of(options: argparse.Namespace, recipe: str, seed: int) -> relpt.Encoder:
+    """The recipe's encoder, whose vector is [H,T] or [MASK], whatever its pre-training compared."""
+    folder = options.encoder
+    if recipe != "before":
+        trained(options, recipe, seed)
+        folder = folder_of(options, recipe, seed)
+    representation = "mask" if recipe in MASKED else "entity_start"
+    return relpt.Encoder.from_pretrained(folder, representation=representation, dtype=options.dtype)
+
+
 class Runs:
     """One run after another: encoders and corpora are opened once."""
 
@@ -142,7 +152,7 @@ class Runs:
         self.parts = {key: part for key, part in self.parts.items() if key[1] == seed}
         for name in MODELS[model]:
             if (name, seed) not in self.parts:
-                self.parts[name, seed] = trained(self.options, name, seed)
+                self.parts[name, seed] = part_of(self.options, name, seed)
         parts = [self.parts[name, seed] for name in MODELS[model]]
         return parts[0] if len(parts) == 1 else relpt.HybridEncoder(*parts)
 
@@ -273,10 +283,11 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         f"{TUNING['learning_rate']:g}, batches of {TUNING['batch_size']}, at most {TUNING['max_length']} word pieces, "
         f"{', '.join(epochs)}, {options.dtype}. The published files of each share, the same for all seeds. Medians "
         f"over the seeds {seeds} (lowest – highest) on the test set, which nothing was chosen by.",
-        "- none: the encoder as it comes, its vector [H,T] (the hidden states at the two start markers);\n"
+        "- none: the encoder as it comes, fine-tuned from [H,T], the hidden states at the two start markers;\n"
         "- MTB: matching the blanks by the cosine, with a threshold of 0.5, over 0.05; CP: contrast of sentences with "
-        "the same relation; both of [H,T], with the defaults of `relpt.Trainer`;\n"
-        "- [MASK]: CP of the hidden state at the [MASK] of a prompt behind the sentence;\n"
+        "the same relation; both pre-trained as in objectives.md, where the loss compares [H,T] with the mean over "
+        "all tokens beside it, and fine-tuned from [H,T];\n"
+        "- [MASK]: CP of the hidden state at the [MASK] of a prompt behind the sentence, and fine-tuned from it;\n"
         "- hybrid: the encoders of CP and [MASK] side by side, fine-tuned together under one head (arXiv 2312.11062, "
         "section 3.3): twice the weights, and twice the pre-training.",
         "Relations of a test set that a share of the training data lacks count as wrong. The published figures (Peng "
