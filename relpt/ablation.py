@@ -16,6 +16,7 @@ import numpy as np
 from relpt.analysis import _markdown, _markdown_table, _mcnemar
 from relpt.fewshot import FewShot
 from relpt.finetuning import Protocol, grid, prediction_file
+from relpt.frames import data_frame
 from relpt.hybrid import open_encoder
 from relpt.intervals import mean_interval, paired_t
 from relpt.progress import progress
@@ -226,11 +227,7 @@ class Ablation:
 
     def to_frame(self) -> Any:
         """The rows as a pandas DataFrame; ImportError where pandas is not installed."""
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("data frames need pandas, which is not installed: pip install 'relpt[frames]'") from None
-        return pandas.DataFrame([{name: value for name, value in row.items() if name != "key"} for row in self.rows])
+        return data_frame([{name: value for name, value in row.items() if name != "key"} for row in self.rows])
 
     def to_markdown(self, statistic: str = "mean") -> str:
         """``tables`` in Markdown."""

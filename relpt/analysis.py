@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from relpt.data.instance import Instance
 from relpt.fewshot import FewShot, FewShotResult
+from relpt.frames import data_frame
 from relpt.inputs import SIMILARITIES, choice
 from relpt.metrics import Labels, aligned_labels, confusion_matrix
 
@@ -136,10 +137,8 @@ class Cases:
         return _markdown_table(self._columns, bold)
 
     def to_frame(self) -> Any:
-        """The rows as a pandas DataFrame."""
-        import pandas
-
-        return pandas.DataFrame(self.rows, columns=list(self._columns))
+        """The rows as a pandas DataFrame; ImportError where pandas is not installed."""
+        return data_frame(self.rows, self._columns)
 
     @property
     def _columns(self) -> tuple[str, ...]:

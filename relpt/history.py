@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from relpt.errors import FormatError
+from relpt.frames import data_frame
 
 __all__ = ["History"]
 
@@ -51,10 +52,8 @@ class History:
         return {"status": self.status, **{field: [record.get(field) for record in self.records] for field in fields}}
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame, a row a step."""
-        import pandas
-
-        return pandas.DataFrame(self.records)
+        """A pandas DataFrame, a row a step; ImportError where pandas is not installed."""
+        return data_frame(self.records)
 
     @classmethod
     def read(cls, path: str | Path) -> History:

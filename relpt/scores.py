@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from relpt import metrics
+from relpt.frames import data_frame
 from relpt.inputs import choice
 from relpt.metrics import METRICS, BagCurve, ConfusionMatrix, Measures, RelationScore
 
@@ -256,10 +257,8 @@ class ClassReport:
         return {"metric": self.score.metric, "score": float(self.score), "rows": [row._asdict() for row in self.rows]}
 
     def to_pandas(self) -> Any:
-        """The rows as a pandas DataFrame."""
-        import pandas
-
-        return pandas.DataFrame(self.rows, columns=RelationScore._fields)
+        """The rows as a pandas DataFrame; ImportError where pandas is not installed."""
+        return data_frame(self.rows, RelationScore._fields)
 
     def __str__(self) -> str:
         width = max([len(row.relation) for row in self.rows] + [8])
