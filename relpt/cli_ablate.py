@@ -85,7 +85,10 @@ def ablate(args: argparse.Namespace) -> int:
     loaded = [part for given in sets.values() for part in (given.values() if isinstance(given, dict) else [given])]
     fixed = {"episodes": args.episodes, "similarity": args.similarity}
     tasks = [FewShot(n_way=way, k_shot=shot, **fixed) for way in args.way for shot in args.shot]
-    tested = any(not isinstance(given, dict) for given in sets.values())
+    tested = [not isinstance(given, dict) for given in sets.values()]
+    tuning = training_options(args)
+    if all(tested):
+        tuning.pop("representation", None)  # there it is the encoders' alone
     try:
         result = run(
             {label: opened_model(args, name, *loaded) for label, name in models.items()},
@@ -93,13 +96,13 @@ def ablate(args: argparse.Namespace) -> int:
             args.inputs,
             args.fraction,
             args.seeds,
-            few_shot=tasks if tested else None,
+            few_shot=tasks if any(tested) else None,
             metric=args.metric,
             negative=args.negative,
             output=args.output,
             on_row=None if args.quiet else tell_run,
             show_progress_bar=False if args.quiet else None,
-            **training_options(args),
+            **tuning,
         )
     except KeyboardInterrupt:
         tell(f"relpt: the runs so far are kept in {args.output}; the same command goes on")

@@ -45,8 +45,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 def training_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of ``Classifier`` that the user gave."""
     sizes = ("epochs", "batch_size", "micro_batch_size", "max_length", "early_stopping", "warmup_steps")
-    others = ("dropout", "label_smoothing", "unknown_labels", "optimizer", "momentum", "frozen", "bags", "bag_size")
-    options = given_options(args, *sizes, *others)
+    others = ("representation", "dropout", "label_smoothing", "unknown_labels", "optimizer", "momentum", "frozen")
+    options = given_options(args, *sizes, *others, "bags", "bag_size")
     if args.lr is not None:
         options["learning_rate"] = args.lr
     return options

@@ -253,6 +253,17 @@ class Encoder:
         twin._take_model(self._model)
         return twin
 
+    def _read_as(self, representation: str) -> Encoder:
+        """The same weights with another representation, without projection."""
+        if _reads_mask(representation) and self.prompt is None:
+            raise ValueError(
+                f"the representation {representation!r} reads the [MASK] of a prompt, and {self.name} has no prompt; "
+                "open it with Encoder.from_pretrained(…, prompt=…)"
+            )
+        view = copy.copy(self)
+        view.representation, view._parts, view.projection = representation, representation_parts(representation), None
+        return view
+
     def _new_model(self) -> Any:
         """The core's model, all values 0."""
         table = None if self.injection is None else self.injection.table

@@ -16,6 +16,7 @@ import numpy as np
 from relpt.classifier import Classifier, Judged, trainable_labels
 from relpt.data.reading import as_dataset
 from relpt.files import read_json
+from relpt.frames import data_frame
 from relpt.inputs import input_name
 from relpt.runs import Row, RunFolder, encoder_identity, json_lines, run_key
 
@@ -59,10 +60,8 @@ class FineTuning:
         return summary
 
     def to_pandas(self) -> Any:
-        """The rows as a pandas DataFrame."""
-        import pandas
-
-        return pandas.DataFrame(self.rows)
+        """The rows as a pandas DataFrame; ImportError where pandas is not installed."""
+        return data_frame(self.rows)
 
     def table(self) -> list[list[str]]:
         """The summary as text, a header first; the official measure has a column where it is another one."""
@@ -212,9 +211,9 @@ class Protocol:
         """Of the run, for a folder: the same for the same encoder, options and data."""
         if self._common is None:  # reads all weights
             options = self.sample.get_params()
-            idle = ("seed", "copy", *(() if options["bags"] is not None else ("bags", "bag_size")))
+            idle = ("seed", "copy", "representation", *(() if options["bags"] is not None else ("bags", "bag_size")))
             self._common = {
-                "encoder": encoder_identity(self.encoder),
+                "encoder": encoder_identity(self.sample.parts.encoder),
                 "options": {name: value for name, value in options.items() if name not in idle},
                 "data": [self.corpus.data_hash, {name: data.data_hash for name, data in self.judged.items()}],
                 "metric": self.asked,

@@ -12,13 +12,15 @@ from relpt.cnn import CNNEncoder
 from relpt.encoder import Encoder
 from relpt.hybrid import EntityTable, HybridEncoder
 from relpt.runs import data_identity
+from relpt.trainer import REPRESENTATION
 
 if TYPE_CHECKING:
     from relpt.data.bags import Bag
 
-__all__ = ["Parts", "Reading"]
+__all__ = ["Parts", "Reading", "for_head"]
 
 _TRAINED: Final = (Encoder, CNNEncoder)
+_HEAD: Final = "entity_start"
 
 
 class Reading:
@@ -169,6 +171,29 @@ class Parts:
         """The plain vectors of all parts side by side, float32 (n, dim): not scaled, weighted or projected."""
         found = [self.part_vectors(number, reading, inputs, max_length, show) for number in range(len(self.all))]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def for_head(encoder: Any, representation: str | None) -> Any:
+    """The encoder as a head reads it: with the representation named, its own, or of ``relpt pretrain``'s default [H,T].
+
+    It shares its weights with the one given, which it is where it reads the same.
+
+    Raises:
+        ValueError: one is named that is unknown, reads a prompt that there is not, or is for parts or a CNN.
+    """
+    if representation is not None:
+        if isinstance(encoder, (HybridEncoder, CNNEncoder)):
+            raise ValueError(
+                f"representation is {representation!r}: a CNN has one, and each part of a hybrid its own; name it "
+                "where the part is opened"
+            )
+        return encoder._read_as(representation) if isinstance(encoder, Encoder) else encoder
+    leaves = list(_leaves(encoder))
+    wide = [isinstance(part, Encoder) and part.representation == REPRESENTATION for part in leaves]
+    if not any(wide):
+        return encoder
+    read = [part._read_as(_HEAD) if is_wide else part for part, is_wide in zip(leaves, wide, strict=True)]
+    return _rebuilt(encoder, iter(read))
 
 
 def _leaves(encoder: Any) -> Iterator[Any]:

@@ -15,6 +15,7 @@ import relpt
 from relpt import _core, cli
 from relpt.objectives import CP, MLM
 from relpt.parts import Parts
+from relpt.trainer import REPRESENTATION
 
 OPTIONS: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 2, "max_length": 72}
 
@@ -375,3 +376,44 @@ def test_a_sentence_that_two_parts_cut_counts_once(a: Any, b: Any, train: relpt.
     said = [str(w.message) for w in caught if issubclass(w.category, relpt.TruncationWarning)]
     longer = int((train.tokenize(a, max_length=128).lengths() + 6 > 16).sum())
     assert said == [f"{longer} sentences are longer than max_length=16: a window around both entities is used"]
+
+
+# -- what the head reads ----------------------------------------------------------------------------------------------
+
+
+def test_of_the_vector_for_few_shot_tests_the_head_reads_head_and_tail(
+    folders: tuple[Path, Path], a: relpt.Encoder, train: relpt.Dataset, test: relpt.Dataset
+) -> None:
+    wide = relpt.Encoder.from_pretrained(folders[0], representation=REPRESENTATION, num_threads=1)
+    narrow = fit(wide, train)
+    assert state(narrow) == state(fit(a, train))
+    assert narrow.tuned.representation == "entity_start"
+    assert wide.representation == REPRESENTATION
+    joined, plain = (fit(relpt.HybridEncoder(encoder, a), train) for encoder in (wide, a))
+    assert state(joined) == state(plain)
+    before = weights(wide)
+    fit(wide, train, copy=False)
+    assert weights(wide) != before  # the one given is what is trained, though read in another way
+
+
+def test_a_representation_that_is_named_is_what_the_head_reads(
+    folders: tuple[Path, Path], a: relpt.Encoder, train: relpt.Dataset, test: relpt.Dataset, tmp_path: Path
+) -> None:
+    wide = relpt.Encoder.from_pretrained(folders[0], representation=REPRESENTATION, num_threads=1)
+    named = fit(a, train, representation=REPRESENTATION)
+    assert named.head is not None
+    assert named.head[0].shape[1] == wide.dim
+    assert state(named) == state(fit(wide, train, representation=REPRESENTATION))
+    named.save_pretrained(tmp_path / "saved")
+    again = relpt.Classifier.from_pretrained(tmp_path / "saved", num_threads=1)
+    assert again.tuned.representation == REPRESENTATION
+    np.testing.assert_array_equal(again.predict_proba(test), named.predict_proba(test))
+
+
+def test_representations_that_cannot_be_read(a: relpt.Encoder, b: relpt.Encoder) -> None:
+    with pytest.raises(ValueError, match=r"reads the \[MASK\] of a prompt, and .* has no prompt"):
+        relpt.Classifier(a, representation="mask")
+    with pytest.raises(ValueError, match="'tail' is unknown"):
+        relpt.Classifier(a, representation="tail")
+    with pytest.raises(ValueError, match="each part of a hybrid its own"):
+        relpt.Classifier(relpt.HybridEncoder(a, b), representation="entity_start")
