@@ -88,6 +88,7 @@ def _tell_row(row: dict[str, Any], seconds: float | None) -> None:
 def finetune(args: argparse.Namespace) -> int:
     """Fine-tunes a classifier for every setting, fraction and seed."""
     from relpt.finetuning import finetune as run
+    from relpt.parts import for_head
 
     begin = time.monotonic()
     data = {name: load_data(args, [getattr(args, name)]) for name in ("train", "dev", "test") if getattr(args, name)}
@@ -114,7 +115,8 @@ def finetune(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"results": result.rows, "summary": result.summary()})
         return 0
-    _print_result(result, encoder.name)
+    read = getattr(for_head(encoder, args.representation), "representation", None)  # a hybrid's parts have theirs
+    _print_result(result, encoder.name if read is None else f"{encoder.name}, {read}")
     if args.output is not None:
         tell(f"relpt: {len(result.rows)} runs, {result.computed} of them new, in {duration(time.monotonic() - begin)}")
         tell(f"relpt: rows, predictions and the model that is best on dev are in {args.output}")

@@ -213,7 +213,7 @@ def test_finetune_by_bags(command: Any, place: Path) -> None:
     assert {row["metric"] for row in rows} == {"bag_auc"}
     code, out, _ = command(*words)
     assert code == 0
-    assert "encoder: bag_auc; median (lowest – highest) over seeds" in out
+    assert "encoder, entity_start: bag_auc; median (lowest – highest) over seeds" in out
     figures = rows[0]["bags"]
     assert f"test: {figures['facts']:,} facts of {figures['bags']:,} bags" in out
     assert f"seed 1:  AUC {rows[0]['test']:.4f}  max F1 {figures['max_f1']:.4f}" in out
