@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from objectives import MASKED, folder_of, here, machines_of, trained
+from objectives import MASKED, here, kept, machines_of
 
 import relpt
 from relpt import metrics
@@ -131,12 +131,10 @@ def settings_of(options: argparse.Namespace, place: dict[str, Any]) -> dict[str,
 
 def part_of(options: argparse.Namespace, recipe: str, seed: int) -> relpt.Encoder:
     """The recipe's encoder, whose vector is [H,T] or [MASK], whatever its pre-training compared."""
-    folder = options.encoder
-    if recipe != "before":
-        trained(options, recipe, seed)
-        folder = folder_of(options, recipe, seed)
     representation = "mask" if recipe in MASKED else "entity_start"
-    return relpt.Encoder.from_pretrained(folder, representation=representation, dtype=options.dtype)
+    if recipe == "before":
+        return relpt.Encoder.from_pretrained(options.encoder, representation=representation, dtype=options.dtype)
+    return kept(options, recipe, seed, representation)
 
 
 class Runs:
