@@ -357,6 +357,23 @@ def test_marks_of_the_figure_are_the_published_figures(made: relpt.Reproduction)
         row for row in made.summary() if (row["evaluation"], row["model"], row["inputs"]) == ("tuned", "CP", "C+M")
     ]
     assert [bar.get_height() for bar in bars] == [row["mean"]]
+    assert [text.get_text() for text in axes.figure.legends[0].get_texts()][-1] == "published"
+
+
+def test_no_number_stands_on_a_mark() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from relpt.report import plot_ablation
+
+    common = {"data": "D", "setting": "1 %", "metric": "accuracy", "ci95": None, "model": "M"}
+    means = [(0.5, 0.52), (0.5, 0.55), (0.5, 0.5), (0.5, 0.9), (0.02, 0.04), (0.99, 0.99)]
+    rows = [{**common, "inputs": f"I{i}", "mean": mean, "published": y} for i, (mean, y) in enumerate(means)]
+    axes = plot_ablation(rows)
+    axes.figure.canvas.draw()
+    (marks,) = [line for line in axes.lines if line.get_marker() == "D"]
+    centres = axes.transData.transform(marks.get_xydata())
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [i for i, (box, (x, y)) in enumerate(zip(boxes, centres, strict=True)) if box.contains(x, y)] == []
 
 
 def test_panels_wrap_on_request(made: relpt.Reproduction) -> None:

@@ -28,6 +28,7 @@ __all__ = [
 # Okabe and Ito's colours, told apart with any kind of colour vision; a violet in place of their yellow, too pale here.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#5D3A9B")
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+_PUBLISHED: Final = "published"
 _BEFORE, _AFTER, _INK, _PALE = "#B3B3B3", "#0072B2", "#333333", "#DDDDDD"
 # The parts of a loss: field of the history, name, colour.
 _LOSSES: Final = (
@@ -252,7 +253,7 @@ def plot_ablation(summary: Sequence[dict[str, Any]], ax: Any = None, *, columns:
     for panel, place in zip(axes, places, strict=True):
         _ablation_panel(panel, [item for item in summary if (item["data"], item["setting"]) == place], models)
     if ax is None:
-        _legend_below(axes[0].figure, axes[0], models)
+        _legend_below(axes)
     elif len(models) > 1:
         axes[0].legend(frameon=False, fontsize=9)
     return axes[0] if len(axes) == 1 else axes
@@ -281,6 +282,7 @@ def _ablation_axes(
 def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> None:
     inputs = list(dict.fromkeys(item["inputs"] for item in items))
     width = 0.84 / len(models)
+    marks: list[tuple[float, float]] = []
     for number, model in enumerate(models):
         own = [item for item in items if item["model"] == model]
         places = [inputs.index(item["inputs"]) + (number - (len(models) - 1) / 2) * width for item in own]
@@ -290,17 +292,12 @@ def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> 
         ax.bar(places, means, width * 0.92, color=colour, label=model)
         if any(spreads):
             ax.errorbar(places, means, spreads, fmt="none", ecolor=_INK, capsize=3, linewidth=1)
-        marks = [
-            (x, item["published"]) for x, item in zip(places, own, strict=True) if item.get("published") is not None
-        ]
-        if marks:
-            ax.plot(
-                *zip(*marks, strict=True), "D", color=_INK, markerfacecolor="white", markersize=5, label="_published"
-            )
-        for x, mean, spread in zip(places, means, spreads, strict=True):
-            leaves = mean + spread > 1.03  # the panel: then beside the interval, not above it
-            place, shift, side = ((x, 1.0), (2, 0), "left") if leaves else ((x, mean + spread), (0, 3), "center")
-            ax.annotate(f"{mean:.2f}", place, shift, textcoords="offset points", ha=side, fontsize=7, color=_INK)
+        published = [item.get("published") for item in own]
+        marks += [(x, y) for x, y in zip(places, published, strict=True) if y is not None]
+        for x, mean, spread, mark in zip(places, means, spreads, published, strict=True):
+            _number(ax, x, mean, spread, mark)
+    if marks:
+        ax.plot(*zip(*marks, strict=True), "D", color=_INK, markerfacecolor="white", markersize=5, label=_PUBLISHED)
     _sober(ax)
     ax.set_xticks(range(len(inputs)), inputs)
     ax.tick_params(axis="x", length=0)
@@ -308,6 +305,22 @@ def _ablation_panel(ax: Any, items: list[dict[str, Any]], models: list[str]) -> 
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_ylabel(items[0]["metric"].replace("_", " "))
     ax.set_title(f"{items[0]['data']}, {items[0]['setting']}", fontsize=10, loc="left", color=_INK)
+
+
+def _number(ax: Any, x: float, mean: float, spread: float, mark: float | None) -> None:
+    """A bar's figure: above its interval, in the bar where a mark is in the way, beside it at the panel's end."""
+    top, place = mean + spread, {"ha": "center", "va": "baseline", "color": _INK}
+    at, shift = (x, top), (0, 3)
+    if mark is not None and top - 0.03 < mark < top + 0.09:
+        if mean - spread > 0.1:
+            at, shift = (x, mean - spread), (0, -3)
+            place |= {"va": "top", "color": "white"}
+        else:  # no room in the bar
+            at, shift = (x, mark), (0, 6)
+    elif top > 1.03:
+        at, shift = (x, 1.0), (2, 0)
+        place["ha"] = "left"
+    ax.annotate(f"{mean:.2f}", at, shift, textcoords="offset points", fontsize=7, **place)
 
 
 def plot_gains(relations: Sequence[Any], names: tuple[str, str], ax: Axes | None = None) -> Axes:
@@ -474,18 +487,26 @@ def plot_map(
         panel.set_xticks([])
         panel.set_yticks([])
         panel.set_aspect("equal", adjustable="datalim")
-    _legend_below(axes[0].figure, axes[0], names)
+    _legend_below(axes)
     return axes
 
 
-def _legend_below(figure: Any, panel: Any, names: list[str]) -> None:
-    """One legend for the figure, below the panels, in as many columns as its width holds."""
-    longest = max(map(len, names))
-    columns = max(1, min(len(names), int(figure.get_figwidth() * 12 / (longest + 5))))
-    columns = math.ceil(len(names) / math.ceil(len(names) / columns))
+def _legend_below(panels: Sequence[Any]) -> None:
+    """One legend for the panels' figure, below them, in as many columns as its width holds."""
+    found: dict[str, Any] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        for label, handle in zip(labels, handles, strict=True):
+            found.setdefault(label, handle)
+    if _PUBLISHED in found:  # behind the bars' labels
+        found[_PUBLISHED] = found.pop(_PUBLISHED)
+    figure, longest = panels[0].figure, max(map(len, found))
+    columns = max(1, min(len(found), int(figure.get_figwidth() * 12 / (longest + 5))))
+    columns = math.ceil(len(found) / math.ceil(len(found) / columns))
     inside = figure.get_layout_engine() is not None
     figure.legend(
-        *panel.get_legend_handles_labels(),
+        found.values(),
+        found.keys(),
         loc="outside lower center" if inside else "upper center",
         bbox_to_anchor=None if inside else (0.5, 0.0),
         ncols=columns,
