@@ -215,8 +215,8 @@ def _check_cases(settings: tuple[str, ...], limit: int | None) -> None:
 
 
 def _markdown(text: str) -> str:
-    """One line that Markdown shows as it is."""
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """One line that Markdown shows as it is; an underscore inside a word marks nothing up."""
+    return re.sub(r"([\\`*\[\]|~$]|\b_|_\b|(?<=_)_)", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

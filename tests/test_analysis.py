@@ -203,6 +203,19 @@ def test_markdown_shows_text_as_it_is() -> None:
     assert [cell.strip("\n") for cell in page.cells[:2]] == ["0", HOSTILE.replace("\n", " ")]
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    "text", ["micro_f1", "_a_", "__a__ b", "a__b__c", "x _y_ z", "per:city_of_birth", "_", "a_ _b", "(_a_)"]
+)
+def test_underscores_are_shown(text: str) -> None:
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("gfm-like", {"linkify": False}).disable("linkify")
+    assert markdown.render(analysis._markdown(text)) == f"<p>{text}</p>\n"
+
+
+def test_names_with_underscores_stay_readable() -> None:
+    assert analysis._markdown("micro_f1 of train_wiki.json") == "micro_f1 of train_wiki.json"
+
+
 def test_a_long_table_says_what_it_leaves_out() -> None:
     found = analysis.cases(sentences(80), ["x"] * 80, {"a": ["x"] * 80, "b": ["y"] * 80})
     page = found._repr_html_()

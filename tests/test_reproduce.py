@@ -325,7 +325,7 @@ def test_report_sets_the_figures_side_by_side(made: relpt.Reproduction) -> None:
     assert lines[at + 2] == f"|  | range | {lines[at + 2].split('|')[3].strip()} | {row['low']:.3f}–{row['high']:.3f} |"
     assert "| CNN | published | 0.128 | 0.064 |" in lines
     assert "| T | published | 4 | 72 | – | 48 | – | 24 | 25 |" in lines
-    assert "| models.CP.train.max\\_steps | 6 | 4 |" in lines
+    assert "| models.CP.train.max_steps | 6 | 4 |" in lines
     assert "- Nothing is as in the paper \\| at all." in lines
     assert "95.7%" in text
     for heading in ("Scale and differences", "What the paper found", "Training of the models", "Data", "Versions"):
