@@ -6,8 +6,8 @@
 FOLDER has semeval/, chemprot/ and wiki80/ as Peng et al. 2020 published them. Every model of MODELS is the same
 encoder, pre-trained on FILE with the same budget once for each seed (as objectives.py does and keeps it), and
 fine-tuned with the same options. Each run is a row of RESULTS/finetuning.jsonl as soon as it is there, and is not
-computed again; RESULTS/finetuning.md has the medians over the seeds beside the published figures, and paired
-differences.
+computed again; RESULTS/finetuning.md has the medians over the seeds of all rows that are there, beside the published
+figures, and paired differences.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def differences_of(table: Table, data: str) -> str:
 def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     """The report in Markdown."""
     table = Table(rows)
-    seeds = ", ".join(map(str, options.seeds))
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     epochs = [f"{count} epochs at {share}" for share, count in EPOCHS.items()]
     epochs += [f"{count} of {data} at {share}" for (data, share), count in EPOCHS_OF.items()]
     measures = {
@@ -328,6 +328,13 @@ def cells(options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def rows_of(options: argparse.Namespace, kept: Path) -> list[dict[str, Any]]:
+    """The rows that the file has of these options, of any stage and seed."""
+    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
+    places = [{name: row[name] for name in ("data", "share", "model", "inputs", "seed")} for row in rows]
+    return [row for row, place in zip(rows, places, strict=True) if settings_of(options, place).items() <= row.items()]
+
+
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
@@ -348,22 +355,17 @@ def main() -> int:
     warnings.simplefilter("ignore", relpt.TruncationWarning)
     options.results.mkdir(parents=True, exist_ok=True)
     kept, report = options.results / "finetuning.jsonl", options.results / "finetuning.md"
-    done = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
-    runs, rows = Runs(options), []
+    runs = Runs(options)
     for place in cells(options):
-        settings = settings_of(options, place)
-        row = next((row for row in done if settings.items() <= row.items()), None)
-        if row is None:
-            row = {**settings, "machine": here(), **runs.run(**place)}
-            with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            said = f"{', '.join(str(value) for value in place.values())}: {row['score']:.3f}"
-            print(f"{said} ({row['seconds']:.0f} s)", file=sys.stderr)
-            rows.append(row)
-            report.write_text(page(rows, options), encoding="utf-8")
-        else:
-            rows.append(row)
-    text = page(rows, options)
+        if any(place.items() <= row.items() for row in rows_of(options, kept)):
+            continue
+        row = {**settings_of(options, place), "machine": here(), **runs.run(**place)}
+        with kept.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        said = f"{', '.join(str(value) for value in place.values())}: {row['score']:.3f}"
+        print(f"{said} ({row['seconds']:.0f} s)", file=sys.stderr)
+        report.write_text(page(rows_of(options, kept), options), encoding="utf-8")
+    text = page(rows_of(options, kept), options)
     report.write_text(text, encoding="utf-8")
     print(text)
     return 0
