@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from objectives import MASKED, here, kept, machines_of
+from objectives import MASKED, here, machines_of, read_as
 
 import relpt
 from relpt import metrics
@@ -134,7 +134,7 @@ def part_of(options: argparse.Namespace, recipe: str, seed: int) -> relpt.Encode
     representation = "mask" if recipe in MASKED else "entity_start"
     if recipe == "before":
         return relpt.Encoder.from_pretrained(options.encoder, representation=representation, dtype=options.dtype)
-    return kept(options, recipe, seed, representation)
+    return read_as(options, recipe, seed, representation)
 
 
 class Runs:
@@ -329,7 +329,7 @@ def cells(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def rows_of(options: argparse.Namespace, kept: Path) -> list[dict[str, Any]]:
-    """The rows that the file has of these options, of any stage and seed."""
+    """The rows that the file has of these options, of any stage and seed; anew each time: other runs may add some."""
     rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
     places = [{name: row[name] for name in ("data", "share", "model", "inputs", "seed")} for row in rows]
     return [row for row, place in zip(rows, places, strict=True) if settings_of(options, place).items() <= row.items()]

@@ -193,14 +193,15 @@ def encoder_of(options: argparse.Namespace, recipe: str, seed: int) -> object:
         return relpt.HybridEncoder(*(encoder_of(options, part, seed + more) for part, more in JOINED[recipe]))
     if recipe in READ:
         recipe, representation = READ[recipe]
-        return kept(options, recipe, seed, representation)
+        return read_as(options, recipe, seed, representation)
     return trained(options, recipe, seed)
 
 
-def kept(options: argparse.Namespace, recipe: str, seed: int, representation: str) -> relpt.Encoder:
+def read_as(options: argparse.Namespace, recipe: str, seed: int, representation: str) -> relpt.Encoder:
     """An encoder of SHARED, read in another way than it was trained."""
-    trained(options, recipe, seed)
     folder = folder_of(options, recipe, seed)
+    if not (folder / "config.json").is_file():
+        trained(options, recipe, seed)
     return relpt.Encoder.from_pretrained(folder, representation=representation, dtype=options.dtype)
 
 

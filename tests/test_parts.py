@@ -382,7 +382,7 @@ def test_a_sentence_that_two_parts_cut_counts_once(a: Any, b: Any, train: relpt.
 
 
 def test_of_the_vector_for_few_shot_tests_the_head_reads_head_and_tail(
-    folders: tuple[Path, Path], a: relpt.Encoder, train: relpt.Dataset, test: relpt.Dataset
+    folders: tuple[Path, Path], a: relpt.Encoder, train: relpt.Dataset
 ) -> None:
     wide = relpt.Encoder.from_pretrained(folders[0], representation=REPRESENTATION, num_threads=1)
     narrow = fit(wide, train)
