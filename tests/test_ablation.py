@@ -435,6 +435,16 @@ def test_the_command_writes_table_figure_and_rows(command: Any, made: Ablation, 
     assert "few, two, OnlyC, 3-way 3-shot, seed 2: accuracy" in err
 
 
+def test_a_representation_of_few_shot_tests_is_the_encoders(command: Any, tmp_path: Path) -> None:
+    words = ("ablate", "--model", "a", "--data", "few=few.jsonl", "--way", 3, "--episodes", 150, "--seeds", 1, "--json")
+    found = []
+    for number, more in enumerate(((), ("--representation", "entity_start"), ("--representation", "mean"))):
+        code, out, err = command(*words, *more, "-o", tmp_path / f"o{number}", "-q")
+        assert code == 0, err
+        found.append([row["score"] for row in json.loads(out)["results"]])
+    assert found[0] == found[1] != found[2]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
