@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interrupts import alarm_as_ctrl_c, interrupt_when_busy
 from safetensors.numpy import load_file, save_file
 from tiny import tiny_dataset, tiny_encoder_folder
 
@@ -115,15 +115,11 @@ def test_encoding_is_interrupted(encoder: relpt.Encoder, data: relpt.Dataset) ->
     corpus, run = relpt.load(tiny_dataset() * 300).tokenize(encoder, max_length=128), encoder._runs.of(128, "float32")
     rows = np.arange(len(corpus))
     tokens = encoder._input_tokens(corpus, ["C+M"], rows)
-    former = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        for attempt in range(5):
-            signal.setitimer(signal.ITIMER_REAL, 0.02 + 0.003 * attempt)
+    with alarm_as_ctrl_c():
+        for _ in range(3):
+            interrupt_when_busy(encoder)
             with pytest.raises(KeyboardInterrupt):
                 run.rows(corpus.core(), tokens, rows, input_number("C+M"), 128, encoder._parts)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
     assert np.array_equal(encoder.encode(data), expected)
 
 

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from interrupts import Watched, alarm_as_ctrl_c, interrupt_when_busy
 from oracle import tiny_bert
 from tiny import tiny_dataset, tiny_encoder_folder
 
@@ -612,17 +612,13 @@ def test_an_absurd_learning_rate_ends_at_the_last_whole_step(folder: Path, data:
 
 
 @pytest.fixture
-def alarm() -> Iterator[Callable[[float], None]]:
-    """Sets a timer whose signal raises KeyboardInterrupt, as Ctrl-C does."""
-    former = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, former)
+def alarm() -> Iterator[None]:
+    with alarm_as_ctrl_c():
+        yield
 
 
-def test_interrupted_at_any_moment(
-    folder: Path, data: relpt.Dataset, alarm: Callable[[float], None], tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("alarm")
+def test_interrupted_at_any_moment(folder: Path, data: relpt.Dataset, tmp_path: Path) -> None:
     """However the signal falls, the history counts the steps that are in the weights, and the run goes on from them."""
     encoder = encoder_of(folder)
     corpus = data.tokenize(encoder, max_length=32)
@@ -639,7 +635,7 @@ def test_interrupted_at_any_moment(
         def start(record: dict[str, Any], attempt: int = attempt, started: list[bool] = started) -> None:
             if not started[0]:
                 started[0] = True
-                alarm(0.002 + 0.000137 * attempt)
+                signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.000137 * attempt)
 
         history = trainer.fit(corpus, callbacks=[start])
         assert history.status == "interrupted"
@@ -672,9 +668,8 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, relpt.Dataset,
     return source, relpt.load(tiny_dataset(8, 40)), {"pairs_per_step": 128, "micro_batch_pairs": 32, "max_steps": 3}
 
 
-def test_ctrl_c_is_heard_in_the_midst_of_a_step(
-    slow: tuple[Path, relpt.Dataset, dict[str, Any]], alarm: Callable[[float], None]
-) -> None:
+@pytest.mark.usefixtures("alarm")
+def test_ctrl_c_is_heard_in_the_midst_of_a_step(slow: tuple[Path, relpt.Dataset, dict[str, Any]]) -> None:
     source, data, options = slow
     encoder = encoder_of(source)
     trainer = trainer_of(encoder, **options, mlm_weight=0.0)
@@ -682,7 +677,7 @@ def test_ctrl_c_is_heard_in_the_midst_of_a_step(
 
     def start(record: dict[str, Any]) -> None:
         state.append(weights(encoder))
-        alarm(0.3)
+        interrupt_when_busy(encoder)
 
     history = trainer.fit(data.tokenize(encoder, max_length=32), callbacks=[start])
     assert (history.status, len(history)) == ("interrupted", 1)  # the second step was cut off, not waited for
@@ -698,23 +693,10 @@ def test_a_busy_model(slow: tuple[Path, relpt.Dataset, dict[str, Any]]) -> None:
     encoder = encoder_of(source)
     sampler, core = core_parts(trainer_of(encoder, **options), data)
     other_sampler, other = core_parts(trainer_of(encoder), data)
-    started, outcome = threading.Event(), []
-
-    def train() -> None:
-        started.set()
-        outcome.append(core.step(sampler, 0)["loss"])
-
-    thread = threading.Thread(target=train)
+    watched, outcome = Watched(encoder), []
+    thread = threading.Thread(target=lambda: outcome.append(core.step(sampler, 0)["loss"]))
     thread.start()
-    started.wait()
-    refused, deadline = None, time.perf_counter() + 20
-    while refused is None and thread.is_alive() and time.perf_counter() < deadline:
-        try:
-            encoder._model.set("embeddings.LayerNorm.bias", encoder_of(source)._model.get("embeddings.LayerNorm.bias"))
-        except RuntimeError as error:
-            refused = str(error)
-    assert refused is not None
-    assert refused.startswith("busy: another thread is training")
+    watched.wait_until_busy()
     with pytest.raises(RuntimeError, match="busy: another thread is training"):
         other.step(other_sampler, 0)
     vectors = encoder.encode(data[:5])
