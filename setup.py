@@ -160,7 +160,7 @@ extensions = [core]
 if NVCC is not None:
     cuda = Extension(
         "relpt._cuda",
-        [CUDA_MODULE, "csrc/status.c", "csrc/arena.c", *files("csrc/cuda", "*.cu")],
+        [CUDA_MODULE, "csrc/status.c", "csrc/arena.c", "csrc/composed.c", *files("csrc/cuda", "*.cu")],
         depends=files("csrc", "**/*.h") + files("csrc", "**/*.cuh"),
         include_dirs=["csrc"],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],

@@ -89,15 +89,16 @@ static rp_activations plan_activations(rp_arena *arena, size_t T, size_t columns
 }
 
 /* What a layer keeps of T rows, of which N go on behind the attention. */
-static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_config *c, size_t T, size_t N, bool narrow) {
+static void plan_layer(rp_layer_memory *m, rp_arena *arena, const rp_encoder *e, size_t T, size_t N) {
+    const rp_config *c = &e->params->config;
     size_t H = (size_t)c->hidden_size, F = (size_t)c->intermediate_size, A = (size_t)c->num_attention_heads;
     size_t f = sizeof(float);
-    m->qkv = plan_activations(arena, 2 * T + N, H, narrow);
+    if (e->train) m->qkv = plan_activations(arena, 2 * T + N, H, e->narrow);
     m->lse = rp_arena_take(arena, N, A * f);
     m->sum1 = rp_arena_take(arena, N, H * f);
     m->mean1 = rp_arena_take(arena, N, f);
     m->rstd1 = rp_arena_take(arena, N, f);
-    m->pre = plan_activations(arena, N, F, narrow);
+    if (e->train) m->pre = plan_activations(arena, N, F, e->narrow);
     m->sum2 = rp_arena_take(arena, N, H * f);
     m->mean2 = rp_arena_take(arena, N, f);
     m->rstd2 = rp_arena_take(arena, N, f);
@@ -117,10 +118,10 @@ static void plan_embeddings(rp_encoder *e, rp_arena *arena, size_t T) {
     e->dnormed = rp_arena_take(arena, T, E * f);
 }
 
-/* Columns of act: the feed-forward's, or in a narrow encoder what q, k and v need if that is more. */
+/* Columns of act: the feed-forward's, or what q, k and v need if they stand there and that is more. */
 static int64_t act_columns(const rp_encoder *e) {
     int64_t F = e->params->config.intermediate_size, H = e->params->config.hidden_size;
-    return e->narrow && 3 * H > F ? 3 * H : F;
+    return (e->narrow || !e->train) && 3 * H > F ? 3 * H : F;
 }
 
 /* The buffers of a batch of T tokens, R of which are read, one behind the other: what a batch does not need is not
@@ -134,7 +135,7 @@ static void lay_out(rp_encoder *e, rp_arena *arena, size_t T, size_t R) {
     for (int i = 0; i < 2; i++) states[i] = rp_arena_take(arena, T, H * f);
     for (int64_t i = 0; i < L; i++) {
         if (e->train || i == 0)
-            plan_layer(&e->layers[i], arena, c, T, e->train && i == L - 1 ? R : T, e->narrow);
+            plan_layer(&e->layers[i], arena, e, T, e->train && i == L - 1 ? R : T);
         else
             e->layers[i] = e->layers[0];
         e->layers[i].out = states[i % 2];
@@ -183,21 +184,13 @@ static rp_dropout dropout_at(const rp_inputs *in, const rp_pass *pass, int site,
 
 /* -- activations that are kept --------------------------------------------------------------------------- */
 
-/* In a narrow encoder q, k and v stand where act comes to stand, and the values before GELU where their gradient does.
- */
-static float *qkv_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->act : e->layers[i].qkv.own; }
-static float *pre_of(const rp_encoder *e, int64_t i) { return e->narrow ? e->dwide : e->layers[i].pre.own; }
-
-/* Keeps n numbers that the backward pass reads; they are rounded then, in a narrow encoder. */
-static rp_status keep(const rp_encoder *e, rp_dev *dev, const rp_activations *a, float *values, int64_t n) {
-    return e->narrow ? dev->ops->narrow(dev, a->kept, values, n) : RP_OK;
+/* Where a layer does not keep the numbers themselves, q, k and v stand where act comes to stand, and the values before
+ * GELU where their gradient does: the back end may use that memory as it likes. */
+static float *qkv_of(const rp_encoder *e, int64_t i) {
+    return e->layers[i].qkv.own != NULL ? e->layers[i].qkv.own : e->act;
 }
-
-/* *values: what was kept, in a narrow encoder made again at `place`. */
-static rp_status recall(const rp_encoder *e, rp_dev *dev, float **values, float *place, const rp_activations *a,
-                        int64_t n) {
-    *values = e->narrow ? place : a->own;
-    return e->narrow ? dev->ops->widen(dev, place, a->kept, n) : RP_OK;
+static float *pre_of(const rp_encoder *e, int64_t i) {
+    return e->layers[i].pre.own != NULL ? e->layers[i].pre.own : e->dwide;
 }
 
 /* -- forward --------------------------------------------------------------------------------------------- */
@@ -237,21 +230,6 @@ static some_rows rows_of_layer(const rp_encoder *e, const rp_inputs *in, int64_t
     return (some_rows){in->T, in->cu_seqlens, in->sequence, in->pos};
 }
 
-/* Where a layer's queries, keys and values stand in its buffer, and their gradients in theirs. */
-typedef struct qkv_places {
-    int64_t q, k, v, q_stride, kv_stride;
-} qkv_places;
-
-static qkv_places places_of(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
-    int64_t H = e->params->config.hidden_size;
-    if (is_partial(e, in, layer)) return (qkv_places){in->T * 2 * H, 0, H, H, 2 * H};
-    return (qkv_places){0, H, 2 * H, 3 * H, 3 * H};
-}
-
-static int64_t qkv_numbers(const rp_encoder *e, const rp_inputs *in, int64_t layer) {
-    return (2 * in->T + rows_of_layer(e, in, layer).N) * e->params->config.hidden_size;
-}
-
 /* Dropout of one of a layer's two branches, on the rows that go through it. */
 static rp_dropout dropout_of(const rp_encoder *e, const rp_inputs *in, const rp_pass *pass, int site, int64_t layer,
                              some_rows rows) {
@@ -263,7 +241,22 @@ static rp_dropout dropout_of(const rp_encoder *e, const rp_inputs *in, const rp_
     return d;
 }
 
-/* Everything behind the attention, whose result is in mid(N,H): m->out(N,H) from it and the layer's input x(N,H). */
+/* m->sum1(N,H) from the layer's input x(T,H) and its rows that ask. */
+static rp_status attention_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
+                                   const rp_pass *pass, int64_t i, const float *x, const float *asking) {
+    const rp_config *c = &e->params->config;
+    const rp_layer_params *w = &e->params->layers[i];
+    const rp_layer_memory *m = &e->layers[i];
+    int64_t A = c->num_attention_heads;
+    some_rows rows = rows_of_layer(e, in, i);
+    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
+    return dev->ops->self_attention_forward(dev, m->sum1, m->lse, qkv_of(e, i), m->qkv.kept, e->mid, x, asking,
+                                            values + w->qkv_weight, values + w->qkv_bias, values + w->out_weight,
+                                            values + w->out_bias, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S,
+                                            in->T, rows.N, A, c->hidden_size / A, e->train);
+}
+
+/* m->out(N,H) from what the attention gave, in m->sum1, and the layer's input at its rows, x(N,H). */
 static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, const rp_pass *pass,
                               int64_t i, const float *x) {
     const rp_config *c = &e->params->config;
@@ -271,45 +264,17 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
     some_rows rows = rows_of_layer(e, in, i);
-    int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
+    int64_t N = rows.N, H = c->hidden_size;
     float eps = (float)c->layer_norm_eps;
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
-    float *pre = pre_of(e, i);
-    RP_TRY(ops->linear_forward(dev, m->sum1, e->mid, values + w->out_weight, values + w->out_bias, N, H, H));
     RP_TRY(ops->residual_layernorm_forward(dev, e->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
-    RP_TRY(ops->linear_gelu_forward(dev, e->act, pre, e->mid, values + w->up_weight, values + w->up_bias, N, H, F));
-    RP_TRY(keep(e, dev, &m->pre, pre, N * F));
-    RP_TRY(ops->linear_forward(dev, m->sum2, e->act, values + w->down_weight, values + w->down_bias, N, F, H));
+    RP_TRY(ops->feed_forward_forward(dev, m->sum2, pre_of(e, i), m->pre.kept, e->act, e->mid, values + w->up_weight,
+                                     values + w->up_bias, values + w->down_weight, values + w->down_bias, N, H,
+                                     c->intermediate_size, e->train));
     return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, e->mid,
                                            values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
-}
-
-/* Queries of the rows that ask, keys and values of all, from the layer's input x(T,H). */
-static rp_status projections_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, int64_t i,
-                                     const float *x) {
-    const rp_layer_params *w = &e->params->layers[i];
-    const rp_ops *ops = dev->ops;
-    int64_t T = in->T, H = e->params->config.hidden_size;
-    float *qkv = qkv_of(e, i);
-    const float *weight = values + w->qkv_weight, *bias = values + w->qkv_bias;
-    if (!is_partial(e, in, i)) return ops->linear_forward(dev, qkv, x, weight, bias, T, H, 3 * H);
-    RP_TRY(ops->linear_forward(dev, qkv, x, weight + H * H, bias + H, T, H, 2 * H));
-    RP_TRY(ops->rows_gather(dev, e->residual, H, x, in->read, in->R, H));
-    return ops->linear_forward(dev, qkv + places_of(e, in, i).q, e->residual, weight, bias, in->R, H, H);
-}
-
-/* out(N,H) = the attention of a layer whose queries, keys and values stand in qkv. */
-static rp_status attend(const rp_encoder *e, rp_dev *dev, float *out, const float *qkv, const rp_inputs *in,
-                        const rp_pass *pass, int64_t i) {
-    const rp_config *c = &e->params->config;
-    int64_t H = c->hidden_size, A = c->num_attention_heads;
-    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
-    some_rows rows = rows_of_layer(e, in, i);
-    qkv_places at = places_of(e, in, i);
-    return dev->ops->attention_forward(dev, out, e->layers[i].lse, qkv + at.q, qkv + at.k, qkv + at.v, in->cu_seqlens,
-                                       rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A, at.q_stride, at.kv_stride);
 }
 
 static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
@@ -318,12 +283,13 @@ static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, 
     const rp_ops *ops = dev->ops;
     int64_t H = e->params->config.hidden_size;
     RP_TRY(rp_dev_poll(dev));
-    RP_TRY(projections_forward(e, dev, values, in, i, x));
-    float *qkv = qkv_of(e, i);
-    RP_TRY(keep(e, dev, &m->qkv, qkv, qkv_numbers(e, in, i)));
-    RP_TRY(attend(e, dev, e->mid, qkv, in, pass, i));
     e->hidden = m->out;
-    if (!is_partial(e, in, i)) return rows_forward(e, dev, values, in, pass, i, x);
+    if (!is_partial(e, in, i)) {
+        RP_TRY(attention_forward(e, dev, values, in, pass, i, x, x));
+        return rows_forward(e, dev, values, in, pass, i, x);
+    }
+    RP_TRY(ops->rows_gather(dev, e->residual, H, x, in->read, in->R, H));
+    RP_TRY(attention_forward(e, dev, values, in, pass, i, x, e->residual));
     RP_TRY(rows_forward(e, dev, values, in, pass, i, e->residual));
     e->hidden = e->spread;
     RP_TRY(ops->zero(dev, e->spread, in->T * H * (int64_t)sizeof(float)));
@@ -347,63 +313,52 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
 
 /* -- backward -------------------------------------------------------------------------------------------- */
 
-/* The counterpart of rows_forward: from dout(N,H), which is used up, to the gradient of what the attention gave, which
- * takes dout's place, and to that of the layer's input, which takes e->mid's. What the attention gave is in m->out
- * then, *qkv what it gave that from. */
+/* The counterpart of rows_forward: from dout(N,H) to the gradient of what the attention gave, in e->dother, and to that
+ * of the layer's input, which takes e->mid's place. */
 static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
-                               const rp_pass *pass, int64_t i, float *dout, float **qkv) {
+                               const rp_pass *pass, int64_t i, const float *dout) {
     const rp_config *c = &e->params->config;
     const rp_layer_params *w = &e->params->layers[i];
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
     some_rows rows = rows_of_layer(e, in, i);
-    int64_t N = rows.N, H = c->hidden_size, F = c->intermediate_size;
+    int64_t N = rows.N, H = c->hidden_size;
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
-    float *dbranch = e->dother, *dwide = e->dwide;
-    float *dmid = m->out, *dx = e->mid; /* out and mid themselves are dead by then */
-    float *pre, *attended = m->out;
+    float *dbranch = e->dother, *dmid = m->out, *dx = e->mid; /* out and mid themselves are dead by then */
     RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
                                             m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
     /* Made again: kept for every layer, they would be a third of the memory. */
     RP_TRY(ops->layernorm_forward(dev, e->mid, m->mean1, m->rstd1, m->sum1, values + w->norm1_gamma,
                                   values + w->norm1_beta, (float)c->layer_norm_eps, N, H));
-    RP_TRY(recall(e, dev, &pre, e->act, &m->pre, N * F));
-    RP_TRY(ops->gelu_forward(dev, e->act, pre, N * F));
-    RP_TRY(ops->linear_backward(dev, dwide, grads + w->down_weight, grads + w->down_bias, dbranch, e->act,
-                                values + w->down_weight, N, F, H, 0));
-    RP_TRY(recall(e, dev, &pre, e->act, &m->pre, N * F)); /* once more: act took its place */
-    RP_TRY(ops->gelu_backward(dev, dwide, dwide, pre, N * F));
-    RP_TRY(ops->linear_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, dwide, e->mid,
-                                values + w->up_weight, N, H, F, 1));
-    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
-                                            m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H));
-    /* The attention once more: what it gave, kept, would be a tenth of the memory. */
-    RP_TRY(recall(e, dev, qkv, e->act, &m->qkv, qkv_numbers(e, in, i)));
-    RP_TRY(attend(e, dev, attended, *qkv, in, pass, i));
-    return ops->linear_backward(dev, dout, grads + w->out_weight, grads + w->out_bias, dbranch, attended,
-                                values + w->out_weight, N, H, H, 0);
+    RP_TRY(ops->feed_forward_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, grads + w->down_weight,
+                                      grads + w->down_bias, e->dwide, e->act, dbranch, e->mid, m->pre.own, m->pre.kept,
+                                      values + w->up_weight, values + w->down_weight, N, H, c->intermediate_size));
+    return ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
+                                            m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H);
 }
 
-/* From dwide, the gradients of queries, keys and values, and that of x(N,H) past the attention, which stands in e->mid,
- * to that of the layer's input x(T,H), in dhidden. */
-static rp_status projections_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads,
-                                      const rp_inputs *in, int64_t i, const float *x) {
+/* From e->dother(N,H), the gradient of what the attention gave, and that of the layer's input past it, in e->mid, to
+ * that of the layer's input x(T,H), in dhidden. dattended(N,H) is room. */
+static rp_status attention_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                                    const rp_pass *pass, int64_t i, const float *x, float *dattended) {
+    const rp_config *c = &e->params->config;
     const rp_layer_params *w = &e->params->layers[i];
-    const rp_ops *ops = dev->ops;
-    int64_t T = in->T, H = e->params->config.hidden_size;
-    const float *weight = values + w->qkv_weight;
-    float *dweight = grads + w->qkv_weight, *dbias = grads + w->qkv_bias, *used = e->dhidden;
-    if (!is_partial(e, in, i)) {
-        e->dhidden = e->mid; /* the two buffers change places */
-        e->mid = used;
-        return ops->linear_backward(dev, e->dhidden, dweight, dbias, e->dwide, x, weight, T, H, 3 * H, 1);
-    }
-    RP_TRY(
-        ops->linear_backward(dev, e->dhidden, dweight + H * H, dbias + H, e->dwide, x, weight + H * H, T, H, 2 * H, 0));
-    RP_TRY(ops->linear_backward(dev, e->mid, dweight, dbias, e->dwide + places_of(e, in, i).q, e->residual, weight,
-                                in->R, H, H, 1));
-    return ops->rows_scatter_add(dev, e->dhidden, e->mid, H, in->read, in->R, H);
+    const rp_layer_memory *m = &e->layers[i];
+    int64_t H = c->hidden_size, A = c->num_attention_heads;
+    bool partial = is_partial(e, in, i);
+    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
+    some_rows rows = rows_of_layer(e, in, i);
+    float *attended = m->out, *used = e->dhidden; /* made again: kept, it would be a tenth of the memory */
+    RP_TRY(dev->ops->self_attention_backward(dev, e->dhidden, e->mid, grads + w->qkv_weight, grads + w->qkv_bias,
+                                             grads + w->out_weight, grads + w->out_bias, e->dwide, dattended, attended,
+                                             qkv_of(e, i), m->qkv.kept, m->lse, e->dother, x, partial ? e->residual : x,
+                                             values + w->qkv_weight, values + w->out_weight, in->cu_seqlens, rows.cu,
+                                             rows.pos, &scores, in->S, in->T, rows.N, A, H / A));
+    if (partial) return dev->ops->rows_scatter_add(dev, e->dhidden, e->mid, H, in->read, in->R, H);
+    e->dhidden = e->mid; /* the two buffers change places */
+    e->mid = used;
+    return RP_OK;
 }
 
 /* *x(T,H): the layer's input, which is made again from what the layer below normalised. */
@@ -422,26 +377,17 @@ static rp_status layer_input(const rp_encoder *e, rp_dev *dev, const float *valu
 /* From dhidden (gradient of the layer's output) to dhidden (gradient of its input x). */
 static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
                                 const rp_pass *pass, int64_t i) {
-    const rp_config *c = &e->params->config;
-    const rp_layer_memory *m = &e->layers[i];
-    const rp_ops *ops = dev->ops;
-    int64_t H = c->hidden_size, A = c->num_attention_heads;
-    rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
-    some_rows rows = rows_of_layer(e, in, i);
-    qkv_places at = places_of(e, in, i);
-    float *dout = e->dhidden, *d = e->dwide, *qkv;
+    int64_t H = e->params->config.hidden_size;
+    float *dout = e->dhidden;
     const float *x;
     RP_TRY(rp_dev_poll(dev));
     if (is_partial(e, in, i)) {
         dout = e->dread;
-        RP_TRY(ops->rows_gather(dev, dout, H, e->dhidden, in->read, in->R, H));
+        RP_TRY(dev->ops->rows_gather(dev, dout, H, e->dhidden, in->read, in->R, H));
     }
-    RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, dout, &qkv));
-    RP_TRY(ops->attention_backward(dev, d + at.q, d + at.k, d + at.v, dout, m->out, m->lse, qkv + at.q, qkv + at.k,
-                                   qkv + at.v, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S, rows.N, A, H / A,
-                                   at.q_stride, at.kv_stride));
+    RP_TRY(rows_backward(e, dev, values, grads, in, pass, i, dout));
     RP_TRY(layer_input(e, dev, values, in, i, &x));
-    return projections_backward(e, dev, values, grads, in, i, x);
+    return attention_backward(e, dev, values, grads, in, pass, i, x, dout);
 }
 
 static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,

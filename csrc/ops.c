@@ -5,32 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arena.h"
+#include "composed.h"
 #include "cpu/cpu.h"
 #include "ref/ref.h"
 
-/* -- compositions: the meaning of each coarse operation -------------------------------------------------- */
-
-static rp_status linear_gelu_forward(rp_dev *dev, float *act, float *pre, const float *inp, const float *weight,
-                                     const float *bias, int64_t T, int64_t I, int64_t O) {
-    RP_TRY(dev->ops->linear_forward(dev, pre, inp, weight, bias, T, I, O));
-    return dev->ops->gelu_forward(dev, act, pre, T * O);
-}
-
-static rp_status residual_layernorm_forward(rp_dev *dev, float *out, float *sum, float *mean, float *rstd,
-                                            const float *inp, const float *residual, const float *gamma,
-                                            const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H) {
-    RP_TRY(dev->ops->dropout_forward(dev, sum, inp, d, T, H));
-    RP_TRY(dev->ops->add_forward(dev, sum, sum, residual, T * H));
-    return dev->ops->layernorm_forward(dev, out, mean, rstd, sum, gamma, beta, eps, T, H);
-}
-
-static rp_status residual_layernorm_backward(rp_dev *dev, float *dinp, float *dresidual, float *dgamma, float *dbeta,
-                                             const float *dout, const float *sum, const float *mean, const float *rstd,
-                                             const float *gamma, const rp_dropout *d, int64_t T, int64_t H) {
-    RP_TRY(dev->ops->layernorm_backward(dev, dresidual, dgamma, dbeta, dout, sum, mean, rstd, gamma, T, H));
-    return dev->ops->dropout_forward(dev, dinp, dresidual, d, T, H);
-}
+/* -- coarse operations ------------------------------------------------------------------------------------ */
 
 rp_status rp_ops_complete(rp_ops *ops) {
 #define CHECK(slot, arguments)                                                                                         \
@@ -38,7 +17,7 @@ rp_status rp_ops_complete(rp_ops *ops) {
     RP_OPS_BASIC(CHECK)
 #undef CHECK
 #define FILL(slot, arguments)                                                                                          \
-    if (ops->slot == NULL) ops->slot = slot;
+    if (ops->slot == NULL) ops->slot = rp_composed_##slot;
     RP_OPS_COARSE(FILL)
 #undef FILL
     return RP_OK;

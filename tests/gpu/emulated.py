@@ -24,7 +24,7 @@ def compiler():
 def _compile(folder):
     """libcuda_emulated.so and libcublasLt.so.13 in the folder; not again where nothing has changed since."""
     kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-    c_files = [ROOT / "csrc" / "status.c", ROOT / "csrc" / "arena.c"]
+    c_files = [ROOT / "csrc" / f"{name}.c" for name in ("status", "arena", "composed")]
     sources = [
         Path(__file__),
         *kernels,

@@ -20,13 +20,15 @@ from .harness import RELU, TANH, AdamWStep, Dropout, Same, SGDStep, Xent
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """`rtol` is relative to the largest value of the row (last axis), or, when there is an `atol` (for all outputs or
-    by output), to each element itself; rtol = 0 asks for the same bytes."""
+    by output), to each element itself; rtol = 0 asks for the same bytes. Of bits of bfloat16 neighbours are equal then.
+    What the `rooms` hold in the end is not said."""
 
     op: str
     name: str
     arguments: dict
     rtol: float = 1e-5
     atol: float | dict | None = None
+    rooms: tuple = ()
 
     @property
     def id(self):
@@ -39,13 +41,17 @@ class Case:
         rows = max(a.get(size, 0) for size in "TRSG")
         cu_seqlens = a.get("cu_seqlens")
         longest = int(np.diff(cu_seqlens).max(initial=0)) if cu_seqlens is not None else 0
-        widest = max(a.get("H", 0), a.get("I", 0), a.get("O", 0), 3 * a.get("A", 0) * a.get("D", 0))
-        return rows, widest, a.get("I", 0) * a.get("O", 0), longest, a.get("D", 0)
+        widest = max(a.get("H", 0), a.get("I", 0), a.get("O", 0), a.get("F", 0), 3 * a.get("A", 0) * a.get("D", 0))
+        weight = a.get("I", 0) * a.get("O", 0) + a.get("H", 0) * a.get("F", 0)
+        if "qkv_weight" in a:
+            weight = a["qkv_weight"].size
+        return rows, widest, weight, longest, a.get("D", 0)
 
     def run(self, device):
-        return device.call(self.op, **self.arguments)
+        return device.call(self.op, rooms=self.rooms, **self.arguments)
 
     def check(self, got, want, what):
+        want = {name: value for name, value in want.items() if name not in self.rooms}
         assert got.keys() == want.keys()
         for name, expected in want.items():
             atol = self.atol[name] if isinstance(self.atol, dict) and expected.dtype.kind == "f" else self.atol
@@ -53,6 +59,10 @@ class Case:
 
     def _check_output(self, got, want, atol, what):
         assert got.shape == want.shape
+        if got.dtype == np.uint16 and self.rtol > 0:
+            got, want = (formulas.widen(bits)["out"].astype(np.float64) for bits in (got, want))
+            assert (abs(got - want) <= 2.0**-7 * abs(want) + self.rtol).all(), f"{what} differs"
+            return
         if got.dtype.kind in "iu" or self.rtol == 0:
             assert np.array_equal(got, want), f"{what} differs"
             return
@@ -139,6 +149,7 @@ def linear():
                 yield Case("linear_backward", f"{size}-no-{left_out}", backward | full | {left_out: None})
         coarse = dict(act=empty(T, O), pre=empty(T, O), inp=inp, weight=weight, bias=bias, **sizes)
         yield Case("linear_gelu_forward", size, coarse)
+        yield Case("linear_gelu_forward", f"{size}-alias", dict(coarse, pre=Same("act")), rooms=("pre",))
 
 
 def embed():
@@ -287,6 +298,69 @@ def attention():
         # A query of one key has no gradient but rounding: no row's own size measures the errors of dq and dk.
         arguments = dict(**grads, dout=draw.normal(R, H), **saved, **inputs, **rest)
         yield Case("attention_backward", name, arguments, rtol, atol or 1e-5)
+
+
+def feed_forward():
+    for T, H, F in [(1, 1, 1), (5, 7, 3), (33, 16, 40), (130, 24, 96), (260, 8, 20), (0, 8, 4)]:
+        name, d = f"T{T}-H{H}-F{F}", Draw(f"feed forward{T},{H},{F}")
+        up, down = d.normal(F, H, scale=H**-0.5), d.normal(H, F, scale=F**-0.5)
+        inp, sizes, room = d.normal(T, H), dict(T=T, H=H, F=F), dict(act=empty(T, F))
+        forward = dict(out=empty(T, H), pre=empty(T, F), inp=inp, up_weight=up, up_bias=d.normal(F), **sizes, **room)
+        forward |= dict(down_weight=down, down_bias=d.normal(H))
+        gradients = dict(dup_weight=d.normal(F, H), dup_bias=d.normal(F))
+        gradients |= dict(ddown_weight=d.normal(H, F), ddown_bias=d.normal(H))
+        backward = dict(dinp=d.normal(T, H), **gradients, dact=empty(T, F), dout=d.normal(T, H), inp=inp)
+        backward |= dict(up_weight=up, down_weight=down, **sizes, **room)
+        pre = formulas.linear_forward(inp, up, forward["up_bias"])["out"].astype(np.float32)
+        kept = np.zeros((T, F), np.uint16)
+        yield Case("feed_forward_forward", name, dict(forward, kept=None, keep=1), 3e-5, rooms=("act",))
+        yield Case("feed_forward_forward", f"{name}-kept", dict(forward, kept=kept, keep=1), 3e-5, rooms=("pre", "act"))
+        nothing = dict(forward, pre=None, kept=None, keep=0)
+        yield Case("feed_forward_forward", f"{name}-nothing", nothing, 3e-5, rooms=("act",))
+        bits, rooms = formulas.narrow(pre)["kept"], ("act", "dact")
+        yield Case("feed_forward_backward", name, dict(backward, pre=pre, kept=None), 3e-5, 1e-4, rooms)
+        yield Case("feed_forward_backward", f"{name}-kept", dict(backward, pre=None, kept=bits), 3e-5, 1e-4, rooms)
+
+
+def _self_attention(name, lengths, A, D, p, share):
+    T, S, H = sum(lengths), len(lengths), A * D
+    d = Draw(f"self-attention{name}")
+    cu_seqlens = offsets(lengths)
+    cu_queries, query_pos = asking(d, lengths, share)
+    R, numbers = len(query_pos), (2 * T + len(query_pos)) * H
+    rows = np.repeat(cu_seqlens[:-1], np.diff(cu_queries)) + query_pos
+    inp = d.normal(T, H)
+    rest = dict(inp=inp, asking=inp[rows], cu_seqlens=cu_seqlens, cu_queries=cu_queries, query_pos=query_pos)
+    rest |= dict(d=dropout(p, lengths), S=S, T=T, R=R, A=A, D=D)
+    weights = dict(qkv_weight=d.normal(3 * H, H, scale=H**-0.5), out_weight=d.normal(H, H, scale=H**-0.5))
+    forward = dict(out=empty(R, H), lse=empty(A, R), attended=empty(R, H), qkv=empty(numbers), **rest, **weights)
+    forward |= dict(qkv_bias=d.normal(3 * H), out_bias=d.normal(H))
+    gradients = dict(dqkv_weight=d.normal(3 * H, H), dqkv_bias=d.normal(3 * H), dout_weight=d.normal(H, H))
+    gradients |= dict(dout_bias=d.normal(H), dasking=d.normal(R, H), dinp=None if R == T else empty(T, H))
+    backward = dict(**gradients, dqkv=empty(numbers), dattended=empty(R, H), attended=empty(R, H), lse=empty(A, R))
+    backward |= dict(dout=d.normal(R, H), **rest, **weights)
+    saved = formulas.self_attention_forward(**forward, kept=None, keep=1)["qkv"].astype(np.float32)
+    return forward, backward, saved
+
+
+def self_attention():
+    plain = [(ONE, 1, 1), (SHORT, 2, 5), (MIXED, 2, 16), (MANY, 3, 8), ((70, 3), 1, 40), (SHORT, 1, 130), ((), 2, 8)]
+    for (lengths, A, D), p, share in itertools.product(plain, (0.0, 0.1), (1, 0.3)):
+        name = f"S{len(lengths)}-T{sum(lengths)}-A{A}-D{D}-p{p}" + ("" if share == 1 else "-some")
+        forward, backward, saved = _self_attention(name, lengths, A, D, p, share)
+        bits = formulas.narrow(saved)["kept"]
+        yield Case("self_attention_forward", name, dict(forward, kept=None, keep=1), 3e-5, 1e-5, ("attended",))
+        nothing = dict(forward, kept=None, keep=0)
+        yield Case("self_attention_forward", f"{name}-nothing", nothing, 3e-5, 1e-5, ("attended", "qkv"))
+        # A number between two of bfloat16 may be rounded to either, and then it is a little of all that follows.
+        rooms = ("attended", "qkv")
+        yield Case(
+            "self_attention_forward", f"{name}-kept", dict(forward, kept=np.zeros_like(bits), keep=1), 1e-2, 1e-2, rooms
+        )
+        rooms = ("attended", "dattended", "dqkv", "qkv")
+        yield Case("self_attention_backward", name, dict(backward, qkv=saved, kept=None), 3e-5, 1e-4, rooms)
+        again = dict(backward, qkv=np.full_like(saved, np.nan), kept=bits)
+        yield Case("self_attention_backward", f"{name}-kept", again, 3e-5, 1e-4, rooms)
 
 
 def rows():
@@ -478,7 +552,18 @@ def sgd():
 @functools.cache
 def all_cases():
     families = (linear, embed, dropout_and_add, layernorm, residual_layernorm, gelu, attention, rows, rows_dot, mean)
-    families += (narrow, normalize, activation, window, segment_max, softmax_xent, adamw, sgd)
+    families += (
+        feed_forward,
+        self_attention,
+        narrow,
+        normalize,
+        activation,
+        window,
+        segment_max,
+        softmax_xent,
+        adamw,
+        sgd,
+    )
     return tuple(case for family in families for case in family())
 
 

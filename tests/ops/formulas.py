@@ -177,6 +177,84 @@ def attention_backward(dq, dk, dv, dout, q, k, v, cu_seqlens, cu_queries, query_
     return {"dq": dq, "dk": dk, "dv": dv}
 
 
+# -- layers --------------------------------------------------------------------------------------------------------
+
+
+def kept_or(values, kept):
+    """What a backward pass reads: {"kept": bits}, and the values that they stand for; or the values as they are."""
+    if kept is None:
+        return {}, values
+    bits = narrow(np.asarray(values, np.float32))["kept"]
+    return {"kept": bits}, wide(widen(bits)["out"])
+
+
+def feed_forward_forward(pre, kept, inp, up_weight, up_bias, down_weight, down_bias, keep, **_):
+    values = linear_forward(inp, up_weight, up_bias)["out"]
+    found = {} if not keep else {"pre": values} if kept is None else kept_or(values, kept)[0]
+    return {**linear_forward(gelu_forward(values)["out"], down_weight, down_bias), **found}
+
+
+def feed_forward_backward(
+    dinp, dup_weight, dup_bias, ddown_weight, ddown_bias, dout, inp, pre, kept, up_weight, down_weight, **_
+):
+    values = wide(pre if kept is None else widen(kept)["out"])
+    down = linear_backward(
+        np.zeros_like(values), ddown_weight, ddown_bias, dout, gelu_forward(values)["out"], down_weight, 0
+    )
+    dpre = gelu_backward(down["dinp"], values)["dinp"]
+    up = linear_backward(dinp, dup_weight, dup_bias, dpre, inp, up_weight, 1)
+    gradients = {"dup_weight": up["dweight"], "dup_bias": up["dbias"]}
+    return {"dinp": up["dinp"], **gradients, "ddown_weight": down["dweight"], "ddown_bias": down["dbias"]}
+
+
+def _parts(values, T, R, H):
+    """Queries, keys and values, views of their buffer."""
+    if R < T:
+        pairs = values[: T * 2 * H].reshape(T, 2 * H)
+        return values[T * 2 * H :].reshape(R, H), pairs[:, :H], pairs[:, H:]
+    columns = values.reshape(T, 3 * H)
+    return columns[:, :H], columns[:, H : 2 * H], columns[:, 2 * H :]
+
+
+def self_attention_forward(
+    out, qkv, kept, inp, asking, qkv_weight, qkv_bias, out_weight, out_bias, T, R, A, D, keep, **rest
+):
+    H, values = A * D, np.zeros((2 * T + R) * A * D)
+    for part, rows, i in zip(_parts(values, T, R, H), (asking, inp, inp), range(3), strict=True):
+        block = slice(i * H, (i + 1) * H)
+        part[:] = linear_forward(rows, qkv_weight[block], qkv_bias[block])["out"]
+    found, values = kept_or(values, kept)
+    q, k, v = _parts(values, T, R, H)
+    attended = attention_forward(out, q, k, v, R=R, A=A, D=D, **rest)
+    saved = {"lse": attended["lse"], **({} if not keep else {"qkv": values} if kept is None else found)}
+    return {**linear_forward(attended["out"], out_weight, out_bias), **saved}
+
+
+def self_attention_backward(
+    dinp, dasking, dqkv_weight, dqkv_bias, dout_weight, dout_bias, qkv, kept, dout, inp, asking, qkv_weight, out_weight,
+    T, R, A, D, **rest,
+):  # fmt: skip
+    H = A * D
+    rest = {name: value for name, value in rest.items() if name not in ("lse", "dqkv", "dattended", "attended")}
+    q, k, v = _parts(wide(qkv if kept is None else widen(kept)["out"]), T, R, H)
+    attended = attention_forward(dout, q, k, v, R=R, A=A, D=D, **rest)
+    out = linear_backward(np.zeros((R, H)), dout_weight, dout_bias, dout, attended["out"], out_weight, 0)
+    zeros = (np.zeros((rows, H)) for rows in (R, T, T))
+    d = attention_backward(*zeros, dout=out["dinp"], q=q, k=k, v=v, A=A, D=D, **rest)
+    through = {name: d[name] @ wide(qkv_weight[i * H : (i + 1) * H]) for i, name in enumerate(("dq", "dk", "dv"))}
+    pairs = through["dk"] + through["dv"]
+    found = {
+        "dqkv_weight": wide(dqkv_weight)
+        + np.concatenate([d[name].T @ wide(rows) for name, rows in (("dq", asking), ("dk", inp), ("dv", inp))]),
+        "dqkv_bias": wide(dqkv_bias) + np.concatenate([d[name].sum(axis=0) for name in ("dq", "dk", "dv")]),
+        "dasking": wide(dasking) + through["dq"] + (pairs if R == T else 0),
+        "dout_weight": out["dweight"],
+        "dout_bias": out["dbias"],
+        "lse": attended["lse"],
+    }
+    return found if R == T else {**found, "dinp": pairs}
+
+
 # -- rows ----------------------------------------------------------------------------------------------------------
 
 

@@ -314,9 +314,9 @@ class Device:
         self.raw("alloc", ctypes.addressof(out), size)
         return out.value
 
-    def call(self, op, **arguments):
-        """Calls a slot by its arguments' names and returns {output: array}. The arrays passed are not changed; what
-        an output holds before the call is what was passed for it."""
+    def call(self, op, rooms=(), **arguments):
+        """Calls a slot by its arguments' names and returns {output: array}, but for the `rooms`. The arrays passed are
+        not changed; what an output holds before the call is what was passed for it."""
         parameters = signatures()[op]
         assert {p.name for p in parameters} == set(arguments), f"{op} takes {[p.name for p in parameters]}"
         buffers, hosts, given = {}, {}, {}
@@ -332,10 +332,12 @@ class Device:
             try:
                 self.raw(op, *(given[p.name] for p in parameters))
             except OpError:
-                for name, buffer in buffers.items():  # an operation fails only before it writes
-                    buffer.check_unchanged(f"{name} of the failed {op}")
+                if not rooms:  # an operation fails only before it writes, unless it is composed of some
+                    for name, buffer in buffers.items():
+                        buffer.check_unchanged(f"{name} of the failed {op}")
                 raise
-            return self._results(op, parameters, arguments, buffers, hosts)
+            results = self._results(op, parameters, arguments, buffers, hosts)
+            return {name: value for name, value in results.items() if name not in rooms}
         finally:
             for buffer in buffers.values():
                 self.raw("release", buffer.base)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from . import formulas
 from .cases import all_cases, cases_of
 from .harness import BFLOAT16, FLOAT32, INT8, Device, OpError, Same, backends, cpu_levels
 
@@ -130,7 +131,7 @@ def test_int8_keeps_nan_and_survives_zeros(backend):
 
 
 def linear_gelu_forward(dev, act, pre, **rest):
-    pre = dev.call("linear_forward", out=pre, **rest)["out"]
+    pre = dev.call("linear_forward", out=np.array(act) if pre is None else pre, **rest)["out"]
     act = dev.call("gelu_forward", out=act, inp=pre, N=pre.size)["out"]
     return {"pre": pre, "act": act}
 
@@ -149,7 +150,115 @@ def residual_layernorm_backward(dev, dinp, dresidual, sum, d, T, H, **rest):
     return {"dinp": dropped, "dresidual": dresidual, **grads}
 
 
-COMPOSITIONS = {f.__name__: f for f in (linear_gelu_forward, residual_layernorm_forward, residual_layernorm_backward)}
+def recalled(dev, kept, values):
+    if kept is None:
+        return values
+    return dev.call("widen", out=np.zeros(kept.shape, np.float32), kept=kept, N=kept.size)["out"]
+
+
+def kept_of(dev, kept, values):
+    """{"kept": bits}, and the rounded values."""
+    got = dev.call("narrow", kept=kept, inp=values, N=values.size)
+    return {"kept": got["kept"]}, got["inp"]
+
+
+def feed_forward_forward(dev, out, pre, kept, act, inp, up_weight, up_bias, down_weight, down_bias, T, H, F, keep):
+    up = dict(
+        act=act, pre=np.array(act) if pre is None else pre, inp=inp, weight=up_weight, bias=up_bias, T=T, I=H, O=F
+    )
+    made = dev.call("linear_gelu_forward", **up)
+    down = dict(out=out, inp=made["act"], weight=down_weight, bias=down_bias, T=T, I=F, O=H)
+    saved = {} if not keep else {"pre": made["pre"]} if kept is None else kept_of(dev, kept, made["pre"])[0]
+    return {**dev.call("linear_forward", **down), **saved}
+
+
+def feed_forward_backward(
+    dev, dinp, dup_weight, dup_bias, ddown_weight, ddown_bias, dact, act, dout, inp, pre, kept, up_weight, down_weight,
+    T, H, F,
+):  # fmt: skip
+    pre = recalled(dev, kept, pre)
+    act = dev.call("gelu_forward", out=act, inp=pre, N=pre.size)["out"]
+    down = dict(dinp=dact, dweight=ddown_weight, dbias=ddown_bias, dout=dout, inp=act, weight=down_weight)
+    down = dev.call("linear_backward", **down, T=T, I=F, O=H, accumulate=0)
+    dpre = dev.call("gelu_backward", dinp=dact, dout=down["dinp"], inp=pre, N=pre.size)["dinp"]
+    up = dict(dinp=dinp, dweight=dup_weight, dbias=dup_bias, dout=dpre, inp=inp, weight=up_weight)
+    up = dev.call("linear_backward", **up, T=T, I=H, O=F, accumulate=1)
+    gradients = {"ddown_weight": down["dweight"], "ddown_bias": down["dbias"]}
+    return {"dinp": up["dinp"], "dup_weight": up["dweight"], "dup_bias": up["dbias"], **gradients}
+
+
+def self_attention_forward(
+    dev,
+    out,
+    lse,
+    qkv,
+    kept,
+    attended,
+    inp,
+    asking,
+    qkv_weight,
+    qkv_bias,
+    out_weight,
+    out_bias,
+    T,
+    R,
+    A,
+    D,
+    keep,
+    **rest,
+):
+    """Each of queries, keys and values by a product of its own."""
+    H, three = A * D, []
+    for i, rows in enumerate((asking, inp, inp)):
+        block = slice(i * H, (i + 1) * H)
+        part = dict(out=np.zeros(rows.shape, np.float32), inp=rows, weight=qkv_weight[block], bias=qkv_bias[block])
+        three.append(dev.call("linear_forward", **part, T=len(rows), I=H, O=H)["out"])
+    whole = (
+        np.concatenate(three, axis=1) if R == T else np.concatenate([np.hstack(three[1:]).ravel(), three[0].ravel()])
+    )
+    whole, saved = np.ascontiguousarray(whole.reshape(-1)), {}
+    if kept is not None:
+        saved, whole = kept_of(dev, kept, whole)
+    q, k, v = formulas._parts(whole, T, R, H)
+    part = dict(q=np.array(q), k=np.array(k), v=np.array(v), out=attended, lse=lse, R=R, A=A, D=D, **rest)
+    made = dev.call("attention_forward", **part, q_stride=H, kv_stride=H)
+    last = dict(out=out, inp=made["out"], weight=out_weight, bias=out_bias, T=R, I=H, O=H)
+    saved |= {"lse": made["lse"]} if kept is not None or not keep else {"lse": made["lse"], "qkv": whole}
+    return {**dev.call("linear_forward", **last), **saved}
+
+
+def self_attention_backward(
+    dev, dinp, dasking, dqkv_weight, dqkv_bias, dout_weight, dout_bias, dqkv, dattended, attended, qkv, kept, lse, dout,
+    inp, asking, qkv_weight, out_weight, T, R, A, D, **rest,
+):  # fmt: skip
+    H = A * D
+    q, k, v = (np.array(part) for part in formulas._parts(recalled(dev, kept, qkv), T, R, H))
+    rest |= dict(q=q, k=k, v=v, R=R, A=A, D=D, q_stride=H, kv_stride=H)
+    made = dev.call("attention_forward", out=attended, lse=lse, **rest)
+    out = dict(dinp=dattended, dweight=dout_weight, dbias=dout_bias, dout=dout, inp=made["out"], weight=out_weight)
+    out = dev.call("linear_backward", **out, T=R, I=H, O=H, accumulate=0)
+    zeros = dict(zip(("dq", "dk", "dv"), map(np.zeros_like, (q, k, v)), strict=True))
+    d = dev.call("attention_backward", **zeros, dout=out["dinp"], out=made["out"], lse=made["lse"], **rest)
+    pairs, gradients = np.zeros_like(inp) if R < T else dasking, []
+    for i, (name, rows) in enumerate((("dq", asking), ("dk", inp), ("dv", inp))):
+        block = slice(i * H, (i + 1) * H)
+        part = dict(dinp=dasking if i == 0 else pairs, dweight=dqkv_weight[block], dbias=dqkv_bias[block], inp=rows)
+        part |= dict(dout=d[name], weight=qkv_weight[block], T=len(rows), I=H, O=H, accumulate=1)
+        got = dev.call("linear_backward", **part)
+        gradients.append(got)
+        if i == 0:
+            dasking = got["dinp"]
+            pairs = pairs if R < T else dasking
+        else:
+            pairs = got["dinp"]
+    found = {"lse": made["lse"], "dout_weight": out["dweight"], "dout_bias": out["dbias"]}
+    found |= {f"dqkv_{name}": np.concatenate([got[f"d{name}"] for got in gradients]) for name in ("weight", "bias")}
+    return {**found, "dasking": dasking, "dinp": pairs} if R < T else {**found, "dasking": pairs}
+
+
+COARSE = (linear_gelu_forward, residual_layernorm_forward, residual_layernorm_backward, feed_forward_forward)
+COARSE += (feed_forward_backward, self_attention_forward, self_attention_backward)
+COMPOSITIONS = {f.__name__: f for f in COARSE}
 
 
 @pytest.mark.parametrize("backend", backends())
@@ -166,7 +275,7 @@ def elementary_operations(case):
     for ends in ("cu_seqlens", "cu_segments", "end"):
         if ends in a:
             a["T"] = int(a[ends].max(initial=0))
-    return math.prod(a.get(size, 1) for size in "TRGNHIOCAD")
+    return math.prod(a.get(size, 1) for size in "TRGNHIOFCAD")
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in all_cases()}))
