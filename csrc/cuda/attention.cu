@@ -25,7 +25,7 @@ typedef struct head {
  */
 static __host__ __device__ __forceinline__ int width_of(int64_t D) { return (int)((D + 31) / 32 * 32 + 4); }
 
-static __device__ head head_of(const rp_cuda_attention &c) {
+static __device__ head head_of(const rp_cuda_attention<float> &c) {
     head x;
     int64_t s = blockIdx.x / c.A;
     x.number = blockIdx.x % c.A;
@@ -71,7 +71,7 @@ static __device__ __forceinline__ void multiply(float products[OWN], const float
 /* keep[r]: what dropout multiplies the probability of the warp's query r and the lane's key by. The mask of eight
  * neighbouring keys is one draw: each lane makes one, of OWN queries and TILE / 8 groups, and gets its own from there.
  */
-static __device__ __forceinline__ void keep_own(float keep[OWN], const rp_cuda_attention &c, const head &x,
+static __device__ __forceinline__ void keep_own(float keep[OWN], const rp_cuda_attention<float> &c, const head &x,
                                                 int first_query, int first_key) {
     if (c.d.threshold == 0) {
 #pragma unroll
@@ -131,7 +131,7 @@ template <int COLUMNS> struct running {
 /* Takes in the keys of a tile: weights become their probabilities, to be divided by the total in the end. */
 template <int COLUMNS>
 static __device__ void take_keys(running<COLUMNS> &o, float *weights, const float *queries, const float *keys,
-                                 const float *values, const rp_cuda_attention &c, const head &x, int first_query,
+                                 const float *values, const rp_cuda_attention<float> &c, const head &x, int first_query,
                                  int first_key) {
     float s[OWN], keep[OWN];
     int count = x.n - first_key < TILE ? x.n - first_key : (int)TILE;
@@ -154,7 +154,7 @@ static __device__ void take_keys(running<COLUMNS> &o, float *weights, const floa
 }
 
 template <int COLUMNS>
-static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse, const rp_cuda_attention &c,
+static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse, const rp_cuda_attention<float> &c,
                                      const head &x, int first_query) {
 #pragma unroll
     for (int r = 0; r < OWN; r++) {
@@ -172,7 +172,7 @@ static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse
 
 template <int COLUMNS>
 static __global__ void __launch_bounds__(ATTENTION_THREADS)
-    forward_kernel(float *out, float *lse, rp_cuda_attention c) {
+    forward_kernel(float *out, float *lse, rp_cuda_attention<float> c) {
     RP_CUDA_SHARED(float, shared);
     head x = head_of(c);
     int warp = (int)threadIdx.x / WARP;
@@ -214,8 +214,8 @@ static __device__ tiles cut_tiles(float *shared, const head &x) {
 }
 
 /* delta and lse of a tile of queries, from their rows in memory. */
-static __device__ void load_statistics(const tiles &t, const rp_cuda_attention_gradients &g, const rp_cuda_attention &c,
-                                       const head &x, int first) {
+static __device__ void load_statistics(const tiles &t, const rp_cuda_attention_gradients<float> &g,
+                                       const rp_cuda_attention<float> &c, const head &x, int first) {
     for (int r = (int)threadIdx.x / WARP; r < TILE; r += PARTS) {
         int64_t row = x.row + first + r, at = row * c.A * c.D + x.number * c.D;
         float delta = 0.0f;
@@ -229,7 +229,7 @@ static __device__ void load_statistics(const tiles &t, const rp_cuda_attention_g
 }
 
 /* The warp's rows of kept and ds; 0 where there is no query or key. */
-static __device__ __forceinline__ void differentiate(const tiles &t, const rp_cuda_attention &c, const head &x,
+static __device__ __forceinline__ void differentiate(const tiles &t, const rp_cuda_attention<float> &c, const head &x,
                                                      int first_query, int first_key) {
     float s[OWN], dp[OWN], keep[OWN];
     int own = (int)threadIdx.x / WARP * OWN;
@@ -248,8 +248,8 @@ static __device__ __forceinline__ void differentiate(const tiles &t, const rp_cu
 
 /* dq of the warp's queries from a tile of keys: the first one's sets it, the others' add. */
 template <int COLUMNS>
-static __device__ void add_queries(const tiles &t, const rp_cuda_attention_gradients &g, const rp_cuda_attention &c,
-                                   const head &x, int first_query, int first_key) {
+static __device__ void add_queries(const tiles &t, const rp_cuda_attention_gradients<float> &g,
+                                   const rp_cuda_attention<float> &c, const head &x, int first_query, int first_key) {
     float dq[OWN][COLUMNS];
     int own = (int)threadIdx.x / WARP * OWN, count = x.n - first_key < TILE ? x.n - first_key : (int)TILE;
     clear<COLUMNS>(dq);
@@ -288,8 +288,9 @@ static __device__ void add_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS], 
 }
 
 template <int COLUMNS>
-static __device__ void write_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS], const rp_cuda_attention_gradients &g,
-                                  const rp_cuda_attention &c, const head &x, int first_key) {
+static __device__ void write_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS],
+                                  const rp_cuda_attention_gradients<float> &g, const rp_cuda_attention<float> &c,
+                                  const head &x, int first_key) {
 #pragma unroll
     for (int r = 0; r < OWN; r++) {
         int key = first_key + (int)threadIdx.x / WARP * OWN + r;
@@ -307,7 +308,7 @@ static __device__ void write_keys(float dk[OWN][COLUMNS], float dv[OWN][COLUMNS]
 
 template <int COLUMNS>
 static __global__ void __launch_bounds__(ATTENTION_THREADS)
-    backward_kernel(rp_cuda_attention_gradients g, rp_cuda_attention c) {
+    backward_kernel(rp_cuda_attention_gradients<float> g, rp_cuda_attention<float> c) {
     RP_CUDA_SHARED(float, shared);
     head x = head_of(c);
     tiles t = cut_tiles(shared, x);
@@ -348,7 +349,7 @@ static bool on_tensor_cores(const rp_dev *dev, int64_t D) {
     return dev->products == RP_BFLOAT16 && D <= RP_CUDA_WIDEST_BFLOAT16;
 }
 
-template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp_cuda_attention &c, int64_t S) {
+template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp_cuda_attention<float> &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(3 * TILE * width_of(c.D) + TILE * SCORES);
     RP_TRY(rp_cuda_allow_shared((const void *)forward_kernel<COLUMNS>, bytes));
     RP_CUDA_LAUNCH(forward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, out, lse, c);
@@ -356,7 +357,7 @@ template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp
 }
 
 template <int COLUMNS>
-static rp_status backward(const rp_cuda_attention_gradients &g, const rp_cuda_attention &c, int64_t S) {
+static rp_status backward(const rp_cuda_attention_gradients<float> &g, const rp_cuda_attention<float> &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(4 * TILE * width_of(c.D) + 2 * TILE * SCORES + 2 * TILE);
     RP_TRY(rp_cuda_allow_shared((const void *)backward_kernel<COLUMNS>, bytes));
     RP_CUDA_LAUNCH(backward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, g, c);
@@ -367,7 +368,7 @@ rp_status rp_cuda_attention_forward(rp_dev *dev, float *out, float *lse, const f
                                     const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
                                     const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                     int64_t kv_stride) {
-    rp_cuda_attention c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
+    rp_cuda_attention<float> c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
     RP_TRY(check_head(D));
     if (S == 0) return RP_OK;
     if (on_tensor_cores(dev, D)) return rp_cuda_attention_forward_bfloat16(out, lse, &c, S);
@@ -381,8 +382,8 @@ rp_status rp_cuda_attention_backward(rp_dev *dev, float *dq, float *dk, float *d
                                      const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,
                                      const rp_dropout *d, int64_t S, int64_t R, int64_t A, int64_t D, int64_t q_stride,
                                      int64_t kv_stride) {
-    rp_cuda_attention c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
-    rp_cuda_attention_gradients g = {dq, dk, dv, dout, out, lse};
+    rp_cuda_attention<float> c = {q, k, v, cu_seqlens, cu_queries, query_pos, *d, R, A, D, q_stride, kv_stride};
+    rp_cuda_attention_gradients<float> g = {dq, dk, dv, dout, out, lse};
     RP_TRY(check_head(D));
     if (S == 0) return RP_OK;
     if (on_tensor_cores(dev, D)) return rp_cuda_attention_backward_bfloat16(&g, &c, S);

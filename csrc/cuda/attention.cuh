@@ -5,18 +5,19 @@
 
 #include "cuda/kernel.cuh"
 
-/* The arguments that the two operations share. */
-typedef struct rp_cuda_attention {
-    const float *q, *k, *v;
+/* The arguments that the two operations share; `number` float, or uint16_t: bits of rounded numbers. */
+template <typename number> struct rp_cuda_attention {
+    const number *q, *k, *v;
     const int32_t *cu_seqlens, *cu_queries, *query_pos;
     rp_dropout d;
     int64_t R, A, D, q_stride, kv_stride;
-} rp_cuda_attention;
+};
 
-typedef struct rp_cuda_attention_gradients {
-    float *dq, *dk, *dv;
-    const float *dout, *out, *lse;
-} rp_cuda_attention_gradients;
+template <typename number> struct rp_cuda_attention_gradients {
+    number *dq, *dk, *dv;
+    const number *dout, *out;
+    const float *lse;
+};
 
 /* Lets a kernel have more shared memory than it has by itself. */
 static inline rp_status rp_cuda_allow_shared(const void *kernel, size_t bytes) {
@@ -27,8 +28,10 @@ static inline rp_status rp_cuda_allow_shared(const void *kernel, size_t bytes) {
 
 /* Heads are at most this wide; S is not 0. */
 enum { RP_CUDA_WIDEST_BFLOAT16 = 128 };
-rp_status rp_cuda_attention_forward_bfloat16(float *out, float *lse, const rp_cuda_attention *c, int64_t S);
-rp_status rp_cuda_attention_backward_bfloat16(const rp_cuda_attention_gradients *g, const rp_cuda_attention *c,
-                                              int64_t S);
+template <typename number>
+rp_status rp_cuda_attention_forward_bfloat16(number *out, float *lse, const rp_cuda_attention<number> *c, int64_t S);
+template <typename number>
+rp_status rp_cuda_attention_backward_bfloat16(const rp_cuda_attention_gradients<number> *g,
+                                              const rp_cuda_attention<number> *c, int64_t S);
 
 #endif

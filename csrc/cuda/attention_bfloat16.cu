@@ -1,6 +1,6 @@
 /* Attention with products on tensor cores: q, k, v and dout, the probabilities and the gradients of the scores are
- * rounded to bfloat16 where they are operands; sums, softmax and everything else are float32. See ref/attention.c for
- * the formulas, mma.cuh for how a warp has a matrix.
+ * rounded to bfloat16 where they are operands, unless they come so; sums, softmax and everything else are float32. See
+ * ref/attention.c for the formulas, mma.cuh for how a warp has a matrix.
  *
  * A block has some heads of one sequence, and in shared memory a tile of TILE rows of each operand. A short sequence's
  * queries and keys fit there whole, and often those of several heads: as many go on at a time as fit. A longer sequence
@@ -33,7 +33,7 @@ typedef struct part {
     float scale; /* 1 / sqrt D */
 } part;
 
-static __device__ part part_of(const rp_cuda_attention &c, int heads) {
+template <typename number> static __device__ part part_of(const rp_cuda_attention<number> &c, int heads) {
     part x;
     int groups = ((int)c.A + heads - 1) / heads, s = (int)(blockIdx.x / (unsigned)groups);
     int warp = (int)threadIdx.x / WARP;
@@ -65,18 +65,27 @@ static __device__ __forceinline__ int quad_column() { return lane_of() % 4 * 2; 
 
 /* tile(count, height, PITCH) = the first `rows` rows of a matrix with `stride`, D columns for each of `count` heads;
  * rounded, 0 behind a head's rows and columns. */
-template <int COLUMNS>
-static __device__ void load_tile(uint16_t *tile, const float *matrix, int64_t stride, int rows, int count,
+template <int COLUMNS, typename number>
+static __device__ void load_tile(uint16_t *tile, const number *matrix, int64_t stride, int rows, int count,
                                  const part &x) {
     constexpr int groups = COLUMNS / 8;
     int column = (int)threadIdx.x % groups * 8;
 #pragma unroll 2
     for (int i = (int)threadIdx.x / groups; i < count * x.height; i += ATTENTION_THREADS / groups) {
         int a = i / x.height, r = i - a * x.height;
-        float f[8];
-        load_eight(f, matrix + r * stride + a * x.D + column, r < rows ? x.D - column : 0);
-        *(uint4 *)(tile + i * PITCH<COLUMNS> + column) = round_eight(f);
+        const number *from = matrix + r * stride + a * x.D + column;
+        *(uint4 *)(tile + i * PITCH<COLUMNS> + column) = bits_of_eight(from, r < rows ? x.D - column : 0);
     }
+}
+
+static __device__ __forceinline__ float value_of(float x) { return x; }
+static __device__ __forceinline__ float value_of(uint16_t bits) { return number_of(bits); }
+
+/* Bits of two neighbours, 0 behind the first `left`. */
+template <typename number> static __device__ __forceinline__ uint32_t pair_from(const number *from, int left) {
+    if (sizeof(number) == sizeof(uint16_t) && left >= 2 && (uintptr_t)from % 4 == 0) return *(const uint32_t *)from;
+    float first = left >= 1 ? value_of(from[0]) : 0.0f;
+    return bfloat16_pair(first, left >= 2 ? value_of(from[1]) : 0.0f);
 }
 
 /* to[0], to[1] = x, y, or added to; so far as `left` columns are there. */
@@ -90,9 +99,20 @@ static __device__ __forceinline__ void store_pair(float *to, float x, float y, i
     if (left >= 2) to[1] = (add ? to[1] : 0.0f) + y;
 }
 
+static __device__ __forceinline__ void store_pair(uint16_t *to, float x, float y, int left, bool add) {
+    if (add && left >= 1) x += number_of(to[0]);
+    if (add && left >= 2) y += number_of(to[1]);
+    if (left >= 2 && (uintptr_t)to % 4 == 0) {
+        *(uint32_t *)to = bfloat16_pair(x, y);
+        return;
+    }
+    if (left >= 1) to[0] = bfloat16_of(x);
+    if (left >= 2) to[1] = bfloat16_of(y);
+}
+
 /* Writes sums(BLOCK, D) into a matrix of which `rows` rows are left; or adds them. */
-template <int COLUMNS>
-static __device__ __forceinline__ void store_block(float *matrix, int64_t stride, int rows,
+template <int COLUMNS, typename number>
+static __device__ __forceinline__ void store_block(number *matrix, int64_t stride, int rows,
                                                    const float sums[COLUMNS / 8][4], int D, bool add) {
     matrix += quad_row() * stride + quad_column();
     rows -= quad_row(), D -= quad_column();
@@ -113,7 +133,9 @@ template <int N> static __device__ __forceinline__ void clear(float sums[N][4]) 
 /* -- dropout ----------------------------------------------------------------------------------------- */
 
 /* A lane draws the masks of eight keys each for one query of a block at a time: the query's number in its draws. */
-static __device__ __forceinline__ uint32_t mask_row(const rp_cuda_attention &c, const part &x, int head, int query) {
+template <typename number>
+static __device__ __forceinline__ uint32_t mask_row(const rp_cuda_attention<number> &c, const part &x, int head,
+                                                    int query) {
     int own = query + quad_row() + lane_of() % 4 / 2 * 8;
     if (c.d.threshold == 0) return 0;
     return (uint32_t)(x.head + head) * 65536u + (own < x.m ? (uint32_t)c.query_pos[x.row + own] : 0);
@@ -121,7 +143,8 @@ static __device__ __forceinline__ uint32_t mask_row(const rp_cuda_attention &c, 
 
 /* keep(BLOCK,BLOCK): what dropout multiplies the probabilities of the warp's queries and the keys from `key` on by.
  * The four lanes of a row and the one 8 below draw four times four words, of which each lane needs one of each draw. */
-static __device__ __forceinline__ void keep_block(float keep[2][4], const rp_cuda_attention &c, const part &x,
+template <typename number>
+static __device__ __forceinline__ void keep_block(float keep[2][4], const rp_cuda_attention<number> &c, const part &x,
                                                   uint32_t row, int key) {
     uint32_t word[4];
     int own = lane_of() % 4;
@@ -157,8 +180,8 @@ template <int COLUMNS> struct running {
     float largest[2], total[2], out[COLUMNS / 8][4]; /* total: the lane's own part */
 };
 
-template <int COLUMNS>
-static __device__ void take_queries(running<COLUMNS> &o, const rp_cuda_attention &c, const part &x, int head,
+template <int COLUMNS, typename number>
+static __device__ void take_queries(running<COLUMNS> &o, const rp_cuda_attention<number> &c, const part &x, int head,
                                     int query) {
     clear<COLUMNS / 8>(o.out);
     for (int half = 0; half < 2; half++) o.largest[half] = -INFINITY, o.total[half] = 0.0f;
@@ -167,9 +190,8 @@ static __device__ void take_queries(running<COLUMNS> &o, const rp_cuda_attention
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int row = query + quad_row() + i % 2 * 8, column = 16 * k + quad_column() + i / 2 * 8;
-            const float *from = c.q + (x.row + row) * c.q_stride + (x.head + head) * x.D + column;
-            float first = row < x.m && column < x.D ? from[0] : 0.0f;
-            o.q[k][i] = bfloat16_pair(first, row < x.m && column + 1 < x.D ? from[1] : 0.0f);
+            const number *from = c.q + (x.row + row) * c.q_stride + (x.head + head) * x.D + column;
+            o.q[k][i] = pair_from(from, row < x.m ? x.D - column : 0);
         }
 }
 
@@ -195,9 +217,9 @@ static __device__ void score(float s[TILE / 8][4], const running<COLUMNS> &o, co
 }
 
 /* Takes in the keys of a tile, from `key` on: out and total become sums that are to be divided in the end. */
-template <int COLUMNS>
+template <int COLUMNS, typename number>
 static __device__ void take_keys(running<COLUMNS> &o, const uint16_t *keys, const uint16_t *values,
-                                 const rp_cuda_attention &c, const part &x, uint32_t row, int key) {
+                                 const rp_cuda_attention<number> &c, const part &x, uint32_t row, int key) {
     float s[TILE / 8][4], largest[2] = {o.largest[0], o.largest[1]}, shrink[2];
     int count = x.n - key < TILE ? x.n - key : (int)TILE;
     score<COLUMNS>(s, o, keys, count, x.scale);
@@ -238,8 +260,8 @@ static __device__ void take_keys(running<COLUMNS> &o, const uint16_t *keys, cons
     }
 }
 
-template <int COLUMNS>
-static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse, const rp_cuda_attention &c,
+template <int COLUMNS, typename number>
+static __device__ void write_queries(running<COLUMNS> &o, number *out, float *lse, const rp_cuda_attention<number> &c,
                                      const part &x, int head, int query) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -253,17 +275,17 @@ static __device__ void write_queries(running<COLUMNS> &o, float *out, float *lse
     store_block<COLUMNS>(out + (x.row + query) * H + (x.head + head) * x.D, H, x.m - query, o.out, x.D, false);
 }
 
-template <int COLUMNS>
+template <int COLUMNS, typename number>
 static __global__ void __launch_bounds__(ATTENTION_THREADS, RESIDENT<COLUMNS>)
-    forward_kernel(float *out, float *lse, rp_cuda_attention c) {
+    forward_kernel(number *out, float *lse, rp_cuda_attention<number> c) {
     RP_CUDA_SHARED(uint16_t, keys);
     uint16_t *values = keys + TILE * PITCH<COLUMNS>;
     part x = part_of(c, HEADS<COLUMNS>);
     int own = x.own_head * x.height * PITCH<COLUMNS>;
     for (int first = 0; first < x.heads; first += x.together) {
         int count = heads_from(x, first), head = first + x.own_head;
-        const float *k = c.k + x.token * c.kv_stride + (x.head + first) * x.D;
-        const float *v = c.v + x.token * c.kv_stride + (x.head + first) * x.D;
+        const number *k = c.k + x.token * c.kv_stride + (x.head + first) * x.D;
+        const number *v = c.v + x.token * c.kv_stride + (x.head + first) * x.D;
         for (int query = 0; query < x.m; query += TILE) {
             bool active = x.own_head < count && query + x.own < x.m;
             running<COLUMNS> o;
@@ -310,15 +332,17 @@ typedef struct statistics {
     float lse[2], delta[2];
 } statistics;
 
-static __device__ statistics statistics_of(const rp_cuda_attention_gradients &g, const rp_cuda_attention &c,
-                                           const part &x, int head, int query) {
+template <typename number>
+static __device__ statistics statistics_of(const rp_cuda_attention_gradients<number> &g,
+                                           const rp_cuda_attention<number> &c, const part &x, int head, int query) {
     statistics s;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int own = query + quad_row() + 8 * half;
         int64_t row = x.row + own, at = (row * c.A + x.head + head) * c.D;
         float delta = 0.0f;
-        for (int i = lane_of() % 4; own < x.m && i < x.D; i += 4) delta += g.dout[at + i] * g.out[at + i];
+        for (int i = lane_of() % 4; own < x.m && i < x.D; i += 4)
+            delta += value_of(g.dout[at + i]) * value_of(g.out[at + i]);
         s.delta[half] = quad_sum(delta);
         s.lse[half] = own < x.m ? g.lse[(x.head + head) * c.R + row] : INFINITY; /* probabilities of 0 */
     }
@@ -326,9 +350,9 @@ static __device__ statistics statistics_of(const rp_cuda_attention_gradients &g,
 }
 
 /* The warp's rows of kept and ds, from its queries and the keys of a tile; and their part of dq. */
-template <int COLUMNS>
+template <int COLUMNS, typename number>
 static __device__ void differentiate(const tiles &t, float dq[COLUMNS / 8][4], const statistics &saved,
-                                     const rp_cuda_attention &c, const part &x, uint32_t row, int key) {
+                                     const rp_cuda_attention<number> &c, const part &x, uint32_t row, int key) {
     uint32_t a[4], b[4], kept[4], ds[4];
     int left = x.n - key;
     for (int j = 0; j < TILE && j < left; j += BLOCK) {
@@ -372,8 +396,8 @@ static __device__ void differentiate(const tiles &t, float dq[COLUMNS / 8][4], c
 
 /* The warp's keys' gradients, into a matrix of which `rows` rows are left: the sum over `left` queries of a tile of the
  * keys' columns of weights(TILE,SCORES) times the rows of `vectors`. */
-template <int COLUMNS>
-static __device__ void sum_queries(float *matrix, int64_t stride, int rows, const uint16_t *weights,
+template <int COLUMNS, typename number>
+static __device__ void sum_queries(number *matrix, int64_t stride, int rows, const uint16_t *weights,
                                    const uint16_t *vectors, int left, const part &x, bool add) {
     float sums[COLUMNS / 8][4];
     clear<COLUMNS / 8>(sums);
@@ -391,10 +415,10 @@ static __device__ void sum_queries(float *matrix, int64_t stride, int rows, cons
 
 /* The tile of queries from `query` on and the tile of keys from `key` on, both in shared memory, for the warp's head.
  * The first tile's gradients set those in memory, the others' add to them. */
-template <int COLUMNS>
-static __device__ void take_tiles(const tiles &t, const rp_cuda_attention_gradients &g, const rp_cuda_attention &c,
-                                  const part &x, const statistics &saved, uint32_t row, int head, bool active,
-                                  int query, int key) {
+template <int COLUMNS, typename number>
+static __device__ void take_tiles(const tiles &t, const rp_cuda_attention_gradients<number> &g,
+                                  const rp_cuda_attention<number> &c, const part &x, const statistics &saved,
+                                  uint32_t row, int head, bool active, int query, int key) {
     int column = (x.head + head) * x.D;
     bool asks = active && query + x.own < x.m;
     if (asks) {
@@ -413,9 +437,9 @@ static __device__ void take_tiles(const tiles &t, const rp_cuda_attention_gradie
     }
 }
 
-template <int COLUMNS>
+template <int COLUMNS, typename number>
 static __global__ void __launch_bounds__(ATTENTION_THREADS, RESIDENT<COLUMNS>)
-    backward_kernel(rp_cuda_attention_gradients g, rp_cuda_attention c) {
+    backward_kernel(rp_cuda_attention_gradients<number> g, rp_cuda_attention<number> c) {
     RP_CUDA_SHARED(uint16_t, shared);
     part x = part_of(c, HEADS<COLUMNS>);
     tiles all = cut_tiles<COLUMNS>(shared), own = own_tiles<COLUMNS>(all, x);
@@ -442,34 +466,47 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, RESIDENT<COLUMNS>)
 
 /* -- launches ---------------------------------------------------------------------------------------- */
 
-template <int COLUMNS> static unsigned blocks_of(const rp_cuda_attention *c, int64_t S) {
+template <int COLUMNS, typename number> static unsigned blocks_of(const rp_cuda_attention<number> *c, int64_t S) {
     return (unsigned)(S * rp_cuda_ceil(c->A, HEADS<COLUMNS>));
 }
 
-template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp_cuda_attention *c, int64_t S) {
+template <int COLUMNS, typename number>
+static rp_status forward(number *out, float *lse, const rp_cuda_attention<number> *c, int64_t S) {
     size_t bytes = sizeof(uint16_t) * 2 * TILE * PITCH<COLUMNS>;
-    RP_TRY(rp_cuda_allow_shared((const void *)forward_kernel<COLUMNS>, bytes));
-    RP_CUDA_LAUNCH(forward_kernel<COLUMNS>, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, out, lse, *c);
+    auto kernel = forward_kernel<COLUMNS, number>;
+    RP_TRY(rp_cuda_allow_shared((const void *)kernel, bytes));
+    RP_CUDA_LAUNCH(kernel, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, out, lse, *c);
     return RP_OK;
 }
 
-template <int COLUMNS>
-static rp_status backward(const rp_cuda_attention_gradients *g, const rp_cuda_attention *c, int64_t S) {
+template <int COLUMNS, typename number>
+static rp_status backward(const rp_cuda_attention_gradients<number> *g, const rp_cuda_attention<number> *c, int64_t S) {
     size_t bytes = sizeof(uint16_t) * (4 * TILE * PITCH<COLUMNS> + 2 * TILE * SCORES);
-    RP_TRY(rp_cuda_allow_shared((const void *)backward_kernel<COLUMNS>, bytes));
-    RP_CUDA_LAUNCH(backward_kernel<COLUMNS>, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, *g, *c);
+    auto kernel = backward_kernel<COLUMNS, number>;
+    RP_TRY(rp_cuda_allow_shared((const void *)kernel, bytes));
+    RP_CUDA_LAUNCH(kernel, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, *g, *c);
     return RP_OK;
 }
 
-rp_status rp_cuda_attention_forward_bfloat16(float *out, float *lse, const rp_cuda_attention *c, int64_t S) {
+template <typename number>
+rp_status rp_cuda_attention_forward_bfloat16(number *out, float *lse, const rp_cuda_attention<number> *c, int64_t S) {
     if (c->D <= 32) return forward<32>(out, lse, c, S);
     if (c->D <= 64) return forward<64>(out, lse, c, S);
     return forward<RP_CUDA_WIDEST_BFLOAT16>(out, lse, c, S);
 }
 
-rp_status rp_cuda_attention_backward_bfloat16(const rp_cuda_attention_gradients *g, const rp_cuda_attention *c,
-                                              int64_t S) {
+template <typename number>
+rp_status rp_cuda_attention_backward_bfloat16(const rp_cuda_attention_gradients<number> *g,
+                                              const rp_cuda_attention<number> *c, int64_t S) {
     if (c->D <= 32) return backward<32>(g, c, S);
     if (c->D <= 64) return backward<64>(g, c, S);
     return backward<RP_CUDA_WIDEST_BFLOAT16>(g, c, S);
 }
+
+#define INSTANCE(number)                                                                                               \
+    template rp_status rp_cuda_attention_forward_bfloat16(number *, float *, const rp_cuda_attention<number> *,        \
+                                                          int64_t);                                                    \
+    template rp_status rp_cuda_attention_backward_bfloat16(const rp_cuda_attention_gradients<number> *,                \
+                                                           const rp_cuda_attention<number> *, int64_t);
+INSTANCE(float)
+INSTANCE(uint16_t)

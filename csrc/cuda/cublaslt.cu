@@ -92,7 +92,7 @@ rp_status rp_lt_find(const char **path, size_t *version) {
 /* What the choice of an algorithm depends on. Compared as bytes: no gaps. */
 typedef struct key {
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t transpose_a, transpose_b, bfloat16, accumulate, bias, align_a, align_b, align_c;
+    int32_t transpose_a, transpose_b, bfloat16, bfloat16_c, accumulate, bias, align_a, align_b, align_c, no_gap;
 } key;
 
 typedef struct plan {
@@ -163,7 +163,8 @@ static int32_t alignment(const void *pointer) {
 static key key_of(const rp_lt_product *p) {
     key of = key();
     of.m = p->m, of.n = p->n, of.k = p->k, of.lda = p->lda, of.ldb = p->ldb, of.ldc = p->ldc;
-    of.transpose_a = p->transpose_a, of.transpose_b = p->transpose_b, of.bfloat16 = p->bfloat16;
+    of.transpose_a = p->transpose_a, of.transpose_b = p->transpose_b;
+    of.bfloat16 = p->bfloat16, of.bfloat16_c = p->bfloat16_c;
     of.accumulate = p->beta != 0, of.bias = p->bias != nullptr;
     of.align_a = alignment(p->a), of.align_b = alignment(p->b), of.align_c = alignment(p->c);
     return of;
@@ -187,7 +188,8 @@ static rp_status describe(plan *p, const rp_lt_product *x) {
                     "describing a matrix"));
     RP_TRY(lt_check(library.layout_create(&p->b, type, x->transpose_b ? n : k, x->transpose_b ? k : n, x->ldb),
                     "describing a matrix"));
-    return lt_check(library.layout_create(&p->c, LT_FLOAT32, m, n, x->ldc), "describing a matrix");
+    return lt_check(library.layout_create(&p->c, x->bfloat16_c ? LT_BFLOAT16 : LT_FLOAT32, m, n, x->ldc),
+                    "describing a matrix");
 }
 
 /* The library's first choice among its algorithms. */

@@ -67,16 +67,16 @@ enum {
 
 typedef struct rp_lt rp_lt; /* a handle and the plans made with it */
 
-/* Column-major, as the library has it: C(m,n) = op(A) op(B) + beta C + bias(m), op(A) (m,k) and op(B) (k,n). C float32,
- * A and B float32 or bfloat16. */
+/* Column-major, as the library has it: C(m,n) = op(A) op(B) + beta C + bias(m), op(A) (m,k) and op(B) (k,n). A and B
+ * float32 or bfloat16, C and the bias float32 or, of bfloat16, bfloat16. */
 typedef struct rp_lt_product {
     int64_t m, n, k, lda, ldb, ldc;
     int32_t transpose_a, transpose_b;
-    int32_t bfloat16;
+    int32_t bfloat16, bfloat16_c;
     float beta;
-    const float *bias; /* or NULL; 16-byte aligned */
+    const void *bias; /* or NULL; 16-byte aligned */
     const void *a, *b;
-    float *c;
+    void *c;
 } rp_lt_product;
 
 /* Bytes of workspace that a product may use, RP_ALIGN-aligned. */

@@ -117,6 +117,10 @@ static const rp_ops table = {
     .linear_gelu_forward = nullptr,
     OWN(residual_layernorm_forward),
     OWN(residual_layernorm_backward),
+    OWN(feed_forward_forward),
+    OWN(feed_forward_backward),
+    OWN(self_attention_forward),
+    OWN(self_attention_backward),
 #undef OWN
 };
 

@@ -121,6 +121,39 @@ static __device__ __forceinline__ uint4 round_eight(const float x[8]) {
                  bfloat16_pair(x[6], x[7])};
 }
 
+static __device__ __forceinline__ float number_of(uint32_t bits) { return __uint_as_float(bits << 16); }
+
+/* The same of bits. */
+static __device__ __forceinline__ void load_eight(float x[8], const uint16_t *from, int64_t left) {
+    if (left >= 8 && (uintptr_t)from % 16 == 0) {
+        uint4 pairs = *(const uint4 *)from;
+        const unsigned pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i] = i % 2 ? __uint_as_float(pair[i / 2] & 0xFFFF0000u) : number_of(pair[i / 2]);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = i < left ? number_of(from[i]) : 0.0f;
+}
+
+static __device__ __forceinline__ void store_eight(uint16_t *to, const float x[8], int64_t left) {
+    if (left >= 8 && (uintptr_t)to % 16 == 0) {
+        *(uint4 *)to = round_eight(x);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (i < left) to[i] = bfloat16_of(x[i]);
+}
+
+/* Bits of eight neighbours of either kind, 0 behind the first `left`. */
+template <typename number> static __device__ __forceinline__ uint4 bits_of_eight(const number *from, int64_t left) {
+    if (sizeof(number) == sizeof(uint16_t) && left >= 8 && (uintptr_t)from % 16 == 0) return *(const uint4 *)from;
+    float x[8];
+    load_eight(x, from, left);
+    return round_eight(x);
+}
+
 /* x times what keep_eight gave: a dropped NaN is gone. */
 static __device__ __forceinline__ float dropped(float x, float keep) { return keep == 0.0f ? 0.0f : x * keep; }
 

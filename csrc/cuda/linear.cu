@@ -1,6 +1,7 @@
 /* Linear maps. Their products are cuBLASLt's; the operands of those in bfloat16 are rounded into scratch first. */
 #include <stdlib.h>
 
+#include "cuda/bits.cuh"
 #include "cuda/cublaslt.h"
 #include "cuda/kernel.cuh"
 
@@ -22,8 +23,10 @@ static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int
     out[i] = round_eight(x);
 }
 
-/* The same, and partials(y,n): the sums of columns over block y of rows, as sums.cu has them. A lane: eight columns. */
-static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const float *inp, int64_t T, int64_t n,
+/* The same, and partials(y,n): the sums of columns over block y of rows, as sums.cu has them. A lane: eight columns. Of
+ * `number` uint16_t inp is bits already, and out NULL. */
+template <typename number>
+static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const number *inp, int64_t T, int64_t n,
                                             int64_t groups, int64_t rows) {
     __shared__ float line[WARPS][WARP * 8];
     int64_t group = (int64_t)blockIdx.x * WARP + lane_of(), first = blockIdx.y * rows;
@@ -34,7 +37,7 @@ static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const f
         for (int64_t t = first + threadIdx.x / WARP; t < last; t += WARPS) {
             float x[8];
             load_eight(x, inp + t * n + group * 8, n - group * 8);
-            out[t * groups + group] = round_eight(x);
+            if (out != nullptr) out[t * groups + group] = round_eight(x);
 #pragma unroll
             for (int j = 0; j < 8; j++) sum[j] += x[j];
         }
@@ -116,15 +119,14 @@ rp_status rp_cuda_keep_weights(rp_dev *dev, const float *values, int64_t count, 
     return status;
 }
 
-/* *out: weight(O,I) from among the kept values, if it is there. It has to be aligned as one that is rounded for a call
- * is: the choice among a product's algorithms depends on it, and what is kept is to change no result. */
-static bool find_kept(operand *out, const rp_dev *dev, const float *weight, int64_t O, int64_t I) {
+/* *out: weight(O,I) from among the kept values, if it is there and aligned to so many bytes. */
+static bool find_kept(operand *out, const rp_dev *dev, const float *weight, int64_t O, int64_t I, int64_t alignment) {
     const rp_kept *kept = dev->kept;
     if (kept == nullptr || dev->products != RP_BFLOAT16 || I != padded(I)) return false;
     if (weight < kept->values || weight + O * I > kept->values + kept->count) return false;
     const uint16_t *rounded = kept->rounded + (weight - kept->values);
     *out = operand{rounded, I};
-    return (uintptr_t)rounded % RP_ALIGN == 0;
+    return (int64_t)((uintptr_t)rounded % (uintptr_t)alignment) == 0;
 }
 
 /* -- scratch ----------------------------------------------------------------------------------------- */
@@ -135,35 +137,64 @@ static rp_status check_products(const rp_dev *dev) {
                                     "bfloat16");
 }
 
-/* Scratch of one call: partial sums of the bias' gradient, the weight, and `rows` rows of each of the two others. */
+/* Scratch of one call: partial sums of the bias' gradient, the bias and the weight in bits, and `rows` rows of each of
+ * the two others that are numbers. */
 typedef struct room {
     void *workspace;
     float *partials;
-    uint16_t *weight, *inp, *dout; /* NULL where products are float32 */
+    uint16_t *bias, *weight, *inp, *dout; /* NULL where they are taken as they are */
     int64_t rows;
 } room;
 
-static rp_status take_room(room *r, const rp_dev *dev, int64_t T, int64_t I, int64_t O, bool backward) {
+/* dout, or what comes out forward, is `outer`. */
+static rp_status take_room(room *r, const rp_dev *dev, rp_cuda_matrix inp, rp_cuda_matrix outer, int64_t T, int64_t I,
+                           int64_t O, bool backward) {
     rp_arena arena = rp_cuda_scratch_arena(dev);
+    bool narrow = dev->products == RP_BFLOAT16, rounds_inp = narrow && !inp.bits;
+    bool rounds_dout = narrow && backward && !outer.bits;
     *r = room{};
     r->rows = T;
     r->workspace = rp_arena_take(&arena, RP_LT_WORKSPACE, 1);
     if (backward) r->partials = rp_cuda_take_partials(&arena, 1, T, O);
-    if (dev->products == RP_BFLOAT16) {
-        int64_t row = (int64_t)sizeof(uint16_t) * (padded(I) + (backward ? padded(O) : 0));
-        r->weight = take_rounded(&arena, O, I);
+    if (!backward && outer.bits) r->bias = take_rounded(&arena, 1, O);
+    if (narrow) r->weight = take_rounded(&arena, O, I);
+    if (rounds_inp || rounds_dout) {
+        int64_t row = (int64_t)sizeof(uint16_t) * ((rounds_inp ? padded(I) : 0) + (rounds_dout ? padded(O) : 0));
         int64_t left = (int64_t)arena.capacity - (int64_t)arena.used - 2 * RP_ALIGN, fit = left / row;
         if (fit < T) r->rows = fit > ROWS ? fit / ROWS * ROWS : T < ROWS ? T : ROWS;
-        r->inp = take_rounded(&arena, r->rows, I);
-        if (backward) r->dout = take_rounded(&arena, r->rows, O);
     }
+    if (rounds_inp) r->inp = take_rounded(&arena, r->rows, I);
+    if (rounds_dout) r->dout = take_rounded(&arena, r->rows, O);
     return rp_cuda_fits(&arena, "a matrix product");
 }
 
 static rp_status make_weight(operand *out, const rp_dev *dev, const room *r, const float *weight, int64_t O,
                              int64_t I) {
-    if (find_kept(out, dev, weight, O, I)) return RP_OK;
+    /* One that is rounded for the call is aligned so, and the choice among a product's algorithms depends on it: what
+     * is kept is to change no result. */
+    if (find_kept(out, dev, weight, O, I, RP_ALIGN)) return RP_OK;
     return make_operand(out, r->weight, weight, O, I);
+}
+
+static constexpr int64_t BIAS_ALIGN = 16; /* for the library to add it */
+static rp_status make_bias(operand *out, const rp_dev *dev, const room *r, const float *bias, int64_t O) {
+    *out = operand{bias, O};
+    if (bias == nullptr || r->bias == nullptr || find_kept(out, dev, bias, 1, O, BIAS_ALIGN)) return RP_OK;
+    return make_operand(out, r->bias, bias, 1, O);
+}
+
+/* A matrix of n columns from row t on. */
+static rp_cuda_matrix from_row(rp_cuda_matrix matrix, int64_t t, int64_t n) {
+    size_t each = matrix.bits ? sizeof(uint16_t) : sizeof(float);
+    if (matrix.data != nullptr) matrix.data = (char *)matrix.data + each * (size_t)(t * n);
+    return matrix;
+}
+
+/* `rows` rows as an operand; `room` as in make_operand. */
+static rp_status take_operand(operand *out, uint16_t *room, rp_cuda_matrix matrix, int64_t rows, int64_t n) {
+    if (!matrix.bits) return make_operand(out, room, (const float *)matrix.data, rows, n);
+    *out = operand{matrix.data, n};
+    return RP_OK;
 }
 
 int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
@@ -172,6 +203,7 @@ int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
     rp_arena_take(&arena, RP_LT_WORKSPACE, 1);
     rp_cuda_take_partials(&arena, 1, most->rows, most->widest);
     if (dev->products != RP_BFLOAT16) return (int64_t)arena.used;
+    take_rounded(&arena, 1, most->widest); /* a bias */
     /* a weight's rows are padded too; there are at most as many as it has numbers, and as columns are wide */
     int64_t rows = most->widest < most->weight ? most->widest : most->weight;
     take_rounded(&arena, 1, most->weight + LANE * rows);
@@ -181,15 +213,23 @@ int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
     return (int64_t)arena.used + row * (fit > fewest ? fit : fewest) + 3 * RP_ALIGN;
 }
 
-/* The gradient dout(T,O) as an operand; dbias, unless NULL, += its column sums, from the same pass over it. */
-static rp_status make_dout(operand *out, const room *r, float *dbias, const float *dout, int64_t T, int64_t O) {
-    if (dbias == nullptr) return make_operand(out, r->dout, dout, T, O);
+template <typename number>
+static rp_status round_and_sum(uint16_t *out, float *dbias, const room *r, const number *dout, int64_t T, int64_t O) {
     int64_t groups = padded(O) / LANE, blocks = rp_cuda_row_blocks(T);
     dim3 grid(rp_cuda_blocks(groups, WARP), (unsigned)blocks);
-    *out = operand{r->dout, padded(O)};
-    RP_CUDA_LAUNCH(round_and_sum_kernel, grid, THREADS, 0, (uint4 *)r->dout, r->partials, dout, T, O, groups,
+    RP_CUDA_LAUNCH(round_and_sum_kernel<number>, grid, THREADS, 0, (uint4 *)out, r->partials, dout, T, O, groups,
                    rp_cuda_ceil(T, blocks));
     return rp_cuda_finish_sums(dbias, r->partials, T, O);
+}
+
+/* The gradient dout(T,O) as an operand; dbias, unless NULL, += its column sums, from the same pass over it. */
+static rp_status make_dout(operand *out, const room *r, float *dbias, rp_cuda_matrix dout, int64_t T, int64_t O) {
+    RP_TRY(take_operand(out, dbias == nullptr ? r->dout : nullptr, dout, T, O));
+    if (dbias == nullptr) return RP_OK;
+    if (dout.bits) return round_and_sum(nullptr, dbias, r, (const uint16_t *)dout.data, T, O);
+    if (r->dout == nullptr) return rp_cuda_column_sums(r->partials, dbias, (const float *)dout.data, T, O);
+    *out = operand{r->dout, padded(O)};
+    return round_and_sum(r->dout, dbias, r, (const float *)dout.data, T, O);
 }
 
 /* -- forward ----------------------------------------------------------------------------------------- */
@@ -198,51 +238,67 @@ static __global__ void bias_kernel(float *out, const float *bias, int64_t T, int
     FOR_EACH(i, T * O) out[i] = (keep != 0 ? keep * out[i] : 0.0f) + (bias != nullptr ? bias[i % O] : 0.0f);
 }
 
+static __global__ void bias_bits_kernel(uint16_t *out, const float *bias, int64_t T, int64_t O, float keep) {
+    FOR_EACH(i, T * O)
+    out[i] = bfloat16_of((keep != 0 ? keep * number_of(out[i]) : 0.0f) + (bias != nullptr ? bias[i % O] : 0.0f));
+}
+
 /* out(T,O) = keep out + bias */
-static rp_status add_bias(float *out, const float *bias, int64_t T, int64_t O, float keep) {
-    LAUNCH_EACH(bias_kernel, T * O, out, bias, T, O, keep);
+static rp_status add_bias(rp_cuda_matrix out, const float *bias, int64_t T, int64_t O, float keep) {
+    if (out.bits)
+        LAUNCH_EACH(bias_bits_kernel, T * O, (uint16_t *)out.data, bias, T, O, keep);
+    else
+        LAUNCH_EACH(bias_kernel, T * O, (float *)out.data, bias, T, O, keep);
     return RP_OK;
 }
 
-/* A row-major (T,I) is the library's column-major (I,T): out^T(O,T) = weight(O,I) inp^T(I,T). */
-static rp_status forward_rows(const rp_dev *dev, const room *r, float *out, operand inp, operand weight,
-                              const float *bias, int64_t T, int64_t I, int64_t O) {
+/* A row-major (T,I) is the library's column-major (I,T): out^T(O,T) = weight(O,I) inp^T(I,T). `epilogue`: the bias as
+ * the library takes it. */
+static rp_status forward_rows(const rp_dev *dev, const room *r, rp_cuda_matrix out, operand inp, operand weight,
+                              const float *bias, const void *epilogue, int64_t T, int64_t I, int64_t O) {
     /* The library adds the bias where it takes wide words of it, and the product is one of matrices. */
-    bool epilogue = bias != nullptr && (uintptr_t)bias % 16 == 0 && T > 1 && I > 1 && O > 1;
+    if ((uintptr_t)epilogue % BIAS_ALIGN != 0 || T == 1 || I == 1 || O == 1) epilogue = nullptr;
     rp_lt_product p = rp_lt_product();
-    p.m = O, p.n = T, p.k = I, p.ldc = O, p.c = out;
+    p.m = O, p.n = T, p.k = I, p.ldc = O, p.c = out.data, p.bfloat16_c = out.bits;
     p.a = weight.data, p.lda = weight.ld, p.transpose_a = 1;
     p.b = inp.data, p.ldb = inp.ld;
     p.bfloat16 = dev->products == RP_BFLOAT16;
-    p.bias = epilogue ? bias : nullptr;
+    p.bias = epilogue;
     RP_TRY(rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream()));
-    return bias == nullptr || epilogue ? RP_OK : add_bias(out, bias, T, O, 1.0f);
+    return bias == nullptr || epilogue != nullptr ? RP_OK : add_bias(out, bias, T, O, 1.0f);
+}
+
+rp_status rp_cuda_multiply_forward(rp_dev *dev, rp_cuda_matrix out, rp_cuda_matrix inp, const float *weight,
+                                   const float *bias, int64_t T, int64_t I, int64_t O) {
+    room r;
+    operand w, x, b;
+    RP_TRY(check_products(dev));
+    if (T * O == 0) return RP_OK;
+    if (I == 0) return add_bias(out, bias, T, O, 0.0f);
+    RP_TRY(take_room(&r, dev, inp, out, T, I, O, false));
+    RP_TRY(make_weight(&w, dev, &r, weight, O, I));
+    RP_TRY(make_bias(&b, dev, &r, bias, O));
+    for (int64_t t = 0; t < T; t += r.rows) {
+        int64_t rows = T - t < r.rows ? T - t : r.rows;
+        RP_TRY(take_operand(&x, r.inp, from_row(inp, t, I), rows, I));
+        RP_TRY(forward_rows(dev, &r, from_row(out, t, O), x, w, bias, b.data, rows, I, O));
+    }
+    return RP_OK;
 }
 
 rp_status rp_cuda_linear_forward(rp_dev *dev, float *out, const float *inp, const float *weight, const float *bias,
                                  int64_t T, int64_t I, int64_t O) {
-    room r;
-    operand w, x;
-    RP_TRY(check_products(dev));
-    if (T * O == 0) return RP_OK;
-    if (I == 0) return add_bias(out, bias, T, O, 0.0f);
-    RP_TRY(take_room(&r, dev, T, I, O, false));
-    RP_TRY(make_weight(&w, dev, &r, weight, O, I));
-    for (int64_t t = 0; t < T; t += r.rows) {
-        int64_t rows = T - t < r.rows ? T - t : r.rows;
-        RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));
-        RP_TRY(forward_rows(dev, &r, out + t * O, x, w, bias, rows, I, O));
-    }
-    return RP_OK;
+    return rp_cuda_multiply_forward(dev, rp_cuda_numbers(out), rp_cuda_numbers(inp), weight, bias, T, I, O);
 }
 
 /* -- backward ---------------------------------------------------------------------------------------- */
 
 /* dinp^T(I,T) = weight^T(I,O) dout^T(O,T) */
-static rp_status backward_inp(const rp_dev *dev, const room *r, float *dinp, operand dout, operand weight, int64_t T,
-                              int64_t I, int64_t O, bool accumulate) {
+static rp_status backward_inp(const rp_dev *dev, const room *r, rp_cuda_matrix dinp, operand dout, operand weight,
+                              int64_t T, int64_t I, int64_t O, bool accumulate) {
     rp_lt_product p = rp_lt_product();
-    p.m = I, p.n = T, p.k = O, p.ldc = I, p.c = dinp, p.beta = accumulate ? 1.0f : 0.0f;
+    p.m = I, p.n = T, p.k = O, p.ldc = I, p.c = dinp.data, p.beta = accumulate ? 1.0f : 0.0f;
+    p.bfloat16_c = dinp.bits;
     p.a = weight.data, p.lda = weight.ld;
     p.b = dout.data, p.ldb = dout.ld;
     p.bfloat16 = dev->products == RP_BFLOAT16;
@@ -260,26 +316,36 @@ static rp_status backward_weight(const rp_dev *dev, const room *r, float *dweigh
     return rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream());
 }
 
-rp_status rp_cuda_linear_backward(rp_dev *dev, float *dinp, float *dweight, float *dbias, const float *dout,
-                                  const float *inp, const float *weight, int64_t T, int64_t I, int64_t O,
-                                  int64_t accumulate) {
+static rp_status clear(rp_dev *dev, rp_cuda_matrix matrix, int64_t n) {
+    return rp_cuda_zero(dev, matrix.data, n * (int64_t)(matrix.bits ? sizeof(uint16_t) : sizeof(float)));
+}
+
+rp_status rp_cuda_multiply_backward(rp_dev *dev, rp_cuda_matrix dinp, float *dweight, float *dbias, rp_cuda_matrix dout,
+                                    rp_cuda_matrix inp, const float *weight, int64_t T, int64_t I, int64_t O,
+                                    bool accumulate) {
     room r;
     operand w, x, dy;
     RP_TRY(check_products(dev));
     if (T == 0) return RP_OK;
-    if (O == 0) return dinp == nullptr || accumulate ? RP_OK : rp_cuda_zero(dev, dinp, T * I * (int64_t)sizeof(float));
-    RP_TRY(take_room(&r, dev, T, I, O, true));
-    bool products = I > 0 && (dinp != nullptr || dweight != nullptr), rounds = products && r.dout != nullptr;
-    if (dbias != nullptr && !rounds) RP_TRY(rp_cuda_column_sums(r.partials, dbias, dout, T, O));
-    if (!products) return RP_OK;
-    if (dinp != nullptr) RP_TRY(make_weight(&w, dev, &r, weight, O, I));
+    if (O == 0) return dinp.data == nullptr || accumulate ? RP_OK : clear(dev, dinp, T * I);
+    RP_TRY(take_room(&r, dev, inp, dout, T, I, O, true));
+    bool products = I > 0 && (dinp.data != nullptr || dweight != nullptr);
+    if (products && dinp.data != nullptr) RP_TRY(make_weight(&w, dev, &r, weight, O, I));
     for (int64_t t = 0; t < T; t += r.rows) {
         int64_t rows = T - t < r.rows ? T - t : r.rows;
-        RP_TRY(make_dout(&dy, &r, rounds ? dbias : nullptr, dout + t * O, rows, O));
-        if (dinp != nullptr) RP_TRY(backward_inp(dev, &r, dinp + t * I, dy, w, rows, I, O, accumulate != 0));
+        RP_TRY(make_dout(&dy, &r, dbias, from_row(dout, t, O), rows, O));
+        if (!products) continue;
+        if (dinp.data != nullptr) RP_TRY(backward_inp(dev, &r, from_row(dinp, t, I), dy, w, rows, I, O, accumulate));
         if (dweight == nullptr) continue;
-        RP_TRY(make_operand(&x, r.inp, inp + t * I, rows, I));
+        RP_TRY(take_operand(&x, r.inp, from_row(inp, t, I), rows, I));
         RP_TRY(backward_weight(dev, &r, dweight, dy, x, rows, I, O));
     }
     return RP_OK;
+}
+
+rp_status rp_cuda_linear_backward(rp_dev *dev, float *dinp, float *dweight, float *dbias, const float *dout,
+                                  const float *inp, const float *weight, int64_t T, int64_t I, int64_t O,
+                                  int64_t accumulate) {
+    return rp_cuda_multiply_backward(dev, rp_cuda_numbers(dinp), dweight, dbias, rp_cuda_numbers(dout),
+                                     rp_cuda_numbers(inp), weight, T, I, O, accumulate != 0);
 }

@@ -69,9 +69,10 @@ def test_large_transfers_go_in_parts(dev):
     assert np.array_equal(got, sent)
 
 
-def test_rows_are_cut_to_the_scratch(dev):
+@pytest.mark.parametrize("op", ["linear_backward", "feed_forward_forward", "feed_forward_backward"])
+def test_rows_are_cut_to_the_scratch(dev, op):
     """A product of more rows than rounded copies have room for gives what one in one piece gives."""
-    case = max(cases_of("linear_backward"), key=lambda case: case.arguments["T"])
+    case = max(cases_of(op), key=lambda case: (case.arguments["T"], case.arguments.get("kept") is not None))
     dev.struct.products = 1
     dev.set_scratch(case.scratch)
     whole = case.run(dev)

@@ -17,6 +17,8 @@ from gpu import backends
 
 LINEAR = ("linear_forward", "linear_backward", "linear_gelu_forward")
 ATTENTION = ("attention_forward", "attention_backward")
+ATTENTION_LAYERS = ("self_attention_forward", "self_attention_backward")
+LAYERS = ("feed_forward_forward", "feed_forward_backward", *ATTENTION_LAYERS)
 
 
 @functools.cache
@@ -86,6 +88,20 @@ def test_bfloat16_attention(case, device):
         assert any(not np.array_equal(value, run(case, device)[name]) for name, value in got.items()), "in float32"
 
 
+@pytest.mark.parametrize("case", cases_of(*LAYERS), ids=lambda case: case.id)
+def test_bfloat16_layers(case, device):
+    """Where something is kept in 16 bits, so is what stands between a layer's products."""
+    got, want, narrow = run(case, device, BFLOAT16), reference(case), reference(case, BFLOAT16)
+    for found in (got, want, narrow):
+        if "kept" in found:
+            found["kept"] = formulas.widen(found["kept"])["out"]
+    check_within(got, want, 4e-2, 4e-2)
+    if case.op not in ATTENTION_LAYERS:  # attention's own operands are not rounded there
+        check_within(got, narrow, 1e-2, 1e-2)
+    if case.arguments["T"] > 1:
+        assert any(not np.array_equal(value, want[name]) for name, value in got.items()), "in float32"
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @pytest.mark.parametrize(
     ("op", "source", "result"),
@@ -102,7 +118,7 @@ def test_bfloat16_attention_hides_no_value_that_is_not_finite(op, source, result
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
 def test_bytes_are_the_same_from_call_to_call(case, device, monkeypatch):
     """On the CPU the second call runs the threads of a block, and the blocks, in the opposite order."""
-    kinds = (FLOAT32, BFLOAT16) if case.op in ATTENTION else (FLOAT32,)
+    kinds = (FLOAT32, BFLOAT16) if case.op in ATTENTION + LAYERS else (FLOAT32,)
     once = [run(case, device, products) for products in kinds]
     monkeypatch.setenv("RELPT_EMULATE", "reverse")
     again = [run(case, device, products) for products in kinds]

@@ -9,7 +9,7 @@
 struct desc {
     int32_t op[2];
     uint32_t epilogue;
-    const float *bias;
+    const void *bias;
 };
 struct layout {
     int type;
@@ -85,7 +85,7 @@ int cublasLtMatmulPreferenceSetAttribute(lt_preference made, int attribute, cons
 static bool fits(const desc *d, const layout *a, const layout *b, const layout *c) {
     uint64_t m = d->op[0] ? a->columns : a->rows, k = d->op[0] ? a->rows : a->columns;
     uint64_t n = d->op[1] ? b->rows : b->columns, also = d->op[1] ? b->columns : b->rows;
-    return k == also && m == c->rows && n == c->columns && a->type == b->type && c->type == 0;
+    return k == also && m == c->rows && n == c->columns && a->type == b->type && (c->type == 0 || a->type == 14);
 }
 
 int cublasLtMatmulAlgoGetHeuristic(lt_handle, lt_matmul_desc d, lt_layout a, lt_layout b, lt_layout c, lt_layout,
@@ -105,6 +105,17 @@ static double number(const void *data, int type, int64_t at) {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+static void put(void *data, int type, int64_t at, float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (type == 0)
+        ((float *)data)[at] = x;
+    else if (x != x)
+        ((uint16_t *)data)[at] = 0x7FC0;
+    else
+        ((uint16_t *)data)[at] = (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
 static double element(const void *data, const layout *l, int32_t transposed, uint64_t row, uint64_t column) {
@@ -129,12 +140,13 @@ int cublasLtMatmul(lt_handle, lt_matmul_desc made, const void *alpha, const void
     for (uint64_t column = 0; column < lc->columns; column++)
         for (uint64_t row = 0; row < lc->rows; row++) {
             double sum = 0;
-            float *to = (float *)out + column * (uint64_t)lc->ld + row;
+            int64_t at = (int64_t)(column * (uint64_t)lc->ld + row);
             for (uint64_t i = 0; i < k; i++)
                 sum += element(a, la, d->op[0], row, i) * element(b, lb, d->op[1], i, column);
             sum *= *(const float *)alpha;
-            if (*(const float *)beta != 0) sum += (double)*(const float *)beta * *to;
-            *to = (float)(sum + (d->epilogue == 4 ? d->bias[row] : 0.0f));
+            if (*(const float *)beta != 0) sum += (double)*(const float *)beta * number(out, lc->type, at);
+            if (d->epilogue == 4) sum += number(d->bias, lc->type, (int64_t)row);
+            put(out, lc->type, at, (float)sum);
         }
     leave();
     return LT_SUCCESS;
