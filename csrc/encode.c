@@ -1,6 +1,6 @@
 /* Every thread takes sequences of its own through the whole network: what passes from layer to layer stays in its
  * cache, and nobody waits for others before the call's end. Where a back end computes by other means than the host's
- * threads, one worker takes all. */
+ * threads, one worker takes all, and gathers a batch while the one before is computed. */
 #include "encode.h"
 
 #include <stdatomic.h>
@@ -19,6 +19,8 @@ typedef struct worker {
     float *vectors; /* (max_sequences, widest representation) */
     rp_batch *batch;
     int64_t *place; /* (max_sequences) of the batch's sequences in the call */
+    int64_t *computed,
+        waiting; /* (max_sequences) the same of the batch whose results are not written yet, and how many */
     rp_encode_counts counts;
     rp_status status;  /* of the call, with its message, */
     int64_t failed_at; /* and the sequence that it failed at */
@@ -80,13 +82,15 @@ static rp_status open_worker(worker *w, rp_encode_run *run, int64_t num_threads,
                             .head_size = sizes.head_size};
     RP_TRY(rp_dev_reserve(w->dev, &most));
     w->place = calloc((size_t)run->max_sequences, sizeof *w->place);
-    if (w->place == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a batch's places");
+    w->computed = calloc((size_t)run->max_sequences, sizeof *w->computed);
+    if (w->place == NULL || w->computed == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a batch's places");
     return rp_batch_new(&w->batch, run->max_sequences, run->max_tokens);
 }
 
 static void close_worker(worker *w) {
     rp_batch_free(w->batch);
     free(w->place);
+    free(w->computed);
     if (w->memory != NULL) w->dev->ops->release(w->dev, w->memory);
     if (w->dev != NULL && w != w->run->workers) w->dev->kept = NULL; /* the first worker's */
     rp_dev_close(w->dev);
@@ -145,7 +149,8 @@ void rp_encode_run_free(rp_encode_run *run) {
 typedef struct call {
     int64_t n, longest;
     rp_status (*add)(worker *w, const struct call *c, int64_t i); /* sequence i to the worker's batch */
-    rp_status (*finish)(worker *w, const struct call *c);         /* computes the batch, and writes to out */
+    rp_status (*compute)(worker *w, const struct call *c);        /* the batch */
+    rp_status (*write)(worker *w, const struct call *c);          /* what waits, to out */
     float *out;
     const rp_represent *spec; /* of rp_encode_rows, as are the next four */
     const rp_corpus *corpus;
@@ -159,6 +164,21 @@ typedef struct call {
 static int64_t share_of(const rp_encode_run *run, int64_t n) {
     int64_t left = n - (int64_t)atomic_load(&run->next), share = left / (2 * run->count);
     return run->count == 1 ? n : share > 1 ? share : 1;
+}
+
+static rp_status compute(worker *w, const call *c) {
+    int64_t *used = w->computed;
+    RP_TRY(c->compute(w, c));
+    w->computed = w->place;
+    w->place = used;
+    w->waiting = w->batch->S;
+    return RP_OK;
+}
+
+static rp_status write(worker *w, const call *c) {
+    RP_TRY(c->write(w, c));
+    w->waiting = 0;
+    return RP_OK;
 }
 
 /* Takes sequences and computes them until there are no more. What is taken is added at once: then the first sequence
@@ -177,7 +197,8 @@ static rp_status work(worker *w, const call *c) {
             RP_TRY(c->add(w, c, i));
         }
         w->failed_at = c->n;
-        if (b->S > 0) RP_TRY(c->finish(w, c));
+        if (w->waiting > 0) RP_TRY(write(w, c));
+        if (b->S > 0) RP_TRY(compute(w, c));
     } while (b->S > 0);
     return RP_OK;
 }
@@ -208,6 +229,7 @@ static rp_status run_call(rp_encode_run *run, const call *c) {
     for (worker *w = run->workers; w < run->workers + run->count; w++) {
         w->counts = (rp_encode_counts){0};
         w->status = RP_OK;
+        w->waiting = 0;
     }
 #pragma omp parallel num_threads((int)run->count)
     {
@@ -264,21 +286,25 @@ static rp_status add_row(worker *w, const call *c, int64_t i) {
     return rp_batch_add(w->batch, c->corpus, c->tokens, &sample, c->longest, w->batch->S);
 }
 
-static rp_status finish_rows(worker *w, const call *c) {
+static rp_status compute_rows(worker *w, const call *c) {
     const rp_model *model = w->run->model;
     const rp_batch *b = w->batch;
-    int64_t dim = rp_network_dim(model->params, c->spec);
     rp_pass pass = {0};
     rp_reads also = {0};
     RP_TRY(rp_network_forward(&w->network, w->dev, w->vectors, model->values, w->batch, c->spec, &also, &pass));
-    for (int64_t first = 0, end; first < b->S; first = end) { /* neighbours at once */
-        for (end = first + 1; end < b->S && w->place[end] == w->place[end - 1] + 1;) end++;
-        RP_TRY(w->dev->ops->download(w->dev, c->out + w->place[first] * dim, w->vectors + first * dim,
-                                     (end - first) * dim * (int64_t)sizeof(float)));
-    }
     w->counts.tokens += b->T;
     w->counts.truncated += b->truncated;
     w->counts.truncated_mentions += b->truncated_mentions;
+    return RP_OK;
+}
+
+static rp_status write_rows(worker *w, const call *c) {
+    int64_t dim = rp_network_dim(w->run->model->params, c->spec);
+    for (int64_t first = 0, end; first < w->waiting; first = end) { /* neighbours at once */
+        for (end = first + 1; end < w->waiting && w->computed[end] == w->computed[end - 1] + 1;) end++;
+        RP_TRY(w->dev->ops->download(w->dev, c->out + w->computed[first] * dim, w->vectors + first * dim,
+                                     (end - first) * dim * (int64_t)sizeof(float)));
+    }
     return RP_OK;
 }
 
@@ -289,7 +315,7 @@ rp_status rp_encode_rows(rp_encode_run *run, const rp_represent *spec, float *ou
     RP_TRY(rp_represent_check(spec));
     RP_TRY(rp_tokens_check(tokens));
     RP_TRY(check_rows(run, corpus, tokens, rows, n, max_length));
-    call c = {.n = n, .longest = max_length, .add = add_row, .finish = finish_rows, .out = out};
+    call c = {.n = n, .longest = max_length, .add = add_row, .compute = compute_rows, .write = write_rows, .out = out};
     c.spec = spec;
     c.corpus = corpus;
     c.tokens = tokens;
@@ -342,20 +368,25 @@ static rp_status add_ids(worker *w, const call *c, int64_t i) {
     return RP_OK;
 }
 
-static rp_status finish_ids(worker *w, const call *c) {
-    const rp_model *model = w->run->model;
+static rp_status compute_ids(worker *w, const call *c) {
     rp_network *n = &w->network;
-    const rp_batch *b = w->batch;
-    int64_t H = model->params->config.hidden_size;
     rp_reads reads = {.all = true};
     rp_pass pass = {0};
+    (void)c;
     RP_TRY(rp_inputs_upload(&n->inputs, w->dev, w->batch, &reads));
     n->injection.K = 0; /* there are no mentions */
-    RP_TRY(rp_encoder_forward(&n->encoder, w->dev, model->values, &n->inputs, &pass));
-    for (int32_t s = 0; s < b->S; s++)
-        RP_TRY(w->dev->ops->download(w->dev, c->out + c->cu_seqlens[w->place[s]] * H,
-                                     n->encoder.hidden + b->cu_seqlens[s] * H,
-                                     (b->cu_seqlens[s + 1] - b->cu_seqlens[s]) * H * (int64_t)sizeof(float)));
+    return rp_encoder_forward(&n->encoder, w->dev, w->run->model->values, &n->inputs, &pass);
+}
+
+static rp_status write_ids(worker *w, const call *c) {
+    int64_t H = w->run->model->params->config.hidden_size;
+    const float *hidden = w->network.encoder.hidden;
+    for (int64_t i = 0; i < w->waiting; i++) {
+        const int32_t *bounds = c->cu_seqlens + w->computed[i];
+        int64_t numbers = (bounds[1] - bounds[0]) * H;
+        RP_TRY(w->dev->ops->download(w->dev, c->out + bounds[0] * H, hidden, numbers * (int64_t)sizeof(float)));
+        hidden += numbers;
+    }
     return RP_OK;
 }
 
@@ -363,7 +394,13 @@ rp_status rp_encode_ids(rp_encode_run *run, float *out, const int32_t *ids, cons
     RP_TRY(rp_threads_check_pid(run->owner));
     if (run->model->params->cnn != NULL) return rp_fail(RP_STATUS_VALUE, "a CNN has no hidden states of tokens");
     RP_TRY(check_ids(run, ids, cu_seqlens, S));
-    call c = {.n = S, .add = add_ids, .finish = finish_ids, .out = out, .ids = ids, .cu_seqlens = cu_seqlens};
+    call c = {.n = S,
+              .add = add_ids,
+              .compute = compute_ids,
+              .write = write_ids,
+              .out = out,
+              .ids = ids,
+              .cu_seqlens = cu_seqlens};
     for (int64_t s = 0; s < S; s++)
         if (cu_seqlens[s + 1] - cu_seqlens[s] > c.longest) c.longest = cu_seqlens[s + 1] - cu_seqlens[s];
     return run_call(run, &c);

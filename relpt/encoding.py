@@ -17,7 +17,9 @@ __all__ = ["Runs", "as_corpus", "check_corpus", "encode_rows", "unit_length", "w
 
 _CHUNK: Final = 256  # sentences a call of the core for each thread, between which the progress bar moves
 _CAPACITY: Final = 512  # tokens a batch: what one thread takes through the network at a time
-_GPU_CAPACITY: Final = 16_384  # the same on a GPU, so that a call's sentences are one batch
+_GPU_CHUNK: Final = 8_192  # the same on a GPU: a call is several batches, of which one is gathered while another runs
+_GPU_CAPACITY: Final = 32_768
+_GPU_BATCH: Final = 1_024  # sentences a batch, at most
 
 
 class Runs:
@@ -30,14 +32,15 @@ class Runs:
     def __init__(self, model: Any, num_threads: int) -> None:
         self._model, self._num_threads = model, num_threads
         self._gpu = model.backend.startswith("cuda")
-        self.chunk = _CHUNK if self._gpu else _CHUNK * num_threads
+        self.chunk = _GPU_CHUNK if self._gpu else _CHUNK * num_threads
         self._made: dict[str, tuple[int, Any]] = {}  # tokens that fit, and the workspace
 
     def of(self, max_length: int, dtype: str) -> Any:
         """The ``_core.EncodeRun`` for sentences of this length."""
         tokens = max(_GPU_CAPACITY if self._gpu else _CAPACITY, max_length)
         if dtype not in self._made or self._made[dtype][0] < tokens:
-            run = _core.EncodeRun(self._model, _CHUNK, tokens, self._num_threads, ENCODING_DTYPES.index(dtype))
+            most = _GPU_BATCH if self._gpu else _CHUNK
+            run = _core.EncodeRun(self._model, most, tokens, self._num_threads, ENCODING_DTYPES.index(dtype))
             self._made[dtype] = tokens, run
         return self._made[dtype][1]
 
