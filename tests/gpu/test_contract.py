@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import ops.test_contract
 import pytest
-from ops.cases import all_cases, cases_of
+from ops.cases import all_cases, cases_of, feed_forward_of
 from ops.harness import BFLOAT16, FLOAT32, STATE, VALUE, Device, OpError, library, message
 from ops.test_contract import (  # noqa: F401 (run here with the fixture below)
     test_a_value_that_is_not_finite_is_not_hidden,
@@ -69,15 +69,18 @@ def test_large_transfers_go_in_parts(dev):
     assert np.array_equal(got, sent)
 
 
-@pytest.mark.parametrize("op", ["linear_backward", "feed_forward_forward", "feed_forward_backward"])
-def test_rows_are_cut_to_the_scratch(dev, op):
+LONG = [max(cases_of("linear_backward"), key=lambda case: case.arguments["T"])]
+LONG += [case for case in feed_forward_of(4000, 48, 48) if case.arguments["kept"] is not None]
+
+
+@pytest.mark.parametrize("case", LONG, ids=lambda case: case.id)
+def test_rows_are_cut_to_the_scratch(dev, case):
     """A product of more rows than rounded copies have room for gives what one in one piece gives."""
-    case = max(cases_of(op), key=lambda case: (case.arguments["T"], case.arguments.get("kept") is not None))
-    dev.struct.products = 1
+    dev.struct.products = BFLOAT16
     dev.set_scratch(case.scratch)
     whole = case.run(dev)
     rows, *rest = case.scratch
-    dev.set_scratch((rows // 2 - 1, *rest))
+    dev.set_scratch((rows // 3, *rest))
     case.check(case.run(dev), whole, "in parts")
 
 

@@ -300,26 +300,30 @@ def attention():
         yield Case("attention_backward", name, arguments, rtol, atol or 1e-5)
 
 
+def feed_forward_of(T, H, F):
+    name, d = f"T{T}-H{H}-F{F}", Draw(f"feed forward{T},{H},{F}")
+    up, down = d.normal(F, H, scale=H**-0.5), d.normal(H, F, scale=F**-0.5)
+    inp, sizes, room = d.normal(T, H), dict(T=T, H=H, F=F), dict(act=empty(T, F))
+    forward = dict(out=empty(T, H), pre=empty(T, F), inp=inp, up_weight=up, up_bias=d.normal(F), **sizes, **room)
+    forward |= dict(down_weight=down, down_bias=d.normal(H))
+    gradients = dict(dup_weight=d.normal(F, H), dup_bias=d.normal(F))
+    gradients |= dict(ddown_weight=d.normal(H, F), ddown_bias=d.normal(H))
+    backward = dict(dinp=d.normal(T, H), **gradients, dact=empty(T, F), dout=d.normal(T, H), inp=inp)
+    backward |= dict(up_weight=up, down_weight=down, **sizes, **room)
+    pre = formulas.linear_forward(inp, up, forward["up_bias"])["out"].astype(np.float32)
+    kept = np.zeros((T, F), np.uint16)
+    yield Case("feed_forward_forward", name, dict(forward, kept=None, keep=1), 3e-5, rooms=("act",))
+    yield Case("feed_forward_forward", f"{name}-kept", dict(forward, kept=kept, keep=1), 3e-5, rooms=("pre", "act"))
+    nothing = dict(forward, pre=None, kept=None, keep=0)
+    yield Case("feed_forward_forward", f"{name}-nothing", nothing, 3e-5, rooms=("act",))
+    bits, rooms = formulas.narrow(pre)["kept"], ("act", "dact")
+    yield Case("feed_forward_backward", name, dict(backward, pre=pre, kept=None), 3e-5, 1e-4, rooms)
+    yield Case("feed_forward_backward", f"{name}-kept", dict(backward, pre=None, kept=bits), 3e-5, 1e-4, rooms)
+
+
 def feed_forward():
-    for T, H, F in [(1, 1, 1), (5, 7, 3), (33, 16, 40), (130, 24, 96), (260, 8, 20), (0, 8, 4)]:
-        name, d = f"T{T}-H{H}-F{F}", Draw(f"feed forward{T},{H},{F}")
-        up, down = d.normal(F, H, scale=H**-0.5), d.normal(H, F, scale=F**-0.5)
-        inp, sizes, room = d.normal(T, H), dict(T=T, H=H, F=F), dict(act=empty(T, F))
-        forward = dict(out=empty(T, H), pre=empty(T, F), inp=inp, up_weight=up, up_bias=d.normal(F), **sizes, **room)
-        forward |= dict(down_weight=down, down_bias=d.normal(H))
-        gradients = dict(dup_weight=d.normal(F, H), dup_bias=d.normal(F))
-        gradients |= dict(ddown_weight=d.normal(H, F), ddown_bias=d.normal(H))
-        backward = dict(dinp=d.normal(T, H), **gradients, dact=empty(T, F), dout=d.normal(T, H), inp=inp)
-        backward |= dict(up_weight=up, down_weight=down, **sizes, **room)
-        pre = formulas.linear_forward(inp, up, forward["up_bias"])["out"].astype(np.float32)
-        kept = np.zeros((T, F), np.uint16)
-        yield Case("feed_forward_forward", name, dict(forward, kept=None, keep=1), 3e-5, rooms=("act",))
-        yield Case("feed_forward_forward", f"{name}-kept", dict(forward, kept=kept, keep=1), 3e-5, rooms=("pre", "act"))
-        nothing = dict(forward, pre=None, kept=None, keep=0)
-        yield Case("feed_forward_forward", f"{name}-nothing", nothing, 3e-5, rooms=("act",))
-        bits, rooms = formulas.narrow(pre)["kept"], ("act", "dact")
-        yield Case("feed_forward_backward", name, dict(backward, pre=pre, kept=None), 3e-5, 1e-4, rooms)
-        yield Case("feed_forward_backward", f"{name}-kept", dict(backward, pre=None, kept=bits), 3e-5, 1e-4, rooms)
+    for sizes in [(1, 1, 1), (5, 7, 3), (33, 16, 40), (130, 24, 96), (300, 8, 20), (0, 8, 4)]:
+        yield from feed_forward_of(*sizes)
 
 
 def _self_attention(name, lengths, A, D, p, share):
