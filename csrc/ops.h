@@ -265,8 +265,8 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
     /* A layer's feed-forward: pre(T,F) = linear_forward of inp(T,H); act(T,F) = gelu_forward(pre); out(T,H) =         \
      * linear_forward(act). What the backward pass reads is pre; or, where kept is not NULL, kept(T,F), pre's bits as  \
      * narrow has them. Where keep is 0 nothing is kept, and both may be NULL. act is room, of which nobody reads what \
-     * it holds afterwards, and so is pre beside kept. In products of bfloat16 act may be made of rounded values where          \
-     * pre itself is not kept. */                                                                                                \
+     * it holds afterwards, and so is pre beside kept. In products of bfloat16 act may be made of rounded values where \
+     * pre itself is not kept. */                                                                                      \
     X(feed_forward_forward, (rp_dev * dev, float *out, float *pre, uint16_t *kept, float *act, const float *inp,       \
                              const float *up_weight, const float *up_bias, const float *down_weight,                   \
                              const float *down_bias, int64_t T, int64_t H, int64_t F, int64_t keep))                   \
