@@ -27,10 +27,18 @@ rp_status rp_cuda_multiply_backward(rp_dev *dev, rp_cuda_matrix dinp, float *dwe
                                     rp_cuda_matrix inp, const float *weight, int64_t T, int64_t I, int64_t O,
                                     bool accumulate);
 
+/* *out: inp(T,n) rounded into `room` of T n numbers, or as it is where a row of bits would not be a multiple of 16
+ * bytes; dbias(n) += its column sums. */
+rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias, uint16_t *room, const float *inp,
+                                 int64_t T, int64_t n);
+
 /* -- gelu.cu ----------------------------------------------------------------------------------------- */
 
-/* gelu_forward and gelu_backward on bits, with the same aliases. */
+/* gelu_forward on bits; out may alias inp. */
 rp_status rp_cuda_gelu_forward_bits(uint16_t *out, const uint16_t *inp, int64_t N);
-rp_status rp_cuda_gelu_backward_bits(uint16_t *dinp, const uint16_t *dout, const uint16_t *inp, int64_t N);
+/* act(T,F) = gelu_forward(inp) once more, dinp(T,F) = gelu_backward(dact), dbias(F) += its column sums. dinp may alias
+ * dact. */
+rp_status rp_cuda_gelu_backward_bits(rp_dev *dev, uint16_t *act, uint16_t *dinp, float *dbias, const uint16_t *dact,
+                                     const uint16_t *inp, int64_t T, int64_t F);
 
 #endif

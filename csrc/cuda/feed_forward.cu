@@ -26,10 +26,12 @@ rp_status rp_cuda_feed_forward_backward(rp_dev *dev, float *dinp, float *dup_wei
         return rp_composed_feed_forward_backward(dev, dinp, dup_weight, dup_bias, ddown_weight, ddown_bias, dact, act,
                                                  dout, inp, pre, kept, up_weight, down_weight, T, H, F);
     uint16_t *between = rp_cuda_bits_in(act), *dbetween = rp_cuda_bits_in(dact);
-    RP_TRY(rp_cuda_gelu_forward_bits(between, kept, T * F));
-    RP_TRY(rp_cuda_multiply_backward(dev, rp_cuda_bits(dbetween), ddown_weight, ddown_bias, rp_cuda_numbers(dout),
-                                     rp_cuda_bits(between), down_weight, T, F, H, false));
-    RP_TRY(rp_cuda_gelu_backward_bits(dbetween, dbetween, kept, T * F));
-    return rp_cuda_multiply_backward(dev, rp_cuda_numbers(dinp), dup_weight, dup_bias, rp_cuda_bits(dbetween),
-                                     rp_cuda_numbers(inp), up_weight, T, H, F, true);
+    uint16_t *beside = F >= H ? dbetween + T * F : nullptr; /* the other half of that room */
+    rp_cuda_matrix dy, none = rp_cuda_numbers(nullptr), inner = rp_cuda_bits(between), dinner = rp_cuda_bits(dbetween);
+    RP_TRY(rp_cuda_round_gradient(dev, &dy, ddown_bias, beside, dout, T, H));
+    RP_TRY(rp_cuda_multiply_backward(dev, dinner, nullptr, nullptr, dy, inner, down_weight, T, F, H, false));
+    RP_TRY(rp_cuda_gelu_backward_bits(dev, between, dbetween, dup_bias, dbetween, kept, T, F));
+    RP_TRY(rp_cuda_multiply_backward(dev, none, ddown_weight, nullptr, dy, inner, down_weight, T, F, H, false));
+    return rp_cuda_multiply_backward(dev, rp_cuda_numbers(dinp), dup_weight, nullptr, dinner, rp_cuda_numbers(inp),
+                                     up_weight, T, H, F, true);
 }

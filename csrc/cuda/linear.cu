@@ -214,22 +214,34 @@ int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
 }
 
 template <typename number>
-static rp_status round_and_sum(uint16_t *out, float *dbias, const room *r, const number *dout, int64_t T, int64_t O) {
+static rp_status round_and_sum(uint16_t *out, float *dbias, float *partials, const number *dout, int64_t T, int64_t O) {
     int64_t groups = padded(O) / LANE, blocks = rp_cuda_row_blocks(T);
     dim3 grid(rp_cuda_blocks(groups, WARP), (unsigned)blocks);
-    RP_CUDA_LAUNCH(round_and_sum_kernel<number>, grid, THREADS, 0, (uint4 *)out, r->partials, dout, T, O, groups,
+    RP_CUDA_LAUNCH(round_and_sum_kernel<number>, grid, THREADS, 0, (uint4 *)out, partials, dout, T, O, groups,
                    rp_cuda_ceil(T, blocks));
-    return rp_cuda_finish_sums(dbias, r->partials, T, O);
+    return rp_cuda_finish_sums(dbias, partials, T, O);
 }
 
 /* The gradient dout(T,O) as an operand; dbias, unless NULL, += its column sums, from the same pass over it. */
 static rp_status make_dout(operand *out, const room *r, float *dbias, rp_cuda_matrix dout, int64_t T, int64_t O) {
     RP_TRY(take_operand(out, dbias == nullptr ? r->dout : nullptr, dout, T, O));
     if (dbias == nullptr) return RP_OK;
-    if (dout.bits) return round_and_sum(nullptr, dbias, r, (const uint16_t *)dout.data, T, O);
+    if (dout.bits) return round_and_sum(nullptr, dbias, r->partials, (const uint16_t *)dout.data, T, O);
     if (r->dout == nullptr) return rp_cuda_column_sums(r->partials, dbias, (const float *)dout.data, T, O);
     *out = operand{r->dout, padded(O)};
-    return round_and_sum(r->dout, dbias, r, (const float *)dout.data, T, O);
+    return round_and_sum(r->dout, dbias, r->partials, (const float *)dout.data, T, O);
+}
+
+rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias, uint16_t *room, const float *inp,
+                                 int64_t T, int64_t n) {
+    rp_arena arena = rp_cuda_scratch_arena(dev);
+    float *partials = rp_cuda_take_partials(&arena, 1, T, n);
+    *out = rp_cuda_numbers(inp);
+    if (T * n == 0) return RP_OK;
+    RP_TRY(rp_cuda_fits(&arena, "a bias' gradient"));
+    if (n != padded(n) || (uintptr_t)room % 16 != 0) return rp_cuda_column_sums(partials, dbias, inp, T, n);
+    *out = rp_cuda_bits(room);
+    return round_and_sum(room, dbias, partials, inp, T, n);
 }
 
 /* -- forward ----------------------------------------------------------------------------------------- */

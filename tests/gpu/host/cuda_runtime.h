@@ -96,6 +96,8 @@ static inline float __uint_as_float(uint32_t bits) {
     return x;
 }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline float __fdividef(float x, float y) { return x / y; }
+#define __expf expf
 
 #include "mma.h"
 
