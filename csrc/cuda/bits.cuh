@@ -27,7 +27,7 @@ rp_status rp_cuda_multiply_backward(rp_dev *dev, rp_cuda_matrix dinp, float *dwe
                                     rp_cuda_matrix inp, const float *weight, int64_t T, int64_t I, int64_t O,
                                     bool accumulate);
 
-/* *out: inp(T,n) rounded into `room` of T n numbers, or as it is where a row of bits would not be a multiple of 16
+/* *out: inp(T,n) rounded into `room`, if there is one, or as it is where a row of bits would not be a multiple of 16
  * bytes; dbias(n) += its column sums. */
 rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias, uint16_t *room, const float *inp,
                                  int64_t T, int64_t n);

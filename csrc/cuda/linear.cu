@@ -239,7 +239,8 @@ rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias,
     *out = rp_cuda_numbers(inp);
     if (T * n == 0) return RP_OK;
     RP_TRY(rp_cuda_fits(&arena, "a bias' gradient"));
-    if (n != padded(n) || (uintptr_t)room % 16 != 0) return rp_cuda_column_sums(partials, dbias, inp, T, n);
+    if (room == nullptr || n != padded(n) || (uintptr_t)room % 16 != 0)
+        return rp_cuda_column_sums(partials, dbias, inp, T, n);
     *out = rp_cuda_bits(room);
     return round_and_sum(room, dbias, partials, inp, T, n);
 }

@@ -322,7 +322,7 @@ def feed_forward_of(T, H, F):
 
 
 def feed_forward():
-    for sizes in [(1, 1, 1), (5, 7, 3), (33, 16, 40), (130, 24, 96), (300, 8, 20), (0, 8, 4)]:
+    for sizes in [(1, 1, 1), (5, 7, 3), (33, 16, 40), (130, 24, 96), (300, 8, 20), (20, 16, 8), (0, 8, 4)]:
         yield from feed_forward_of(*sizes)
 
 
