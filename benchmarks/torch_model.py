@@ -114,10 +114,11 @@ class Layer(nn.Module):
         return y if padded else y.index_select(0, batch.back)
 
     def attend_jagged(self, qkv: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        parts = qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
-        q, k, v = (
-            torch.nested.nested_tensor_from_jagged(part, batch.ends, max_seqlen=batch.longest).transpose(1, 2)
-            for part in parts
+        q, k, v = (  # contiguous, which FlashAttention makes them anyway and the other forms ask for
+            torch.nested.nested_tensor_from_jagged(part.contiguous(), batch.ends, max_seqlen=batch.longest).transpose(
+                1, 2
+            )
+            for part in qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
         )
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.p_scores)
         return y.transpose(1, 2).values().reshape(len(qkv), -1)
