@@ -45,7 +45,7 @@ rp_status rp_cuda_fits(const rp_arena *arena, const char *what);
 /* -- sums.cu: reductions in a fixed order ------------------------------------------------------------ */
 
 /* Partial sums of columns: rows are cut into this many blocks at most. */
-enum { RP_CUDA_ROW_BLOCKS = 128 };
+enum { RP_CUDA_ROW_BLOCKS = 256 };
 int64_t rp_cuda_row_blocks(int64_t T);
 
 /* Scratch of `sums` columns' partial sums, (row_blocks, H) each. */

@@ -63,8 +63,87 @@ rp_status rp_cuda_residual_layernorm_forward(rp_dev *dev, float *out, float *sum
     return RP_OK;
 }
 
-/* With n = (x - mean) rstd and g = dout gamma: dinp = rstd (g - mean(g) - n mean(g n)). `dropped_to` is dinp with
- * dropout, or NULL. */
+/* With n = (x - mean) rstd and g = dout gamma: dinp = rstd (g - mean(g) - n mean(g n)); partials(2,row_blocks,H): sums
+ * of dout n, and of dout; blocks as those of sums.cu. `dropped_to` is dinp with dropout, or NULL. */
+
+/* -- rows of up to WIDEST columns: one pass, a warp has a row in registers ----------------------------- */
+
+static constexpr int GROUP = WARP * 8, GROUPS_MOST = 4, WIDEST = GROUPS_MOST * GROUP;
+static constexpr int ROW_WARPS = 4; /* of a block: three such share a multiprocessor's registers */
+
+/* out(H) of block y = the sum over the block's warps of sums, GROUP columns at a time. */
+template <int GROUPS>
+static __device__ void add_warps(float *out, const float sums[GROUPS][8], float line[ROW_WARPS][GROUP], int64_t H) {
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+        __syncthreads(); /* the lines before are read */
+#pragma unroll
+        for (int j = 0; j < 8; j++) line[threadIdx.x / WARP][lane_of() * 8 + j] = sums[i][j];
+        __syncthreads();
+        for (int own = (int)threadIdx.x; own < GROUP && i * GROUP + own < H; own += ROW_WARPS * WARP) {
+            float sum = 0.0f;
+#pragma unroll
+            for (int warp = 0; warp < ROW_WARPS; warp++) sum += line[warp][own];
+            out[i * GROUP + own] = sum;
+        }
+    }
+}
+
+/* backward_kernel and partial_kernel at once, for block x of rows. */
+template <int GROUPS>
+static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
+    whole_row_kernel(float *dinp, float *dropped_to, float *partials, const float *dout, const float *inp,
+                     const float *mean, const float *rstd, const float *gamma, rp_dropout d, int64_t T, int64_t H,
+                     int64_t rows) {
+    __shared__ float line[ROW_WARPS][GROUP];
+    float dgamma[GROUPS][8] = {}, dbeta[GROUPS][8] = {};
+    int64_t begin = blockIdx.x * rows, end = begin + rows < T ? begin + rows : T;
+    for (int64_t t = begin + threadIdx.x / WARP; t < end; t += ROW_WARPS) {
+        float n[GROUPS][8], g[GROUPS][8], m = mean[t], r = rstd[t], sum_g = 0.0f, sum_gn = 0.0f;
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+            int64_t column = i * GROUP + lane_of() * 8;
+            load_eight(n[i], inp + t * H + column, H - column);
+            load_eight(g[i], dout + t * H + column, H - column);
+        }
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+            int64_t column = i * GROUP + lane_of() * 8;
+            float scale[8];
+            load_eight(scale, gamma + column, H - column);
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                n[i][j] = (n[i][j] - m) * r;
+                dgamma[i][j] += g[i][j] * n[i][j];
+                dbeta[i][j] += g[i][j];
+                g[i][j] *= scale[j];
+                sum_g += g[i][j];
+                sum_gn += g[i][j] * n[i][j];
+            }
+        }
+        float mean_g = warp_sum(sum_g) / (float)H, mean_gn = warp_sum(sum_gn) / (float)H;
+        uint32_t sample = d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
+        uint32_t row = d.threshold != 0 ? (uint32_t)d.pos[t] : 0;
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+            int64_t column = i * GROUP + lane_of() * 8;
+            float keep[8];
+#pragma unroll
+            for (int j = 0; j < 8; j++) g[i][j] = r * (g[i][j] - mean_g - n[i][j] * mean_gn);
+            store_eight(dinp + t * H + column, g[i], H - column);
+            if (dropped_to == nullptr) continue;
+            keep_eight(keep, d, sample, row, (uint32_t)(column / 8));
+#pragma unroll
+            for (int j = 0; j < 8; j++) g[i][j] = dropped(g[i][j], keep[j]);
+            store_eight(dropped_to + t * H + column, g[i], H - column);
+        }
+    }
+    add_warps<GROUPS>(partials + blockIdx.x * H, dgamma, line, H);
+    add_warps<GROUPS>(partials + (gridDim.x + blockIdx.x) * H, dbeta, line, H);
+}
+
+/* -- wider rows --------------------------------------------------------------------------------------- */
+
 static __global__ void backward_kernel(float *dinp, float *dropped_to, const float *dout, const float *inp,
                                        const float *mean, const float *rstd, const float *gamma, rp_dropout d,
                                        int64_t T, int64_t H) {
@@ -98,7 +177,6 @@ static __global__ void backward_kernel(float *dinp, float *dropped_to, const flo
 
 static constexpr int LINES = WARPS;
 
-/* partials(2,row_blocks,H): sums of dout n, and of dout; blocks as those of sums.cu. */
 static __global__ void partial_kernel(float *partials, const float *dout, const float *inp, const float *mean,
                                       const float *rstd, int64_t T, int64_t H, int64_t rows) {
     __shared__ float line[2][LINES][WARP];
@@ -123,6 +201,9 @@ static __global__ void partial_kernel(float *partials, const float *dout, const 
     partials[(gridDim.y + blockIdx.y) * H + column] = beta;
 }
 
+static constexpr decltype(&whole_row_kernel<1>) whole_row[GROUPS_MOST] = {whole_row_kernel<1>, whole_row_kernel<2>,
+                                                                          whole_row_kernel<3>, whole_row_kernel<4>};
+
 static rp_status backward(rp_dev *dev, float *dropped_to, float *dinp, float *dgamma, float *dbeta, const float *dout,
                           const float *inp, const float *mean, const float *rstd, const float *gamma,
                           const rp_dropout *d, int64_t T, int64_t H) {
@@ -131,12 +212,18 @@ static rp_status backward(rp_dev *dev, float *dropped_to, float *dinp, float *dg
     if (T == 0) return RP_OK;
     float *partials = rp_cuda_take_partials(&arena, 2, T, H);
     RP_TRY(rp_cuda_fits(&arena, "the gradient of a layer normalisation"));
+    int64_t rows = rp_cuda_ceil(T, blocks);
     dim3 grid(rp_cuda_blocks(H, WARP), (unsigned)blocks);
-    RP_CUDA_LAUNCH(partial_kernel, grid, THREADS, 0, partials, dout, inp, mean, rstd, T, H, rp_cuda_ceil(T, blocks));
+    if (H <= WIDEST) {
+        auto kernel = whole_row[(H - 1) / GROUP];
+        RP_CUDA_LAUNCH(kernel, (unsigned)blocks, ROW_WARPS * WARP, 0, dinp, dropped_to, partials, dout, inp, mean, rstd,
+                       gamma, *d, T, H, rows);
+    } else {
+        RP_CUDA_LAUNCH(partial_kernel, grid, THREADS, 0, partials, dout, inp, mean, rstd, T, H, rows);
+        LAUNCH_ROWS(backward_kernel, T, dinp, dropped_to, dout, inp, mean, rstd, gamma, *d, T, H);
+    }
     RP_TRY(rp_cuda_finish_sums(dgamma, partials, T, H));
-    RP_TRY(rp_cuda_finish_sums(dbeta, partials + blocks * H, T, H));
-    LAUNCH_ROWS(backward_kernel, T, dinp, dropped_to, dout, inp, mean, rstd, gamma, *d, T, H);
-    return RP_OK;
+    return rp_cuda_finish_sums(dbeta, partials + blocks * H, T, H);
 }
 
 rp_status rp_cuda_layernorm_backward(rp_dev *dev, float *dinp, float *dgamma, float *dbeta, const float *dout,

@@ -200,7 +200,7 @@ def _layernorm_pair(name, inp, d, eps=1e-12, rtol=1e-5):
 
 
 def layernorm():
-    for T, H in [(1, 4), (5, 7), (33, 64), (9, 769), (401, 101), (0, 16)]:
+    for T, H in [(1, 4), (5, 7), (33, 64), (9, 769), (40, 300), (6, 600), (5, 1030), (401, 101), (0, 16)]:
         d = Draw(f"layernorm{T},{H}")
         yield from _layernorm_pair(f"T{T}-H{H}", d.normal(T, H), d)
     d = Draw("layernorm special")
