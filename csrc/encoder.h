@@ -70,8 +70,8 @@ typedef struct rp_encoder {
     rp_layer_memory *layers;         /* (L) host */
     float *hidden;                   /* (T,H) the last layer's output; rows that are not read are 0 */
     float *mid;                      /* (T,H) behind the attention, and then its LN, of one layer at a time */
-    float *act;                      /* (T,F) after GELU, of one layer at a time; see spare. Of a narrow one
-                                        (T, max(F,3H)), q, k and v and the feed-forward in turns */
+    float *act;                      /* (T,F) after GELU, of one layer at a time; see spare. Of a narrow one,
+                                        and in encoding, (T, max(F,3H)): q, k and v and the feed-forward in turns */
     float *residual, *spread;        /* (R,H), (T,H) where not all rows are read: of those in, of all out */
     float *dhidden, *dother, *dwide; /* (T,H), (T,H), (T, max(F,3H)) gradients */
     float *dread;                    /* (R,H) that of the rows that are read */
