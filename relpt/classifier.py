@@ -16,6 +16,7 @@ import numpy as np
 from relpt import _core
 from relpt.cnn import CNNEncoder
 from relpt.corpus import Corpus
+from relpt.data.bags import Bag, cut_bags
 from relpt.encoding import warn_truncated
 from relpt.errors import FormatError, TruncationWarning
 from relpt.files import read_table, write_into, write_json
@@ -398,7 +399,15 @@ class Classifier:
         """
         return self._judge(data, metric, negative, show_progress_bar).score
 
-    def score_bags(self, data: Any, *, negative: str | None = None, show_progress_bar: bool | None = None) -> BagScore:
+    def score_bags(
+        self,
+        data: Any,
+        *,
+        negative: str | None = None,
+        sentences: int | str | None = None,
+        seed: int = 0,
+        show_progress_bar: bool | None = None,
+    ) -> BagScore:
         """How well the facts of distantly supervised data are found: all bags are ranked by each relation's score.
 
         A bag is the sentences with one pair of entities, whatever their relations, and its facts are the relations that
@@ -408,14 +417,18 @@ class Classifier:
         Args:
             data: labelled; see ``Encoder.encode``. Entities have an id, or a name.
             negative: the relation that is no fact; None: "no_relation", "Other", "NA" or "P0", where there is one.
+            sentences: None scores all bags. 1, 2, … or "all": those of more than one sentence alone, with so many of
+                their sentences, drawn by ``seed``; the settings One, Two and All of Lin et al. 2016 (section 3.4).
 
         Returns:
             A ``BagScore``: auc, precision_at(n), max_f1, the facts in their order, the curve.
 
         Raises:
-            ValueError: as in ``score``; an entity has neither id nor name; no bag has a fact.
+            ValueError: as in ``score``; an entity has neither id nor name; no bag has a fact; ``sentences`` is neither
+                of these, or no bag has more than one sentence.
         """
-        bags = self._judge(data, BAG_AUC, negative, show_progress_bar).bags
+        choose = list if sentences is None else partial(cut_bags, sentences=sentences, seed=seed)
+        bags = self._judge(data, BAG_AUC, negative, show_progress_bar, choose).bags
         assert bags is not None
         return bags
 
@@ -431,11 +444,18 @@ class Classifier:
         judged = self._judge(data, metric, negative, show_progress_bar)
         return ClassReport.of(judged.gold, judged.predicted, judged.score)
 
-    def _judge(self, data: Any, metric: str | None, negative: str | None, show: bool | None) -> Judged:
+    def _judge(
+        self,
+        data: Any,
+        metric: str | None,
+        negative: str | None,
+        show: bool | None,
+        choose: Callable[[list[Bag]], list[Bag]] = list,
+    ) -> Judged:
         parts, head = self._fitted()
         reading = self._read(parts, data, self.inputs, show)
         measures = self._measures(self.labels, metric, negative)
-        return self._judged(parts, head, reading, self.inputs, self.labels, measures, show)
+        return self._judged(parts, head, reading, self.inputs, self.labels, measures, show, choose)
 
     def _judged(
         self,
@@ -446,8 +466,9 @@ class Classifier:
         labels: list[str],
         measures: Measures,
         show: bool | None,
+        choose: Callable[[list[Bag]], list[Bag]] = list,
     ) -> Judged:
-        """Labelled sentences as these weights predict them."""
+        """Labelled sentences as these weights predict them; of bags those that are chosen."""
         gold, unknown = self._gold(reading.corpus, labels)
         vectors = parts.vectors(reading, inputs, self._cut, show)
         logits = _logits(vectors, head, parts)
@@ -457,8 +478,9 @@ class Classifier:
             return Judged(gold, predicted, chances, score_labels(gold, predicted, measures, unknown))
         pooling = MIL(pooling=self.options["bags"] or "one")
         heads = {f"{pooling.name}.{name}": value for name, value in head.items()}
-        scores = pooling.scores(vectors, reading.bags, heads, num_threads=parts.trained[0].num_threads)
-        found = score_bags(reading.bags, labels, scores, measures.negative)
+        bags = choose(reading.bags)
+        scores = pooling.scores(vectors, bags, heads, num_threads=parts.trained[0].num_threads)
+        found = score_bags(bags, labels, scores, measures.negative)
         same = {"metric": BAG_AUC, "official_metric": BAG_AUC, "official": found.auc, "negative": found.negative}
         return Judged(gold, predicted, chances, Score(found.auc, **same, sentences=len(gold), unknown=unknown), found)
 

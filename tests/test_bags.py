@@ -254,6 +254,36 @@ def test_figures_of_bags_are_those_of_their_curve(
     assert "P@100" in found._repr_html_()
 
 
+def test_bags_of_some_of_their_sentences(
+    attentive: relpt.Classifier, distant: tuple[relpt.Dataset, relpt.Dataset]
+) -> None:
+    """One, two or all sentences of the bags that have several: each scored as if the others were not there."""
+    test = distant[1]
+    several = [bag for bag in test.bags() if len(bag.indices) > 1]
+    whole = attentive.score_bags(test, sentences="all")
+    assert [(bag.head, bag.indices, bag.relations) for bag in whole.bags] == [
+        (bag.head, bag.indices, bag.relations) for bag in several
+    ]
+    for most in (1, 2):
+        found = attentive.score_bags(test, sentences=most, seed=5)
+        assert [(bag.head, bag.relations) for bag in found.bags] == [(bag.head, bag.relations) for bag in several]
+        for bag, all_of_it in zip(found.bags, several, strict=True):
+            assert len(bag.indices) == min(most, len(all_of_it.indices))
+            assert set(bag.indices) < {*all_of_it.indices} or bag.indices == all_of_it.indices
+        kept = sorted(i for bag in found.bags for i in bag.indices)
+        alone = attentive.score_bags(test[kept])
+        assert {bag.head: row.tolist() for bag, row in zip(alone.bags, alone.scores, strict=True)} == {
+            bag.head: row.tolist() for bag, row in zip(found.bags, found.scores, strict=True)
+        }
+        assert attentive.score_bags(test, sentences=most, seed=5).bags == found.bags
+        assert attentive.score_bags(test, sentences=most, seed=6).bags != found.bags
+    with pytest.raises(ValueError, match="sentences is 0; expected a number of each bag's, from 1 on, or 'all'"):
+        attentive.score_bags(test, sentences=0)
+    first = [bag.indices[0] for bag in several]
+    with pytest.raises(ValueError, match=f"none of {len(first)} bags has more than one sentence"):
+        attentive.score_bags(test[first], sentences=1)
+
+
 def test_a_classifier_of_sentences_ranks_bags_too(distant: tuple[relpt.Dataset, relpt.Dataset], tmp_path: Path) -> None:
     """By the largest probability among a bag's sentences; facts of a relation that was not trained are never found."""
     train, test = distant[0][:400], distant[1]

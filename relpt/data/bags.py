@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from relpt.data.report import entity_keys
 
 if TYPE_CHECKING:
     from relpt.data.dataset import Dataset
 
-__all__ = ["Bag", "bags_of", "bags_of_corpus"]
+__all__ = ["Bag", "bags_of", "bags_of_corpus", "cut_bags"]
 
 _log = logging.getLogger("relpt")
 
@@ -29,6 +31,27 @@ class Bag(NamedTuple):
     tail: str
     indices: tuple[int, ...]
     relations: tuple[str, ...]
+
+
+def cut_bags(bags: Sequence[Bag], sentences: int | str, seed: int) -> list[Bag]:
+    """Those of more than one sentence, each with so many of its sentences, drawn at random, or with "all".
+
+    A bag's relations stay those of all its sentences; one that has fewer keeps what it has.
+
+    Raises:
+        ValueError: sentences is neither 1 or more nor "all"; no bag has more than one.
+    """
+    if sentences != "all" and (not isinstance(sentences, int) or sentences < 1):
+        raise ValueError(f"sentences is {sentences!r}; expected a number of each bag's, from 1 on, or 'all'")
+    several = [bag for bag in bags if len(bag.indices) > 1]
+    if not several:
+        raise ValueError(f"none of {len(bags):,} bags has more than one sentence; leave out sentences={sentences!r}")
+    rng, most = np.random.default_rng(seed), None if isinstance(sentences, str) else sentences
+    drawn = [rng.permutation(len(bag.indices))[:most] for bag in several]
+    return [
+        bag._replace(indices=tuple(bag.indices[i] for i in sorted(which)))
+        for bag, which in zip(several, drawn, strict=True)
+    ]
 
 
 def bags_of(data: Dataset) -> list[Bag]:
