@@ -67,8 +67,8 @@ static __global__ void forward_bits_kernel(uint16_t *out, const uint16_t *inp, i
 static __global__ void backward_bits_kernel(uint16_t *act, uint16_t *dinp, float *partials, const uint16_t *dact,
                                             const uint16_t *inp, int64_t T, int64_t F, int64_t rows) {
     __shared__ float line[WARPS][WARP * 8];
-    int64_t column = ((int64_t)blockIdx.x * WARP + lane_of()) * 8, first = blockIdx.y * rows, left = F - column;
-    int64_t last = first + rows < T ? first + rows : T, own = (int64_t)blockIdx.x * (WARP * 8) + threadIdx.x;
+    int64_t block = (int64_t)blockIdx.x * (WARP * 8), column = block + lane_of() * 8, left = F - column;
+    int64_t first = blockIdx.y * rows, last = first + rows < T ? first + rows : T;
     float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     if (left > 0)
         for (int64_t t = first + threadIdx.x / WARP; t < last; t += WARPS) {
@@ -84,14 +84,7 @@ static __global__ void backward_bits_kernel(uint16_t *act, uint16_t *dinp, float
             store_eight(act + t * F + column, x, left);
             store_eight(dinp + t * F + column, d, left);
         }
-#pragma unroll
-    for (int j = 0; j < 8; j++) line[threadIdx.x / WARP][lane_of() * 8 + j] = sum[j];
-    __syncthreads();
-    if (own >= F) return;
-    float total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < WARPS; i++) total += line[i][threadIdx.x];
-    partials[blockIdx.y * F + own] = total;
+    add_warps<WARPS>(partials + blockIdx.y * F + block, sum, line, F - block);
 }
 
 rp_status rp_cuda_gelu_forward_bits(uint16_t *out, const uint16_t *inp, int64_t N) {

@@ -146,6 +146,23 @@ static __device__ __forceinline__ void store_eight(uint16_t *to, const float x[8
         if (i < left) to[i] = bfloat16_of(x[i]);
 }
 
+/* out(n), 8 WARP columns at most, = the sums over the block's COUNT warps, in their order, of what their lanes have of
+ * eight columns each. */
+template <int COUNT>
+static __device__ __forceinline__ void add_warps(float *out, const float sums[8], float line[COUNT][WARP * 8],
+                                                 int64_t n) {
+    __syncthreads(); /* the lines before are read */
+#pragma unroll
+    for (int j = 0; j < 8; j++) line[threadIdx.x / WARP][lane_of() * 8 + j] = sums[j];
+    __syncthreads();
+    for (int own = (int)threadIdx.x; own < WARP * 8 && own < n; own += COUNT * WARP) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) sum += line[i][own];
+        out[own] = sum;
+    }
+}
+
 /* Bits of eight neighbours of either kind, 0 behind the first `left`. */
 template <typename number> static __device__ __forceinline__ uint4 bits_of_eight(const number *from, int64_t left) {
     if (sizeof(number) == sizeof(uint16_t) && left >= 8 && (uintptr_t)from % 16 == 0) return *(const uint4 *)from;

@@ -71,24 +71,6 @@ rp_status rp_cuda_residual_layernorm_forward(rp_dev *dev, float *out, float *sum
 static constexpr int GROUP = WARP * 8, GROUPS_MOST = 4, WIDEST = GROUPS_MOST * GROUP;
 static constexpr int ROW_WARPS = 4; /* of a block: three such share a multiprocessor's registers */
 
-/* out(H) of block y = the sum over the block's warps of sums, GROUP columns at a time. */
-template <int GROUPS>
-static __device__ void add_warps(float *out, const float sums[GROUPS][8], float line[ROW_WARPS][GROUP], int64_t H) {
-#pragma unroll
-    for (int i = 0; i < GROUPS; i++) {
-        __syncthreads(); /* the lines before are read */
-#pragma unroll
-        for (int j = 0; j < 8; j++) line[threadIdx.x / WARP][lane_of() * 8 + j] = sums[i][j];
-        __syncthreads();
-        for (int own = (int)threadIdx.x; own < GROUP && i * GROUP + own < H; own += ROW_WARPS * WARP) {
-            float sum = 0.0f;
-#pragma unroll
-            for (int warp = 0; warp < ROW_WARPS; warp++) sum += line[warp][own];
-            out[i * GROUP + own] = sum;
-        }
-    }
-}
-
 /* backward_kernel and partial_kernel at once, for block x of rows. */
 template <int GROUPS>
 static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
@@ -138,8 +120,12 @@ static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
             store_eight(dropped_to + t * H + column, g[i], H - column);
         }
     }
-    add_warps<GROUPS>(partials + blockIdx.x * H, dgamma, line, H);
-    add_warps<GROUPS>(partials + (gridDim.x + blockIdx.x) * H, dbeta, line, H);
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+        float *out = partials + blockIdx.x * H + i * GROUP;
+        add_warps<ROW_WARPS>(out, dgamma[i], line, H - i * GROUP);
+        add_warps<ROW_WARPS>(out + gridDim.x * H, dbeta[i], line, H - i * GROUP);
+    }
 }
 
 /* -- wider rows --------------------------------------------------------------------------------------- */

@@ -30,7 +30,7 @@ static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const n
                                             int64_t groups, int64_t rows) {
     __shared__ float line[WARPS][WARP * 8];
     int64_t group = (int64_t)blockIdx.x * WARP + lane_of(), first = blockIdx.y * rows;
-    int64_t last = first + rows < T ? first + rows : T, column = (int64_t)blockIdx.x * (WARP * 8) + threadIdx.x;
+    int64_t last = first + rows < T ? first + rows : T, block = (int64_t)blockIdx.x * (WARP * 8);
     float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     if (group < groups)
 #pragma unroll 2
@@ -41,14 +41,7 @@ static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const n
 #pragma unroll
             for (int j = 0; j < 8; j++) sum[j] += x[j];
         }
-#pragma unroll
-    for (int j = 0; j < 8; j++) line[threadIdx.x / WARP][lane_of() * 8 + j] = sum[j];
-    __syncthreads();
-    if (column >= n) return;
-    float total = 0.0f;
-#pragma unroll
-    for (int i = 0; i < WARPS; i++) total += line[i][threadIdx.x];
-    partials[blockIdx.y * n + column] = total;
+    add_warps<WARPS>(partials + blockIdx.y * n + block, sum, line, n - block);
 }
 
 static int64_t padded(int64_t n) { return rp_cuda_ceil(n, LANE) * LANE; }
