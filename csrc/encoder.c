@@ -350,11 +350,11 @@ static rp_status attention_backward(rp_encoder *e, rp_dev *dev, const float *val
     rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
     some_rows rows = rows_of_layer(e, in, i);
     float *attended = m->out, *used = e->dhidden; /* made again: kept, it would be a tenth of the memory */
-    RP_TRY(dev->ops->self_attention_backward(dev, e->dhidden, e->mid, grads + w->qkv_weight, grads + w->qkv_bias,
-                                             grads + w->out_weight, grads + w->out_bias, e->dwide, dattended, attended,
-                                             qkv_of(e, i), m->qkv.kept, m->lse, e->dother, x, partial ? e->residual : x,
-                                             values + w->qkv_weight, values + w->out_weight, in->cu_seqlens, rows.cu,
-                                             rows.pos, &scores, in->S, in->T, rows.N, A, H / A));
+    RP_TRY(dev->ops->self_attention_backward(
+        dev, partial ? e->dhidden : NULL, e->mid, grads + w->qkv_weight, grads + w->qkv_bias, grads + w->out_weight,
+        grads + w->out_bias, e->dwide, dattended, attended, qkv_of(e, i), m->qkv.kept, m->lse, e->dother, x,
+        partial ? e->residual : x, values + w->qkv_weight, values + w->out_weight, in->cu_seqlens, rows.cu, rows.pos,
+        &scores, in->S, in->T, rows.N, A, H / A));
     if (partial) return dev->ops->rows_scatter_add(dev, e->dhidden, e->mid, H, in->read, in->R, H);
     e->dhidden = e->mid; /* the two buffers change places */
     e->mid = used;

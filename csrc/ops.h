@@ -308,7 +308,7 @@ struct rp_ops {
  * "cpu/avx512", "cpu/amx"; and "cuda" once it is registered. */
 const rp_ops *rp_ops_find(const char *name);
 
-/* A back end that is a library of its own. It is compiled with a copy of this header, and of status.c. */
+/* A back end that is a library of its own. It is compiled with a copy of this header, of status.c and of composed.c. */
 typedef struct rp_backend {
     const char *const *contract; /* RP_OPS_CONTRACT as it was compiled, and NULL */
     const int64_t *sizes;        /* RP_OPS_SIZES, and 0 */
