@@ -250,6 +250,24 @@ def page(rows: list[dict], options: argparse.Namespace) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def measured(options: argparse.Namespace, recipe: str, seed: int, tests: list[relpt.Corpus]) -> dict:
+    return {"scores": scores(encoder_of(options, recipe, seed), tests, options.inputs)}
+
+
+def kept_row(kept: Path, settings: dict, compute: Callable[[], dict]) -> dict:
+    """The file's row of these settings; where it has none, computed and added."""
+    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
+    found = next((row for row in rows if settings.items() <= row.items()), None)
+    if found is not None:
+        return found
+    begin = time.monotonic()
+    row = {**settings, "machine": here(), **compute()}
+    with kept.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{row['recipe']}, seed {row['seed']}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    return row
+
+
 def scores_of(rows: list[dict], recipe: str, data: str, inputs: str, way: int = 5, shot: int = 1) -> dict[int, float]:
     """The accuracy by seed."""
     wanted = {"data": data, "inputs": inputs, "way": way, "shot": shot}
@@ -334,24 +352,17 @@ def main() -> int:
     warnings.simplefilter("ignore", relpt.TruncationWarning)
     options.results.mkdir(parents=True, exist_ok=True)
     kept = options.results / "objectives.jsonl"
-    done = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.is_file() else []
     tests = [tokenized(path, options.encoder) for path in options.test]
     rows = []
     for seed in options.seeds:
         for recipe in options.recipes:
             if recipe not in MAIN and seed != options.seeds[0]:
                 continue
-            settings = settings_of(options, recipe, seed)
-            row = next((row for row in done if settings.items() <= row.items()), None)
-            if row is None:
-                begin = time.monotonic()
-                encoder = encoder_of(options, recipe, seed)
-                row = {**settings, "machine": here(), "scores": scores(encoder, tests, options.inputs)}
-                done.append(row)
-                with kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(f"{recipe}, seed {seed}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
-            rows.append(row)
+            rows.append(
+                kept_row(
+                    kept, settings_of(options, recipe, seed), functools.partial(measured, options, recipe, seed, tests)
+                )
+            )
     text = page(rows, options)
     (options.results / "objectives.md").write_text(text, encoding="utf-8")
     print(text)
