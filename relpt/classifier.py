@@ -470,6 +470,7 @@ class Classifier:
     ) -> Judged:
         """Labelled sentences as these weights predict them; of bags those that are chosen."""
         gold, unknown = self._gold(reading.corpus, labels)
+        bags = choose(reading.bags) if measures.metric == BAG_AUC else []  # refuses before anything is computed
         vectors = parts.vectors(reading, inputs, self._cut, show)
         logits = _logits(vectors, head, parts)
         predicted = [labels[i] for i in logits.argmax(axis=1)]
@@ -478,7 +479,6 @@ class Classifier:
             return Judged(gold, predicted, chances, score_labels(gold, predicted, measures, unknown))
         pooling = MIL(pooling=self.options["bags"] or "one")
         heads = {f"{pooling.name}.{name}": value for name, value in head.items()}
-        bags = choose(reading.bags)
         scores = pooling.scores(vectors, bags, heads, num_threads=parts.trained[0].num_threads)
         found = score_bags(bags, labels, scores, measures.negative)
         same = {"metric": BAG_AUC, "official_metric": BAG_AUC, "official": found.auc, "negative": found.negative}
