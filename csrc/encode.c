@@ -18,9 +18,9 @@ typedef struct worker {
     rp_network network;
     float *vectors; /* (max_sequences, widest representation) */
     rp_batch *batch;
-    int64_t *place; /* (max_sequences) of the batch's sequences in the call */
-    int64_t *computed,
-        waiting; /* (max_sequences) the same of the batch whose results are not written yet, and how many */
+    int64_t *place;    /* (max_sequences) of the batch's sequences in the call */
+    int64_t *computed; /* (max_sequences) the same of the batch whose results are not written yet, */
+    int64_t waiting;   /* and how many these are */
     rp_encode_counts counts;
     rp_status status;  /* of the call, with its message, */
     int64_t failed_at; /* and the sequence that it failed at */
