@@ -3,9 +3,10 @@
     python benchmarks/adaptation.py [--data FOLDER] [--seeds 42,43,44] [--steps 300] [--dtype D] [--results FOLDER]
 
 FOLDER is FewRel's: train64_partial.json, val_wiki.json, val_pubmed.json and pubmed_unsupervised.json. Every recipe
-trains the same encoder on the same episodes (5 ways, 1 shot, 5 queries, 4 a step, cosine); the adversarial one does so
-against a discriminator of the two domains. Tested as in objectives.py: 10,000 episodes. Each row is kept in
-RESULTS/adaptation.jsonl as soon as it is there, and is not computed again; RESULTS/adaptation.md has the medians.
+trains the same encoder on the same episodes (5 ways, 1 shot, 5 queries, 4 a step, cosine); the adversarial ones do so
+against a discriminator of the two domains, whose gradient is reversed by a lambda. Tested as in objectives.py: 10,000
+episodes. Each row is kept in RESULTS/adaptation.jsonl as soon as it is there, and is not computed again;
+RESULTS/adaptation.md has the medians.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from objectives import HERE, INPUTS, SETTINGS, cell, judged, kept_row, machines_
 
 import relpt
 
-# lambda of the reversed gradient; None: no target. Those of SWEPT are trained with the first seed alone.
+# lambda of the reversed gradient; None: no target.
 REVERSALS = {"prototypes": None, "adversarial": 0.1, "adversarial, 0.01": 0.01, "adversarial, 1": 1.0}
-SWEPT = ("before", "adversarial, 0.01", "adversarial, 1")
+ONCE = ("before", "adversarial, 0.01", "adversarial, 1")  # with the first seed alone
 EPISODES: dict[str, Any] = {"n_way": 5, "k_shot": 1, "n_query": 5, "similarity": "cosine"}
 SOURCE = "train64_partial.json"
 TARGET = "pubmed_unsupervised.json"
@@ -56,7 +57,7 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         "# What unlabelled text of another domain gives",
         f"MiniLM-L6, its vector [H,T], trained on episodes of {SOURCE}: {options.steps} steps, {options.dtype}, "
         f"{episodes}; adversarial: with {TARGET}, lambda {REVERSALS['adversarial']} or as said. 10,000 test episodes. "
-        f"Medians over the seeds {', '.join(map(str, options.seeds))} (lowest – highest).",
+        f"Medians over the seeds {', '.join(map(str, options.seeds))} (lowest – highest), of other lambdas the first.",
         machines_of(rows),
     ]
     for data in dict.fromkeys(score["data"] for row in rows for score in row["scores"]):
@@ -89,7 +90,7 @@ def main() -> int:
     rows = []
     for seed in options.seeds:
         for recipe in ("before", *REVERSALS):
-            if recipe not in SWEPT or seed == options.seeds[0]:
+            if recipe not in ONCE or seed == options.seeds[0]:
                 settings = settings_of(options, recipe, seed)
                 rows.append(kept_row(kept, settings, partial(measured, options, recipe, seed, tests)))
     text = page(rows, options)
