@@ -7,8 +7,9 @@
 The job is the published one: CP + MLM, 2,048 pairs a step, at most 64 word pieces, on a network of BERT-base's or
 MiniLM-L6's size with random weights. The opponents compute in bfloat16 (autocast) with fused AdamW: "unpadded" with
 packed rows and FlashAttention on a jagged tensor, "chunks" with attention on runs of sentences of near-equal length,
-compiled, "padded" to 64 with the MLM head on every position. Every contestant has a process of its own, and all hold
-the GPU's memory at once: name fewer where it is small. Wall time of whole steps; medians over rounds.
+compiled, "padded" to 64 with the MLM head on every position. Small steps (--pairs 32) go as CUDA graphs where that is
+faster; the contestant relpt-direct, which has to be named, never makes any. Every contestant has a process of its own,
+and all hold the GPU's memory at once: name fewer where it is small. Wall time of whole steps; medians over rounds.
 
 ``share``: the floating-point operations that the steps need (train_cpu.needed_operations) each second, divided by those
 of PyTorch's bfloat16 product of 8192 x 8192 x 8192. --profile writes the time of each kernel of one step of relpt's.
@@ -17,6 +18,7 @@ of PyTorch's bfloat16 product of 8192 x 8192 x 8192. --profile writes the time o
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -30,7 +32,7 @@ from contest import contest, turns
 from report import add_data, dataset, installed, options_of, publish, ranged, spread
 from train_cpu import BERT_BASE, JOB, needed_operations, write_random
 
-OURS = {"relpt": "bfloat16", "relpt-float32": "float32"}
+OURS = {"relpt": "bfloat16", "relpt-float32": "float32", "relpt-direct": "bfloat16"}
 OPPONENTS = {
     "torch-unpadded": {"padded_to": None, "jagged": True},
     "torch-chunks": {"padded_to": None, "chunk": 512, "compiled": True},
@@ -39,10 +41,12 @@ OPPONENTS = {
 LABELS = {
     "relpt": "relpt, bfloat16 products",
     "relpt-float32": "relpt, float32",
+    "relpt-direct": "relpt, bfloat16 products, without CUDA graphs",
     "torch-unpadded": "PyTorch, unpadded, FlashAttention",
     "torch-chunks": "PyTorch, unpadded, attention in chunks, compiled",
     "torch-padded": "PyTorch, padded, compiled",
 }
+DEFAULT = [name for name in LABELS if name != "relpt-direct"]
 NEEDS = {name: ("torch",) for name in OPPONENTS}
 SIZE = 8192  # of the product that is the yardstick
 
@@ -91,14 +95,19 @@ def make_torch(folder: Path, options: argparse.Namespace, **form: object) -> Cal
     return work
 
 
+def warm_up(options: argparse.Namespace) -> int:
+    """Steps before the first round: plans, compilation; of small steps more, which try CUDA graphs out."""
+    return max(3, 8192 // options.pairs)
+
+
 def contestant(folder: Path, options: argparse.Namespace, name: str) -> Callable[[tuple[int, int]], float]:
     """Does (first, steps), and says how many seconds they took."""
     if name in OURS:
+        os.environ["RELPT_CUDA_GRAPHS"] = "0" if name == "relpt-direct" else "auto"
         work = make_relpt(folder, options, OURS[name])
     else:
         work = make_torch(folder, options, **OPPONENTS[name])
-    for step in range(3):  # plans, compilation
-        work(step, 1)
+    work(0, warm_up(options))
 
     def timed(order: tuple[int, int]) -> float:
         begin = time.perf_counter()
@@ -144,7 +153,7 @@ def measure(names: list[str], options: argparse.Namespace, folder: Path) -> tupl
     _, sampler, encoder = job(folder, options, "float32", "cpu")
     with contest(names, partial(contestant, folder, options)) as ask:
         for number, name in turns(names, options.rounds):
-            first = 3 + number * options.steps
+            first = warm_up(options) + number * options.steps
             took = ask(name, (first, options.steps))
             batches = [sampler.batch(step) for step in range(first, first + options.steps)]
             needed = sum(needed_operations(batch, encoder.config) for batch in batches)
@@ -162,7 +171,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=2048, help="a step")
     parser.add_argument("--steps", type=int, default=10, help="a round")
     parser.add_argument("--profile", type=Path, help="write the time of each kernel of a step to this file")
-    parser.add_argument("--contestants", nargs="+", choices=list(LABELS), default=list(LABELS))
+    parser.add_argument("--contestants", nargs="+", choices=list(LABELS), default=DEFAULT)
     options = parser.parse_args()
     if options.short:
         options.rounds, options.steps = 3, 2

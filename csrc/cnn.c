@@ -92,11 +92,11 @@ void rp_cnn_plan(rp_cnn *n, rp_arena *arena, const rp_params *params, int64_t ma
     n->dstates = rp_arena_take(arena, T, C * f);
 }
 
-rp_status rp_cnn_upload(rp_cnn *n, rp_inputs *inputs, rp_dev *dev, rp_batch *batch) {
+rp_status rp_cnn_upload(rp_cnn *n, rp_inputs *inputs, rp_dev *dev, rp_batch *batch, uint32_t step) {
     rp_reads reads = {.first = true}; /* one row of each sequence: what dropout of its vector is drawn by */
     int64_t word = sizeof(int32_t), T = batch->T, S = batch->S;
     rp_batch_places(batch, (int32_t)n->params->config.max_distance);
-    RP_TRY(rp_inputs_upload(inputs, dev, batch, &reads));
+    RP_TRY(rp_inputs_upload(inputs, dev, batch, &reads, step, false));
     for (int k = 0; k < 2; k++) RP_TRY(dev->ops->upload(dev, n->distance[k], batch->distance[k], T * word));
     for (int k = 0; k < RP_TAGS; k++) RP_TRY(dev->ops->upload(dev, n->tags[k], batch->tags[k], T * word));
     return dev->ops->upload(dev, n->cu_pieces, batch->cu_pieces, (3 * S + 1) * word);
@@ -130,7 +130,7 @@ static const int32_t *segments_of(const rp_cnn *n, const rp_inputs *in, int64_t 
 static rp_dropout dropout_of(const rp_inputs *in, const rp_pass *pass) {
     return (rp_dropout){
         .key = rp_rng_key(pass->seed, RP_PURPOSE_DROPOUT, 0),
-        .step = pass->step,
+        .step = in->step,
         .threshold = rp_dropout_threshold(pass->hidden_dropout),
         .sample = in->sample,
         .sequence = in->read_sequence,

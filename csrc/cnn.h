@@ -55,8 +55,8 @@ typedef struct rp_cnn {
 void rp_cnn_plan(rp_cnn *cnn, rp_arena *arena, const rp_params *params, int64_t max_sequences, int64_t max_tokens,
                  bool train);
 
-/* The batch's words, tags and places on the device; inputs are planned by rp_inputs_plan. */
-rp_status rp_cnn_upload(rp_cnn *cnn, rp_inputs *inputs, rp_dev *dev, rp_batch *batch);
+/* The words, tags and places of the batch, and the step, on the device; inputs are planned by rp_inputs_plan. */
+rp_status rp_cnn_upload(rp_cnn *cnn, rp_inputs *inputs, rp_dev *dev, rp_batch *batch, uint32_t step);
 
 /* vectors(S,dim) of what was uploaded; dropout is the pass' hidden_dropout. */
 rp_status rp_cnn_forward(rp_cnn *cnn, rp_dev *dev, float *vectors, const float *values, const rp_inputs *inputs,

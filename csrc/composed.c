@@ -1,5 +1,15 @@
 #include "composed.h"
 
+rp_status rp_composed_list_begin(rp_dev *dev) {
+    (void)dev;
+    return RP_OK;
+}
+
+rp_status rp_composed_list_end(rp_dev *dev, int64_t status) {
+    (void)dev;
+    return (rp_status)status;
+}
+
 rp_status rp_composed_linear_gelu_forward(rp_dev *dev, float *act, float *pre, const float *inp, const float *weight,
                                           const float *bias, int64_t T, int64_t I, int64_t O) {
     RP_TRY(dev->ops->linear_forward(dev, pre, inp, weight, bias, T, I, O));

@@ -373,7 +373,7 @@ static rp_status compute_ids(worker *w, const call *c) {
     rp_reads reads = {.all = true};
     rp_pass pass = {0};
     (void)c;
-    RP_TRY(rp_inputs_upload(&n->inputs, w->dev, w->batch, &reads));
+    RP_TRY(rp_inputs_upload(&n->inputs, w->dev, w->batch, &reads, 0, rp_encoder_may_fill(n->params)));
     n->injection.K = 0; /* there are no mentions */
     return rp_encoder_forward(&n->encoder, w->dev, w->run->model->values, &n->inputs, &pass);
 }

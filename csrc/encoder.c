@@ -2,85 +2,6 @@
 
 #include "rng.h"
 
-/* -- inputs ---------------------------------------------------------------------------------------------- */
-
-void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens) {
-    size_t S = (size_t)max_sequences, T = (size_t)max_tokens;
-    inputs->ids = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->pos = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->sequence = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->read = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->read_pos = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->read_sequence = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->mlm_row = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->mlm_label = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->span_left = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->span_right = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->span_place = rp_arena_take(arena, T, sizeof(int32_t));
-    inputs->cu_seqlens = rp_arena_take(arena, S + 1, sizeof(int32_t));
-    inputs->cu_read = rp_arena_take(arena, S + 1, sizeof(int32_t));
-    inputs->sample = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->head = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->tail = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->head_first = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->tail_first = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->head_end = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->tail_end = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->relation = rp_arena_take(arena, S, sizeof(int32_t));
-    inputs->prompt_row = rp_arena_take(arena, S, sizeof(int32_t));
-}
-
-static rp_status check_prompts(const rp_batch *batch) {
-    for (int32_t s = 0; s < batch->S; s++)
-        if (batch->prompt_row[s] < 0)
-            return rp_fail(RP_STATUS_VALUE, "the representation reads the [MASK] of a prompt, and the input has no "
-                                            "prompt; open the encoder with one, or leave out \"mask\"");
-    return RP_OK;
-}
-
-static rp_status upload_mentions(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch) {
-    int64_t bytes = batch->S * (int64_t)sizeof(int32_t);
-    RP_TRY(dev->ops->upload(dev, inputs->head_first, batch->head_first, bytes));
-    RP_TRY(dev->ops->upload(dev, inputs->tail_first, batch->tail_first, bytes));
-    RP_TRY(dev->ops->upload(dev, inputs->head_end, batch->head_end, bytes));
-    return dev->ops->upload(dev, inputs->tail_end, batch->tail_end, bytes);
-}
-
-static rp_status upload_spans(rp_inputs *inputs, rp_dev *dev, const rp_batch *batch) {
-    int64_t bytes = batch->M * (int64_t)sizeof(int32_t);
-    RP_TRY(dev->ops->upload(dev, inputs->span_left, batch->span_left, bytes));
-    RP_TRY(dev->ops->upload(dev, inputs->span_right, batch->span_right, bytes));
-    return dev->ops->upload(dev, inputs->span_place, batch->span_place, bytes);
-}
-
-rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads) {
-    const rp_ops *ops = dev->ops;
-    if (reads->prompt) RP_TRY(check_prompts(batch));
-    rp_batch_read(batch, reads);
-    int64_t word = sizeof(int32_t), S = batch->S, T = batch->T, M = batch->M, R = batch->R;
-    inputs->S = S;
-    inputs->T = T;
-    inputs->M = M;
-    inputs->R = R;
-    RP_TRY(ops->upload(dev, inputs->ids, batch->ids, T * word));
-    RP_TRY(ops->upload(dev, inputs->pos, batch->pos, T * word));
-    RP_TRY(ops->upload(dev, inputs->sequence, batch->sequence, T * word));
-    RP_TRY(ops->upload(dev, inputs->read, batch->read, R * word));
-    RP_TRY(ops->upload(dev, inputs->read_pos, batch->read_pos, R * word));
-    RP_TRY(ops->upload(dev, inputs->read_sequence, batch->read_sequence, R * word));
-    RP_TRY(ops->upload(dev, inputs->mlm_row, batch->mlm_row, M * word));
-    RP_TRY(ops->upload(dev, inputs->mlm_label, batch->mlm_label, M * word));
-    RP_TRY(ops->upload(dev, inputs->cu_seqlens, batch->cu_seqlens, (S + 1) * word));
-    RP_TRY(ops->upload(dev, inputs->cu_read, batch->cu_read, (S + 1) * word));
-    RP_TRY(ops->upload(dev, inputs->sample, batch->sample, S * word));
-    RP_TRY(ops->upload(dev, inputs->head, batch->head, S * word));
-    RP_TRY(ops->upload(dev, inputs->tail, batch->tail, S * word));
-    RP_TRY(ops->upload(dev, inputs->prompt_row, batch->prompt_row, S * word));
-    if (reads->mentions) RP_TRY(upload_mentions(inputs, dev, batch));
-    if (reads->outside) RP_TRY(upload_spans(inputs, dev, batch));
-    return ops->upload(dev, inputs->relation, batch->relation, S * word);
-}
-
 /* -- plan ------------------------------------------------------------------------------------------------ */
 
 static rp_activations plan_activations(rp_arena *arena, size_t T, size_t columns, bool narrow) {
@@ -174,7 +95,7 @@ static rp_dropout dropout_at(const rp_inputs *in, const rp_pass *pass, int site,
     uint32_t number = (uint32_t)(site + layer * SITES_PER_LAYER);
     return (rp_dropout){
         .key = rp_rng_key(pass->seed, RP_PURPOSE_DROPOUT, number),
-        .step = pass->step,
+        .step = in->step,
         .threshold = rp_dropout_threshold(site == SITE_SCORES ? pass->attention_dropout : pass->hidden_dropout),
         .sample = in->sample,
         .sequence = in->sequence,
@@ -252,8 +173,8 @@ static rp_status attention_forward(rp_encoder *e, rp_dev *dev, const float *valu
     rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
     return dev->ops->self_attention_forward(dev, m->sum1, m->lse, qkv_of(e, i), m->qkv.kept, e->mid, x, asking,
                                             values + w->qkv_weight, values + w->qkv_bias, values + w->out_weight,
-                                            values + w->out_bias, in->cu_seqlens, rows.cu, rows.pos, &scores, in->S,
-                                            in->T, rows.N, A, c->hidden_size / A, e->train);
+                                            values + w->out_bias, in->cu_seqlens, rows.cu, rows.pos, &scores,
+                                            in->sequences, in->T, rows.N, A, c->hidden_size / A, e->train);
 }
 
 /* m->out(N,H) from what the attention gave, in m->sum1, and the layer's input at its rows, x(N,H). */
@@ -296,12 +217,7 @@ static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, 
     return ops->rows_scatter_add(dev, e->spread, m->out, H, in->read, in->R, H);
 }
 
-rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
-                             const rp_pass *pass) {
-    rp_arena batch = {.base = e->memory, .capacity = e->bytes};
-    lay_out(e, &batch, (size_t)in->T, (size_t)in->R);
-    RP_TRY(rp_arena_check(&batch));
-    e->dwide = e->train ? e->act + in->T * act_columns(e) : NULL;
+static rp_status forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, const rp_pass *pass) {
     RP_TRY(embeddings_forward(e, dev, values, in, pass));
     const float *x = e->first;
     for (int64_t i = 0; i < e->params->config.num_hidden_layers; i++) {
@@ -309,6 +225,22 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
         x = e->layers[i].out;
     }
     return RP_OK;
+}
+
+bool rp_encoder_may_fill(const rp_params *params) {
+    return rp_config_positions(&params->config) >= RP_INPUTS_FILL_LENGTH;
+}
+
+/* What is filled up comes again: it goes to the device as one list. */
+rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
+                             const rp_pass *pass) {
+    rp_arena batch = {.base = e->memory, .capacity = e->bytes};
+    lay_out(e, &batch, (size_t)in->T, (size_t)in->R);
+    RP_TRY(rp_arena_check(&batch));
+    e->dwide = e->train ? e->act + in->T * act_columns(e) : NULL;
+    if (!in->filled) return forward(e, dev, values, in, pass);
+    RP_TRY(dev->ops->list_begin(dev));
+    return dev->ops->list_end(dev, forward(e, dev, values, in, pass));
 }
 
 /* -- backward -------------------------------------------------------------------------------------------- */
@@ -354,7 +286,7 @@ static rp_status attention_backward(rp_encoder *e, rp_dev *dev, const float *val
         dev, partial ? e->dhidden : NULL, e->mid, grads + w->qkv_weight, grads + w->qkv_bias, grads + w->out_weight,
         grads + w->out_bias, e->dwide, dattended, attended, qkv_of(e, i), m->qkv.kept, m->lse, e->dother, x,
         partial ? e->residual : x, values + w->qkv_weight, values + w->out_weight, in->cu_seqlens, rows.cu, rows.pos,
-        &scores, in->S, in->T, rows.N, A, H / A));
+        &scores, in->sequences, in->T, rows.N, A, H / A));
     if (partial) return dev->ops->rows_scatter_add(dev, e->dhidden, e->mid, H, in->read, in->R, H);
     e->dhidden = e->mid; /* the two buffers change places */
     e->mid = used;
@@ -412,10 +344,17 @@ static rp_status embeddings_backward(rp_encoder *e, rp_dev *dev, const float *va
     return ops->embed_backward(dev, grads + p->word, dposition, dtype, dembedded, in->ids, in->pos, in->T, E);
 }
 
-rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
-                              const rp_pass *pass) {
-    if (!e->train) return rp_fail(RP_STATUS_STATE, "this encoder was planned for encoding alone, not for training");
+static rp_status backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                          const rp_pass *pass) {
     for (int64_t i = e->params->config.num_hidden_layers - 1; i >= 0; i--)
         RP_TRY(layer_backward(e, dev, values, grads, in, pass, i));
     return embeddings_backward(e, dev, values, grads, in, pass);
+}
+
+rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
+                              const rp_pass *pass) {
+    if (!e->train) return rp_fail(RP_STATUS_STATE, "this encoder was planned for encoding alone, not for training");
+    if (!in->filled) return backward(e, dev, values, grads, in, pass);
+    RP_TRY(dev->ops->list_begin(dev));
+    return dev->ops->list_end(dev, backward(e, dev, values, grads, in, pass));
 }

@@ -8,30 +8,9 @@
 
 #include <stdbool.h>
 
-#include "arena.h"
-#include "batch.h"
 #include "injection.h"
-#include "ops.h"
+#include "inputs.h"
 #include "params.h"
-
-/* A batch's integers on the device. */
-typedef struct rp_inputs {
-    int64_t S, T, M, R;
-    int32_t *ids, *pos, *sequence;            /* (T) */
-    int32_t *read, *read_pos, *read_sequence; /* (R) the rows of the last layer's output that are read */
-    int32_t *cu_seqlens, *cu_read;            /* (S+1) */
-    int32_t *sample, *head, *tail, *relation; /* (S) */
-    int32_t *head_first, *tail_first;         /* (S) where mentions are read */
-    int32_t *head_end, *tail_end;             /* (S) likewise */
-    int32_t *prompt_row;                      /* (S) */
-    int32_t *mlm_row, *mlm_label;             /* (M) */
-    int32_t *span_left, *span_right;          /* (M) where they are read */
-    int32_t *span_place;                      /* (M) likewise */
-} rp_inputs;
-
-void rp_inputs_plan(rp_inputs *inputs, rp_arena *arena, int64_t max_sequences, int64_t max_tokens);
-/* Also notes in the batch which rows are read. VALUE when a prompt's [MASK] is to be read and a sequence has none. */
-rp_status rp_inputs_upload(rp_inputs *inputs, rp_dev *dev, rp_batch *batch, const rp_reads *reads);
 
 /* Dropout of a pass; all 0 for encoding. */
 typedef struct rp_pass {
@@ -91,6 +70,9 @@ typedef struct rp_capacity {
 /* Takes the buffers from the arena; call with a measuring arena first. `layers` is host memory (L) of the caller's. */
 void rp_encoder_plan(rp_encoder *encoder, rp_arena *arena, rp_layer_memory *layers, const rp_params *params,
                      const rp_capacity *most);
+
+/* Whether the inputs of its batches may be filled up (rp_inputs_upload). */
+bool rp_encoder_may_fill(const rp_params *params);
 
 /* encoder->hidden from inputs. Inputs' positions and ids must be in range (the batch builder's are). */
 rp_status rp_encoder_forward(rp_encoder *encoder, rp_dev *dev, const float *values, const rp_inputs *inputs,

@@ -163,7 +163,7 @@ typedef struct rp_classify {
     float *logits;               /* (S,classes) */
     float *loss, *host_loss;     /* (S), (S) host */
     int32_t *correct;            /* (S) */
-    int32_t *index, *host_index; /* (4,S), (4,S) host */
+    int32_t *index, *host_index; /* (4S+1), the same host */
 } rp_classify;
 
 rp_status rp_classify_check(const rp_classify_options *options);
@@ -314,7 +314,7 @@ typedef struct rp_domain {
     float *logits;                         /* (S,2) */
     float *loss, *host_loss;               /* (S), (S) host */
     int32_t *correct;                      /* (S) */
-    int32_t *index, *host_index;           /* (4,S), (4,S) host */
+    int32_t *index, *host_index;           /* (4S+1), the same host */
 } rp_domain;
 
 rp_status rp_domain_check(const rp_domain_options *options);

@@ -27,14 +27,15 @@ void rp_classify_plan(rp_classify *m, rp_arena *arena, rp_arena *host, const rp_
     m->logits = rp_arena_take(arena, S, (size_t)o->classes * sizeof(float));
     m->loss = rp_arena_take(arena, S, sizeof(float));
     m->correct = rp_arena_take(arena, S, sizeof(int32_t));
-    m->index = rp_arena_take(arena, S, 4 * sizeof(int32_t));
-    m->host_index = rp_arena_take(host, S, 4 * sizeof(int32_t));
+    m->index = rp_arena_take(arena, S, 5 * sizeof(int32_t));
+    m->host_index = rp_arena_take(host, S, 5 * sizeof(int32_t));
     m->host_loss = rp_arena_take(host, S, sizeof(float));
 }
 
-/* index (4,S): the classes; then what dropout asks of tokens, of which each vector is one: sample, sequence, place. */
+/* index (4S+1): the classes; then what dropout asks of tokens, of which each vector is one: sample, sequence, place;
+ * and the step. */
 static rp_status fill_indices(rp_classify *m, rp_dev *dev, const rp_classify_options *o, const int32_t *relation,
-                              const int32_t *sample, int64_t S) {
+                              const int32_t *sample, uint32_t step, int64_t S) {
     for (int64_t s = 0; s < S; s++) {
         if (relation[s] >= o->classes)
             return rp_fail(RP_STATUS_VALUE, "sample %d is of class %d, expected 0 to %lld", (int)sample[s],
@@ -44,7 +45,8 @@ static rp_status fill_indices(rp_classify *m, rp_dev *dev, const rp_classify_opt
         m->host_index[2 * S + s] = (int32_t)s;
         m->host_index[3 * S + s] = 0;
     }
-    return dev->ops->upload(dev, m->index, m->host_index, 4 * S * (int64_t)sizeof(int32_t));
+    m->host_index[4 * S] = (int32_t)step;
+    return dev->ops->upload(dev, m->index, m->host_index, (4 * S + 1) * (int64_t)sizeof(int32_t));
 }
 
 rp_status rp_classify_run(rp_classify *m, rp_dev *dev, const rp_classify_options *o, double weight,
@@ -54,14 +56,14 @@ rp_status rp_classify_run(rp_classify *m, rp_dev *dev, const rp_classify_options
     const rp_ops *ops = dev->ops;
     const float *w = heads->values + m->weight, *b = heads->values + m->bias;
     rp_dropout dropout = {.key = rp_rng_key(pass->seed, RP_PURPOSE_DROPOUT, SITE_HEADS + (uint32_t)m->weight),
-                          .step = pass->step,
+                          .step = m->index + 4 * S,
                           .threshold = rp_dropout_threshold(o->dropout),
                           .sample = m->index + S,
                           .sequence = m->index + 2 * S,
                           .pos = m->index + 3 * S};
     rp_xent xent = {
         .target = m->index, .scale = 1.0f, .weight = (float)(weight / (double)S), .smoothing = (float)o->smoothing};
-    RP_TRY(fill_indices(m, dev, o, relation, sample, S));
+    RP_TRY(fill_indices(m, dev, o, relation, sample, pass->step, S));
     RP_TRY(ops->dropout_forward(dev, m->dropped, vectors, &dropout, S, dim));
     RP_TRY(ops->linear_forward(dev, m->logits, m->dropped, w, b, S, dim, o->classes));
     RP_TRY(ops->softmax_xent(dev, m->logits, m->loss, m->correct, &xent, S, o->classes));

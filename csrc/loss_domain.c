@@ -38,13 +38,15 @@ void rp_domain_plan(rp_domain *m, rp_arena *arena, rp_arena *host, int64_t max_s
     m->logits = rp_arena_take(arena, S, 2 * sizeof(float));
     m->loss = rp_arena_take(arena, S, sizeof(float));
     m->correct = rp_arena_take(arena, S, sizeof(int32_t));
-    m->index = rp_arena_take(arena, S, 4 * sizeof(int32_t));
-    m->host_index = rp_arena_take(host, S, 4 * sizeof(int32_t));
+    m->index = rp_arena_take(arena, S, 5 * sizeof(int32_t));
+    m->host_index = rp_arena_take(host, S, 5 * sizeof(int32_t));
     m->host_loss = rp_arena_take(host, S, sizeof(float));
 }
 
-/* index (4,S): the domains, 1 for the target's; then what dropout asks of tokens, of which each vector is one. */
-static rp_status fill_indices(rp_domain *m, rp_dev *dev, const int32_t *relation, const int32_t *sample, int64_t S) {
+/* index (4S+1): the domains, 1 for the target's; then what dropout asks of tokens, of which each vector is one, and
+ * the step. */
+static rp_status fill_indices(rp_domain *m, rp_dev *dev, const int32_t *relation, const int32_t *sample, uint32_t step,
+                              int64_t S) {
     int64_t targets = 0;
     for (int64_t s = 0; s < S; s++) {
         m->host_index[s] = relation[s] < 0;
@@ -53,11 +55,12 @@ static rp_status fill_indices(rp_domain *m, rp_dev *dev, const int32_t *relation
         m->host_index[3 * S + s] = 0;
         targets += relation[s] < 0;
     }
+    m->host_index[4 * S] = (int32_t)step;
     if (targets == 0 || targets == S)
         return rp_fail(RP_STATUS_VALUE,
                        "%lld of a step's %lld sentences are of the target, expected some of both texts",
                        (long long)targets, (long long)S);
-    return dev->ops->upload(dev, m->index, m->host_index, 4 * S * (int64_t)sizeof(int32_t));
+    return dev->ops->upload(dev, m->index, m->host_index, (4 * S + 1) * (int64_t)sizeof(int32_t));
 }
 
 /* factor (S): what the vectors' gradient is multiplied by, -lambda. */
@@ -110,7 +113,7 @@ rp_status rp_domain_run(rp_domain *m, rp_dev *dev, const rp_domain_options *o, d
                         const int32_t *sample, int64_t S, int64_t dim, const rp_pass *pass) {
     const rp_ops *ops = dev->ops;
     rp_dropout dropout = {.key = rp_rng_key(pass->seed, RP_PURPOSE_DROPOUT, SITE_DOMAIN + (uint32_t)m->weight),
-                          .step = pass->step,
+                          .step = m->index + 4 * S,
                           .threshold = rp_dropout_threshold(o->dropout),
                           .sample = m->index + S,
                           .sequence = m->index + 2 * S,
@@ -124,7 +127,7 @@ rp_status rp_domain_run(rp_domain *m, rp_dev *dev, const rp_domain_options *o, d
              .dropout = &dropout,
              .S = S,
              .dim = dim};
-    RP_TRY(fill_indices(m, dev, relation, sample, S));
+    RP_TRY(fill_indices(m, dev, relation, sample, pass->step, S));
     RP_TRY(fill_factor(m, dev, o, pass->step, S));
     RP_TRY(forward(&r));
     RP_TRY(ops->softmax_xent(dev, m->logits, m->loss, m->correct, &xent, S, 2));

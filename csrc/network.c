@@ -51,7 +51,7 @@ static rp_status encoder_forward(rp_network *n, rp_dev *dev, float *vectors, con
     rp_reads reads = rp_represent_reads(spec);
     reads.masked = also->masked;
     reads.outside = also->outside;
-    RP_TRY(rp_inputs_upload(&n->inputs, dev, batch, &reads));
+    RP_TRY(rp_inputs_upload(&n->inputs, dev, batch, &reads, pass->step, rp_encoder_may_fill(n->params)));
     RP_TRY(rp_injection_upload(&n->injection, dev, batch));
     RP_TRY(rp_encoder_forward(&n->encoder, dev, values, &n->inputs, pass));
     return rp_represent_forward(spec, dev, vectors, n->encoder.hidden, &n->inputs, n->params->config.hidden_size);
@@ -103,7 +103,7 @@ static rp_status cnn_forward(rp_network *n, rp_dev *dev, float *vectors, const f
     (void)spec;
     if (also->masked || also->outside)
         return rp_fail(RP_STATUS_VALUE, "a CNN has no hidden states to predict masked words from");
-    RP_TRY(rp_cnn_upload(&n->cnn, &n->inputs, dev, batch));
+    RP_TRY(rp_cnn_upload(&n->cnn, &n->inputs, dev, batch, pass->step));
     return rp_cnn_forward(&n->cnn, dev, vectors, values, &n->inputs, pass);
 }
 
@@ -136,7 +136,10 @@ rp_status rp_network_open(rp_network *n, const rp_model *model) {
     return n->layers != NULL ? RP_OK : rp_fail(RP_STATUS_MEMORY, "no memory for a network's layers");
 }
 
-void rp_network_close(rp_network *n) { free(n->layers); }
+void rp_network_close(rp_network *n) {
+    rp_inputs_close(&n->inputs);
+    free(n->layers);
+}
 
 void rp_network_plan(rp_network *n, rp_arena *arena, const rp_capacity *most) {
     rp_inputs_plan(&n->inputs, arena, most->sequences, most->tokens);

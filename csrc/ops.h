@@ -66,17 +66,19 @@ typedef struct rp_dev {
 } rp_dev;
 
 /* Dropout of one place in the network (inverted: kept values are scaled).
- * Decision for row r, column c: let (x0..x3) = rp_philox(key, c / 8, row, sample, step); the 16-bit piece number c % 8
+ * Decision for row r, column c: let (x0..x3) = rp_philox(key, c / 8, row, sample, *step); the 16-bit piece number c % 8
  * of these words, low half of x0 first, is compared with threshold = round(65536 p); the element is dropped when
  * piece < threshold, else multiplied by 65536 / (65536 - threshold).
  * `row` is the token's place in its sequence (plus head * 65536 for attention), `sample` the sequence's number in the
  * step: the mask of a sentence depends neither on its neighbours nor on the micro-batch it stands in. */
 typedef struct rp_dropout {
-    uint64_t key;             /* rp_rng_key(seed, RP_PURPOSE_DROPOUT, site) */
-    uint32_t step, threshold; /* threshold 0: no dropout, the fields below are not read */
-    const int32_t *sample;    /* (S) */
-    const int32_t *sequence;  /* (T) sequence of each token */
-    const int32_t *pos;       /* (T) place of each token in its sequence */
+    uint64_t key;            /* rp_rng_key(seed, RP_PURPOSE_DROPOUT, site) */
+    const int32_t *step;     /* (1) its bits, of an unsigned number */
+    const int32_t *sample;   /* (S) */
+    const int32_t *sequence; /* (T) sequence of each token */
+    const int32_t *pos;      /* (T) place of each token in its sequence */
+    uint32_t threshold;      /* 0: no dropout, and the arrays are not read */
+    uint32_t none;           /* 0, so that equal ones are equal byte for byte */
 } rp_dropout;
 
 /* Softmax cross-entropy over C candidates with exclusions, for every loss that chooses one of several. */
@@ -250,6 +252,12 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
 
 /* Coarse operations: optional in a back end; rp_ops_complete fills a missing one with the composition of basic ones. */
 #define RP_OPS_COARSE(X)                                                                                               \
+    /* The operations between list_begin and list_end, if these are of one thread, may be carried out at list_end, all \
+     * at once. They read and write what those one after another would; none is a transfer, or asks for a number or    \
+     * for memory (STATE): alloc, release, reserve, upload, download, keep_weights, sum_squares. `status` is how the   \
+     * caller fared, and what list_end returns unless it fails itself: but for RP_OK, some may be left undone. */      \
+    X(list_begin, (rp_dev * dev))                                                                                      \
+    X(list_end, (rp_dev * dev, int64_t status))                                                                        \
     /* pre(T,O) = linear_forward; act(T,O) = gelu_forward(pre). act may alias pre. */                                  \
     X(linear_gelu_forward, (rp_dev * dev, float *act, float *pre, const float *inp, const float *weight,               \
                             const float *bias, int64_t T, int64_t I, int64_t O))                                       \
@@ -300,6 +308,8 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
 struct rp_ops {
     const char *name; /* "ref", "cpu/avx512", … */
     int concurrent;   /* 1: devices of several threads compute beside each other, each on its own thread */
+    int bucket;       /* not 0: it gains where the same work comes again (list_begin), and the tokens of a small batch
+                         are filled up to a multiple of this */
     RP_OPS_BASIC(RP_OPS_SLOT) RP_OPS_COARSE(RP_OPS_SLOT)
 };
 

@@ -9,3 +9,6 @@ def facts() -> dict[str, Any]:
 
 def search(paths: str, /) -> None:
     """Files to try for cuBLASLt before the system's, "a:b"."""
+
+def lists() -> dict[str, int]:
+    """direct, graphs: how many lists of operations were carried out one by one, and how many as CUDA graphs."""

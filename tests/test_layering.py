@@ -30,7 +30,7 @@ LEVELS = {
         "graph",
         *SOURCES,
     },
-    2: {"params", "model", "encoder", "injection", "cnn", "represent", "network", "join", "kge"}
+    2: {"inputs", "params", "model", "encoder", "injection", "cnn", "represent", "network", "join", "kge"}
     | {"loss", *LOSSES, "objective", "adamw", "sgd", "schedule"},
     3: {"encode", "projection", "trainer", "fewshot", "kge_trainer", "link", "relpt"},
 }

@@ -97,7 +97,7 @@ void RP_CPU(dropout_mask)(float *mask, const rp_dropout *d, uint32_t sample, uin
             x[0][v] = c.block[v] + block0;
             x[1][v] = c.row[v];
             x[2][v] = vq_of(sample);
-            x[3][v] = vq_of(d->step);
+            x[3][v] = vq_of((uint32_t)*d->step);
         }
         philox_lanes(x, d->key);
         for (int v = 0; v < VECTORS; v++) {

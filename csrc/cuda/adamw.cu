@@ -44,6 +44,7 @@ rp_status rp_cuda_sum_squares(rp_dev *dev, double *out, const float *inp, int64_
     rp_arena arena = rp_cuda_scratch_arena(dev);
     double *partials = (double *)rp_arena_take(&arena, SQUARE_BLOCKS + 1, sizeof(double));
     *out = 0;
+    RP_TRY(rp_cuda_outside_list("a sum of squares is asked for"));
     if (N == 0) return RP_OK;
     RP_TRY(rp_cuda_fits(&arena, "a sum of squares"));
     RP_CUDA_LAUNCH(squares_kernel, SQUARE_BLOCKS, THREADS, 0, partials, inp, N);

@@ -82,7 +82,7 @@ static __device__ __forceinline__ void keep_own(float keep[OWN], const rp_cuda_a
     int lane = lane_of(), query = first_query + lane / groups;
     uint32_t word[4], place = query < x.m ? (uint32_t)x.pos[query] : 0;
     rp_philox(word, c.d.key, (uint32_t)(first_key / 8 + lane % groups), (uint32_t)(x.number * 65536) + place, x.sample,
-              c.d.step);
+              (uint32_t)*c.d.step);
     float scale = kept_scale(c.d.threshold);
 #pragma unroll
     for (int r = 0; r < OWN; r++) {

@@ -154,7 +154,7 @@ static __device__ __forceinline__ void keep_block(float keep[2][4], const rp_cud
         for (int i = 0; i < 8; i++) keep[i / 4][i % 4] = 1.0f;
         return;
     }
-    rp_philox(word, c.d.key, (uint32_t)(key / 8 + own % 2), row, x.sample, c.d.step);
+    rp_philox(word, c.d.key, (uint32_t)(key / 8 + own % 2), row, x.sample, (uint32_t)*c.d.step);
 #pragma unroll
     for (int bit = 2; bit > 0; bit /= 2) /* word[i] of lane j and word[j] of lane i change places */
 #pragma unroll

@@ -71,6 +71,7 @@ rp_status rp_cuda_scratch(rp_dev *dev, int64_t *bytes, const rp_extent *most) {
 
 static const rp_ops table = {
     .name = RP_CUDA_NAME,
+    .bucket = 64,
 #define OWN(slot) .slot = rp_cuda_##slot
     OWN(open),
     OWN(close),
@@ -114,6 +115,8 @@ static const rp_ops table = {
     OWN(sum_squares),
     OWN(adamw_update),
     OWN(sgd_update),
+    OWN(list_begin),
+    OWN(list_end),
     .linear_gelu_forward = nullptr,
     OWN(residual_layernorm_forward),
     OWN(residual_layernorm_backward),

@@ -3,6 +3,7 @@
 #define RP_CUDA_DEVICE_H
 
 #include <cuda_runtime.h>
+#include <type_traits>
 
 extern "C" {
 #include "arena.h"
@@ -10,6 +11,9 @@ extern "C" {
 #include "ops.h"
 #include "status.h"
 }
+
+typedef struct rp_lt rp_lt;
+typedef struct rp_lt_product rp_lt_product;
 
 #define RP_CUDA_DECLARE(name, arguments) extern "C" rp_status rp_cuda_##name arguments;
 RP_OPS_BASIC(RP_CUDA_DECLARE)
@@ -21,14 +25,51 @@ cudaStream_t rp_cuda_stream();
 /* MEMORY or CUDA, with CUDA's own words, unless `error` is none. */
 rp_status rp_cuda_check(cudaError_t error, const char *what);
 
-/* kernel<<<blocks, threads, shared>>>(arguments); shared: bytes of dynamic shared memory. */
-#ifndef RP_CUDA_LAUNCH
-#define RP_CUDA_LAUNCH(kernel, blocks, threads, shared, ...)                                                           \
-    do {                                                                                                               \
-        kernel<<<blocks, threads, shared, rp_cuda_stream()>>>(__VA_ARGS__);                                            \
-        RP_TRY(rp_cuda_check(cudaGetLastError(), "launching " #kernel));                                               \
-    } while (0)
+/* -- list.cu: what is carried out at once, or noted until list_end ------------------------------------ */
+
+/* How a kernel is launched, whatever its arguments: by their addresses. */
+typedef cudaError_t (*rp_cuda_invoke)(const void *kernel, dim3 blocks, dim3 threads, void **arguments, size_t shared,
+                                      cudaStream_t stream);
+#ifndef RP_CUDA_INVOKE
+#define RP_CUDA_INVOKE(...) cudaLaunchKernel
 #endif
+
+typedef struct rp_cuda_launch {
+    rp_cuda_invoke invoke;
+    const char *name;
+    const void *kernel;
+    dim3 blocks, threads;
+    size_t shared; /* bytes of dynamic shared memory */
+    int64_t count; /* of arguments */
+} rp_cuda_launch;
+
+rp_status rp_cuda_issue_launch(const rp_cuda_launch *launch, void **arguments, const int64_t *bytes);
+rp_status rp_cuda_issue_zero(void *out, size_t bytes);
+rp_status rp_cuda_issue_product(rp_lt *lt, const rp_lt_product *product, void *workspace);
+
+/* STATE where a list is being noted; `what` cannot stand in one. */
+rp_status rp_cuda_outside_list(const char *what);
+
+/* The lists of a device; close takes NULL. What open made is to be closed, also where it failed. */
+typedef struct rp_cuda_lists rp_cuda_lists;
+rp_status rp_cuda_lists_open(rp_cuda_lists **out);
+void rp_cuda_lists_close(rp_cuda_lists *lists);
+rp_cuda_lists *rp_cuda_lists_of(const rp_dev *dev);
+
+template <typename... parameters>
+static inline rp_status rp_cuda_launch_kernel(const char *name, void (*kernel)(parameters...), dim3 blocks,
+                                              dim3 threads, size_t shared, std::type_identity_t<parameters>... given) {
+    void *arguments[] = {(void *)&given...};
+    const int64_t bytes[] = {(int64_t)sizeof given...};
+    rp_cuda_launch launch =
+        rp_cuda_launch{RP_CUDA_INVOKE(parameters...), name, (const void *)kernel, blocks, threads, shared,
+                       (int64_t)sizeof...(parameters)};
+    return rp_cuda_issue_launch(&launch, arguments, bytes);
+}
+
+/* kernel<<<blocks, threads, shared>>>(arguments) */
+#define RP_CUDA_LAUNCH(kernel, blocks, threads, shared, ...)                                                           \
+    RP_TRY(rp_cuda_launch_kernel("launching " #kernel, kernel, blocks, threads, shared, __VA_ARGS__))
 
 static inline int64_t rp_cuda_ceil(int64_t n, int64_t by) { return (n + by - 1) / by; }
 

@@ -69,7 +69,7 @@ static __device__ __forceinline__ void keep_eight(float keep[8], const rp_dropou
         return;
     }
     uint32_t word[4];
-    rp_philox(word, d.key, group, row, sample, d.step);
+    rp_philox(word, d.key, group, row, sample, (uint32_t)*d.step);
     float scale = kept_scale(d.threshold);
 #pragma unroll
     for (int i = 0; i < 8; i++) keep[i] = ((word[i / 2] >> (16 * (i % 2))) & 0xFFFFu) < d.threshold ? 0.0f : scale;

@@ -101,6 +101,7 @@ static rp_status make_kept(rp_dev *dev, const float *values, int64_t count) {
 rp_status rp_cuda_keep_weights(rp_dev *dev, const float *values, int64_t count, int64_t version) {
     operand whole;
     rp_kept *kept = dev->kept;
+    RP_TRY(rp_cuda_outside_list("weights are kept"));
     if (values == nullptr || count == 0 || dev->products != RP_BFLOAT16) return drop_kept(dev);
     bool same = kept != nullptr && kept->values == values && kept->count == count;
     if (same && kept->version == version) return RP_OK;
@@ -270,7 +271,7 @@ static rp_status forward_rows(const rp_dev *dev, const room *r, rp_cuda_matrix o
     p.b = inp.data, p.ldb = inp.ld;
     p.bfloat16 = dev->products == RP_BFLOAT16;
     p.bias = epilogue;
-    RP_TRY(rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream()));
+    RP_TRY(rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace));
     return bias == nullptr || epilogue != nullptr ? RP_OK : add_bias(out, bias, T, O, 1.0f);
 }
 
@@ -308,7 +309,7 @@ static rp_status backward_inp(const rp_dev *dev, const room *r, rp_cuda_matrix d
     p.a = weight.data, p.lda = weight.ld;
     p.b = dout.data, p.ldb = dout.ld;
     p.bfloat16 = dev->products == RP_BFLOAT16;
-    return rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream());
+    return rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace);
 }
 
 /* dweight^T(I,O) += inp^T(I,T) dout(T,O) */
@@ -319,7 +320,7 @@ static rp_status backward_weight(const rp_dev *dev, const room *r, float *dweigh
     p.a = inp.data, p.lda = inp.ld;
     p.b = dout.data, p.ldb = dout.ld, p.transpose_b = 1;
     p.bfloat16 = dev->products == RP_BFLOAT16;
-    return rp_lt_multiply(rp_cuda_lt(dev), &p, r->workspace, rp_cuda_stream());
+    return rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace);
 }
 
 static rp_status clear(rp_dev *dev, rp_cuda_matrix matrix, int64_t n) {

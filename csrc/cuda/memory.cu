@@ -39,15 +39,18 @@ struct state {
     int half;
     cudaEvent_t copied[2];
     rp_lt *lt;
+    rp_cuda_lists *lists;
 };
 
 rp_lt *rp_cuda_lt(const rp_dev *dev) { return ((state *)dev->state)->lt; }
+rp_cuda_lists *rp_cuda_lists_of(const rp_dev *dev) { return ((state *)dev->state)->lists; }
 
 static rp_status open_state(state *s) {
     RP_TRY(open_stream());
     RP_TRY(rp_cuda_check(cudaMallocHost((void **)&s->pinned, 2 * HALF), "allocating pinned memory"));
     for (int i = 0; i < 2; i++)
         RP_TRY(rp_cuda_check(cudaEventCreateWithFlags(&s->copied[i], cudaEventDisableTiming), "making an event"));
+    RP_TRY(rp_cuda_lists_open(&s->lists));
     return rp_lt_open(&s->lt);
 }
 
@@ -65,6 +68,7 @@ rp_status rp_cuda_close(rp_dev *dev) {
     state *s = (state *)dev->state;
     if (s == nullptr) return RP_OK;
     cudaStreamSynchronize(stream); /* a device may be closed behind a failure, which is told already */
+    rp_cuda_lists_close(s->lists);
     rp_lt_close(s->lt);
     for (int i = 0; i < 2; i++)
         if (s->copied[i] != nullptr) cudaEventDestroy(s->copied[i]);
@@ -84,6 +88,7 @@ static rp_status check_bytes(int64_t bytes, const char *verb) {
 rp_status rp_cuda_alloc(rp_dev *dev, void **out, int64_t bytes) {
     (void)dev;
     RP_TRY(check_bytes(bytes, "allocate"));
+    RP_TRY(rp_cuda_outside_list("memory is asked for"));
     void *memory = nullptr;
     if (cudaMalloc(&memory, bytes > 0 ? (size_t)bytes : 1) != cudaSuccess) {
         size_t free = 0, total = 0;
@@ -105,6 +110,7 @@ rp_status rp_cuda_alloc(rp_dev *dev, void **out, int64_t bytes) {
 rp_status rp_cuda_release(rp_dev *dev, void *memory) {
     (void)dev;
     if (memory == nullptr) return RP_OK;
+    RP_TRY(rp_cuda_outside_list("memory is freed"));
     return rp_cuda_check(cudaFree(memory), "freeing memory"); /* waits for the work that uses it */
 }
 
@@ -140,6 +146,7 @@ static rp_status pinned_room(state *s, void **out, size_t bytes) {
 
 rp_status rp_cuda_upload(rp_dev *dev, void *out, const void *host, int64_t bytes) {
     RP_TRY(check_bytes(bytes, "upload"));
+    RP_TRY(rp_cuda_outside_list("an upload"));
     for (int64_t done = 0, part; done < bytes; done += part) {
         void *room;
         part = bytes - done < (int64_t)HALF ? bytes - done : (int64_t)HALF;
@@ -154,6 +161,7 @@ rp_status rp_cuda_upload(rp_dev *dev, void *out, const void *host, int64_t bytes
 rp_status rp_cuda_download(rp_dev *dev, void *host, const void *inp, int64_t bytes) {
     (void)dev;
     RP_TRY(check_bytes(bytes, "download"));
+    RP_TRY(rp_cuda_outside_list("a download"));
     if (bytes == 0) return RP_OK;
     RP_TRY(rp_cuda_check(cudaMemcpyAsync(host, inp, (size_t)bytes, cudaMemcpyDeviceToHost, stream), "downloading"));
     return rp_cuda_check(cudaStreamSynchronize(stream), "computing");
@@ -163,5 +171,5 @@ rp_status rp_cuda_zero(rp_dev *dev, void *out, int64_t bytes) {
     (void)dev;
     RP_TRY(check_bytes(bytes, "zero"));
     if (bytes == 0) return RP_OK;
-    return rp_cuda_check(cudaMemsetAsync(out, 0, (size_t)bytes, stream), "clearing memory");
+    return rp_cuda_issue_zero(out, (size_t)bytes);
 }

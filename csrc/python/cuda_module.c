@@ -25,12 +25,22 @@ static PyObject *py_search(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *py_lists(PyObject *module, PyObject *unused) {
+    int64_t direct, graphs;
+    (void)module;
+    (void)unused;
+    rp_cuda_list_counts(&direct, &graphs);
+    return Py_BuildValue("{sLsL}", "direct", (long long)direct, "graphs", (long long)graphs);
+}
+
 static PyMethodDef functions[] = {
     {"facts", py_facts, METH_NOARGS,
      "facts(): the GPU that \"cuda\" means, its memory in bytes, and where cuBLASLt was found; where it cannot be "
      "used, "
      "{\"problem\": why}."},
     {"search", py_search, METH_VARARGS, "search(\"a:b\"): files to try for cuBLASLt before the system's."},
+    {"lists", py_lists, METH_NOARGS,
+     "lists(): how many lists of operations were carried out one by one, and how many as CUDA graphs."},
     {NULL, NULL, 0, NULL},
 };
 

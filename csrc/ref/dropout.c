@@ -5,7 +5,7 @@
 double rp_ref_keep(const rp_dropout *d, uint32_t sample, uint32_t row, int64_t column) {
     if (d->threshold == 0) return 1.0;
     uint32_t word[4];
-    rp_philox(word, d->key, (uint32_t)(column / 8), row, sample, d->step);
+    rp_philox(word, d->key, (uint32_t)(column / 8), row, sample, (uint32_t)*d->step);
     int piece = (int)(column % 8); /* eight 16-bit pieces in four words, low half first */
     uint32_t draw = (word[piece / 2] >> (16 * (piece % 2))) & 0xFFFFu;
     return draw < d->threshold ? 0.0 : 65536.0 / (65536.0 - d->threshold);

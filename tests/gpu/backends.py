@@ -1,5 +1,6 @@
 """Which forms of the CUDA back end can be tested here: on a GPU, and its kernels compiled for the CPU."""
 
+import ctypes
 import functools
 
 import pytest
@@ -27,6 +28,17 @@ def problem(name):
         _core.add_backend(_cuda.backend)
         return ""
     return f"no GPU: {facts['problem']}"
+
+
+def lists(name):
+    """{"direct": …, "graphs": …}: lists of operations that this process has carried out each way."""
+    if name == emulated.NAME:
+        counts = ctypes.c_int64(), ctypes.c_int64()
+        emulated.register().rp_cuda_list_counts(*map(ctypes.byref, counts))
+        return {"direct": counts[0].value, "graphs": counts[1].value}
+    from relpt import _cuda
+
+    return _cuda.lists()
 
 
 def require(name):

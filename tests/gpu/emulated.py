@@ -56,7 +56,7 @@ def register():
     """Makes "cuda/emulated" known to the core and returns the library."""
     path, cublaslt = _compile(ROOT / "build" / "emulated")
     emulated, products = ctypes.CDLL(path), ctypes.CDLL(cublaslt)
-    products.emulated_connect(emulated.emulated_enter, emulated.emulated_leave)
+    products.emulated_connect(emulated.emulated_enter, emulated.emulated_leave, emulated.emulated_submit)
     emulated.rp_cuda_search(os.fsencode(cublaslt))
     emulated.rp_cuda_backend.restype = ctypes.c_void_p
     if library().rp_ops_register(ctypes.c_void_p(emulated.rp_cuda_backend())):

@@ -16,6 +16,8 @@ import pytest
 from ops.cases import all_cases, cases_of, feed_forward_of
 from ops.harness import BFLOAT16, FLOAT32, STATE, VALUE, Device, OpError, library, message
 from ops.test_contract import (  # noqa: F401 (run here with the fixture below)
+    test_a_list_ends_with_the_status_of_its_caller,
+    test_a_list_gives_what_its_operations_give_one_by_one,
     test_a_value_that_is_not_finite_is_not_hidden,
     test_an_activation_passes_nan_on,
     test_every_slot_is_filled,

@@ -37,12 +37,28 @@ def fit(folder, device, steps, dtype="float32", **options):
     return trained, history.records
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("bfloat16", 4e-2)])
-def test_vectors(folder, backend, dtype, most):
+@pytest.mark.parametrize(
+    ("dtype", "most", "representation"),
+    [
+        ("float32", 1e-5, "entity_start"),
+        ("float32", 1e-5, "cls"),
+        ("float32", 1e-5, "mention_mean"),
+        ("float32", 1e-5, "mean"),
+        ("bfloat16", 4e-2, "entity_start"),
+    ],
+)
+def test_vectors(folder, backend, dtype, most, representation):
+    """All at once, and one by one: few tokens are filled up to a multiple, and are the same tokens then."""
     data = relpt.load(tiny_dataset())
-    want = encoder(folder, "cpu").encode(data, inputs="C+M", show_progress_bar=False)
-    got = encoder(folder, "cuda", dtype).encode(data, inputs="C+M", show_progress_bar=False)
-    assert np.abs(got - want).max() <= most * np.abs(want).max()
+    want, got = (
+        relpt.Encoder.from_pretrained(folder, device=device, dtype=kind, representation=representation)
+        for device, kind in (("cpu", "float32"), ("cuda", dtype))
+    )
+    want = want.encode(data, inputs="C+M", show_progress_bar=False)
+    all_at_once = got.encode(data, inputs="C+M", show_progress_bar=False)
+    one_by_one = np.concatenate([got.encode(data[[i]], show_progress_bar=False) for i in range(3)])
+    assert np.abs(all_at_once - want).max() <= most * np.abs(want).max()
+    assert np.abs(one_by_one - want[:3]).max() <= most * np.abs(want).max()
 
 
 def test_training_follows_the_cpu(folder, backend):

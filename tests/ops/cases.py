@@ -105,7 +105,7 @@ def offsets(lengths):
 def dropout(p, lengths):
     """A dropout descriptor for a packed batch; the samples' numbers are not those of the sequences."""
     if p == 0:
-        return Dropout(p=0.0)
+        return Dropout(p=0.0, step=None)
     sequence = np.repeat(np.arange(len(lengths)), lengths)
     pos = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else np.zeros(0)
     sample = (np.arange(len(lengths)) * 7 + 5) % 1009

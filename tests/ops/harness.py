@@ -48,7 +48,7 @@ class Dropout:
 
     p: float = 0.0
     key: int = 0x0123456789ABCDEF
-    step: int = 3
+    step: int | None = 3
     sample: np.ndarray | None = None
     sequence: np.ndarray | None = None
     pos: np.ndarray | None = None
@@ -56,6 +56,10 @@ class Dropout:
     @property
     def threshold(self):
         return round(self.p * 65536)
+
+    @property
+    def none(self):
+        return 0
 
 
 @dataclasses.dataclass
@@ -99,11 +103,12 @@ class SGDStep:
 class _DropoutStruct(ctypes.Structure):
     _fields_ = [
         ("key", ctypes.c_uint64),
-        ("step", ctypes.c_uint32),
-        ("threshold", ctypes.c_uint32),
+        ("step", ctypes.c_void_p),
         ("sample", ctypes.c_void_p),
         ("sequence", ctypes.c_void_p),
         ("pos", ctypes.c_void_p),
+        ("threshold", ctypes.c_uint32),
+        ("none", ctypes.c_uint32),
     ]
 
 
@@ -174,13 +179,15 @@ class Parameter:
 
 @functools.cache
 def signatures():
-    """{slot: (Parameter, …)} without the leading device, in the order of ops.h. open and close have none, and are not
+    """{slot: (Parameter, …)} without the leading device, in the order of ops.h. open and close are not
     among them: rp_dev_open and rp_dev_close call these."""
     text = re.sub(r"/\*.*?\*/", " ", OPS_H.read_text(encoding="utf-8").replace("\\\n", "\n"), flags=re.DOTALL)
     found = {}
-    for slot, arguments in re.findall(r"\bX\((\w+),\s*\(rp_dev \* dev,\s*([^()]*)\)\)", text):
+    for slot, arguments in re.findall(r"\bX\((\w+),\s*\(rp_dev \* dev(?:,\s*([^()]*))?\)\)", text):
+        if slot in ("open", "close"):
+            continue
         parameters = []
-        for argument in arguments.split(","):
+        for argument in filter(None, arguments.split(",")):
             const, kind, stars, name = re.fullmatch(r"\s*(const )?\s*(\w+)\s*(\**)\s*(\w+)\s*", argument).groups()
             parameters.append(Parameter(name, kind, bool(stars), bool(const)))
         found[slot] = tuple(parameters)

@@ -250,3 +250,23 @@ def test_an_activation_passes_nan_on(dev, kind):
     inp = np.float32([1, np.nan, -1, np.inf])
     out = dev.call("activation_forward", out=np.zeros(4, np.float32), inp=inp, N=4, kind=kind)["out"]
     assert np.isnan(out).tolist() == [False, True, False, False]
+
+
+def test_a_list_gives_what_its_operations_give_one_by_one(dev):
+    a, out = np.arange(5, dtype=np.float32), np.empty(5, np.float32)
+    inp, result = dev.alloc(a.nbytes), dev.alloc(a.nbytes)
+    dev.raw("upload", inp, a.ctypes.data, a.nbytes)
+    dev.raw("list_begin")
+    dev.raw("add_forward", result, inp, inp, a.size)
+    dev.raw("add_forward", result, result, inp, a.size)
+    dev.raw("list_end", 0)
+    dev.raw("download", out.ctypes.data, result, out.nbytes)
+    assert np.array_equal(out, 3 * a)
+    for address in (inp, result):
+        dev.raw("release", address)
+
+
+@pytest.mark.parametrize("status", [VALUE, STATE])
+def test_a_list_ends_with_the_status_of_its_caller(dev, status):
+    dev.raw("list_begin")
+    assert dev.function("list_end")(dev.handle, status) == status

@@ -24,13 +24,15 @@ struct preference {
 enum { INVALID = 7 };
 
 static void (*enter)(), (*leave)();
+static void (*submit)(void *stream, std::function<void()> work);
 
 extern "C" {
 
-/* The emulator's functions that open and close device memory. */
-void emulated_connect(void (*open)(), void (*close)()) {
+/* The emulator's functions that open and close device memory, and that run work or note it. */
+void emulated_connect(void (*open)(), void (*close)(), void (*run)(void *, std::function<void()>)) {
     enter = open;
     leave = close;
+    submit = run;
 }
 
 size_t cublasLtGetVersion() { return 130100; }
@@ -123,9 +125,27 @@ static double element(const void *data, const layout *l, int32_t transposed, uin
     return number(data, l->type, (int64_t)(c * (uint64_t)l->ld + r));
 }
 
+static void multiply(void *out, const void *a, const void *b, const desc &d, const layout &la, const layout &lb,
+                     const layout &lc, float alpha, float beta) {
+    enter();
+    uint64_t k = d.op[0] ? la.rows : la.columns;
+    for (uint64_t column = 0; column < lc.columns; column++)
+        for (uint64_t row = 0; row < lc.rows; row++) {
+            double sum = 0;
+            int64_t at = (int64_t)(column * (uint64_t)lc.ld + row);
+            for (uint64_t i = 0; i < k; i++)
+                sum += element(a, &la, d.op[0], row, i) * element(b, &lb, d.op[1], i, column);
+            sum *= alpha;
+            if (beta != 0) sum += (double)beta * number(out, lc.type, at);
+            if (d.epilogue == 4) sum += number(d.bias, lc.type, (int64_t)row);
+            put(out, lc.type, at, (float)sum);
+        }
+    leave();
+}
+
 int cublasLtMatmul(lt_handle, lt_matmul_desc made, const void *alpha, const void *a, lt_layout a_layout, const void *b,
                    lt_layout b_layout, const void *beta, const void *c, lt_layout c_layout, void *out, lt_layout,
-                   const lt_algo *algo, void *workspace, size_t bytes, cudaStream_t) {
+                   const lt_algo *algo, void *workspace, size_t bytes, cudaStream_t stream) {
     const desc *d = (desc *)made;
     const layout *la = (layout *)a_layout, *lb = (layout *)b_layout, *lc = (layout *)c_layout;
     const void *pointers[] = {a, b, c, out, workspace};
@@ -135,20 +155,8 @@ int cublasLtMatmul(lt_handle, lt_matmul_desc made, const void *alpha, const void
         return INVALID;
     for (int i = 0; i < 5; i++)
         if ((uintptr_t)pointers[i] % wanted[i] != 0) return INVALID;
-    enter();
-    uint64_t k = d->op[0] ? la->rows : la->columns;
-    for (uint64_t column = 0; column < lc->columns; column++)
-        for (uint64_t row = 0; row < lc->rows; row++) {
-            double sum = 0;
-            int64_t at = (int64_t)(column * (uint64_t)lc->ld + row);
-            for (uint64_t i = 0; i < k; i++)
-                sum += element(a, la, d->op[0], row, i) * element(b, lb, d->op[1], i, column);
-            sum *= *(const float *)alpha;
-            if (*(const float *)beta != 0) sum += (double)*(const float *)beta * number(out, lc->type, at);
-            if (d->epilogue == 4) sum += number(d->bias, lc->type, (int64_t)row);
-            put(out, lc->type, at, (float)sum);
-        }
-    leave();
+    submit(stream, [=, d = *d, la = *la, lb = *lb, lc = *lc, alpha = *(const float *)alpha,
+                    beta = *(const float *)beta] { multiply(out, a, b, d, la, lb, lc, alpha, beta); });
     return LT_SUCCESS;
 }
 }

@@ -15,6 +15,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <functional>
+#include <tuple>
+#include <utility>
+
 #define __global__
 #define __device__
 #define __host__
@@ -41,6 +45,14 @@ struct alignas(16) uint4 {
 
 /* -- kernels --------------------------------------------------------------------------------------------------------
  */
+
+typedef enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100
+} cudaError_t;
+typedef void *cudaStream_t, *cudaEvent_t, *cudaGraph_t, *cudaGraphExec_t;
 
 struct emulated_place {
     uint3 thread, block;
@@ -77,12 +89,37 @@ template <typename number> static inline number __shfl_xor_sync(unsigned mask, n
     return __shfl_sync(mask, x, (int)(emulated_here->thread.x % 32) ^ other);
 }
 
+/* Runs it; or, where the stream is one that graphs are put together on, notes it in the graph. */
+extern "C" void emulated_submit(void *stream, std::function<void()> work);
+
 template <typename call> static inline void emulated_call(void *context) { (*(call *)context)(); }
-template <typename call> static inline void emulated_run(dim3 blocks, dim3 threads, size_t shared, call run) {
-    emulated_launch(blocks, threads, shared, emulated_call<call>, &run);
-}
-#define RP_CUDA_LAUNCH(kernel, blocks, threads, shared, ...)                                                           \
-    emulated_run(blocks, threads, shared, [&] { kernel(__VA_ARGS__); })
+
+/* A kernel with its arguments, which are copied. */
+template <typename... parameters> struct emulated_kernel {
+    void (*kernel)(parameters...);
+    std::tuple<parameters...> arguments;
+    dim3 blocks, threads;
+    size_t shared;
+    void operator()() const {
+        auto run = [this] { std::apply(kernel, arguments); };
+        emulated_launch(blocks, threads, shared, emulated_call<decltype(run)>, &run);
+    }
+};
+
+template <typename... parameters> struct emulated_invoke {
+    template <size_t... i>
+    static emulated_kernel<parameters...> made(const void *kernel, dim3 blocks, dim3 threads, void **arguments,
+                                               size_t shared, std::index_sequence<i...>) {
+        return {(void (*)(parameters...))kernel, {*(parameters *)arguments[i]...}, blocks, threads, shared};
+    }
+    static cudaError_t launch(const void *kernel, dim3 blocks, dim3 threads, void **arguments, size_t shared,
+                              cudaStream_t stream) {
+        emulated_submit(stream, made(kernel, blocks, threads, arguments, shared,
+                                     std::make_index_sequence<sizeof...(parameters)>()));
+        return cudaSuccess;
+    }
+};
+#define RP_CUDA_INVOKE(...) emulated_invoke<__VA_ARGS__>::launch
 #define RP_CUDA_SHARED(type, name) type *name = (type *)emulated_shared()
 
 static inline uint32_t __float_as_uint(float x) {
@@ -104,19 +141,13 @@ static inline float __fdividef(float x, float y) { return x / y; }
 /* -- the runtime ----------------------------------------------------------------------------------------------------
  */
 
-typedef enum cudaError_t {
-    cudaSuccess = 0,
-    cudaErrorMemoryAllocation = 2,
-    cudaErrorInsufficientDriver = 35,
-    cudaErrorNoDevice = 100
-} cudaError_t;
-typedef void *cudaStream_t, *cudaEvent_t;
 typedef struct cudaDeviceProp {
     char name[256];
     int major, minor;
 } cudaDeviceProp;
 enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
-enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum { cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaStreamCaptureModeThreadLocal = 1 };
 
 extern "C" {
 cudaError_t cudaMalloc(void **out, size_t bytes);
@@ -127,24 +158,24 @@ cudaError_t cudaMemsetAsync(void *out, int value, size_t bytes, cudaStream_t str
 cudaError_t cudaMemcpyAsync(void *out, const void *inp, size_t bytes, int kind, cudaStream_t stream);
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, int mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end);
 }
 
 static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 static inline const char *cudaGetErrorString(cudaError_t) { return "an error"; }
 static inline const char *cudaGetErrorName(cudaError_t) { return "cudaError"; }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
-    static char stream;
-    *out = &stream;
-    return cudaSuccess;
-}
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
-    static char event;
-    *out = &event;
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
 static inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return cudaSuccess; }
 static inline cudaError_t cudaRuntimeGetVersion(int *out) { return *out = 13000, cudaSuccess; }

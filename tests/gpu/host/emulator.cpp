@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <ucontext.h>
+
+#include <vector>
 
 /* -- fibers ---------------------------------------------------------------------------------------------------------
  */
@@ -162,6 +165,82 @@ void emulated_launch(dim3 blocks, dim3 threads, size_t shared, void (*run)(void 
     emulated_leave();
 }
 
+/* -- streams, graphs and events --------------------------------------------------------------------------------------
+ */
+
+[[noreturn]] static void give_up(const char *why) {
+    fprintf(stderr, "emulated CUDA: %s\n", why);
+    abort();
+}
+
+struct stream {
+    bool captures;
+};
+typedef std::vector<std::function<void()>> graph;
+static graph captured; /* by the one stream that captures */
+
+static bool captures(cudaStream_t s) { return ((stream *)s)->captures; }
+
+void emulated_submit(void *s, std::function<void()> work) {
+    if (captures(s))
+        captured.push_back(std::move(work));
+    else
+        work();
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
+    *out = new stream{false};
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    delete (stream *)s;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, int) {
+    if (captures(s)) give_up("a graph in a graph");
+    ((stream *)s)->captures = true;
+    captured.clear();
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
+    if (!captures(s)) give_up("the end of a graph that was not begun");
+    ((stream *)s)->captures = false;
+    *out = new graph(std::move(captured));
+    return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t g, unsigned long long) {
+    *out = new graph(*(graph *)g);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t s) {
+    if (captures(s)) give_up("a graph in a graph");
+    for (const auto &work : *(graph *)g) work();
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+    delete (graph *)g;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) { return cudaGraphDestroy(g); }
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
+    *out = new timespec{};
+    return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete (timespec *)event;
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+    clock_gettime(CLOCK_MONOTONIC, (timespec *)event);
+    return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+    const timespec *a = (timespec *)begin, *b = (timespec *)end;
+    *milliseconds = (float)((double)(b->tv_sec - a->tv_sec) * 1e3 + (double)(b->tv_nsec - a->tv_nsec) / 1e6);
+    return cudaSuccess;
+}
+
 /* -- memory ---------------------------------------------------------------------------------------------------------
  */
 
@@ -216,21 +295,23 @@ static void check_inside(const void *pointer, size_t bytes) {
     const char *at = (const char *)pointer;
     for (auto &block : memory)
         if (block.base != nullptr && at >= block.base && at + bytes <= block.base + block.bytes) return;
-    fprintf(stderr, "emulated CUDA: a copy of %zu bytes to or from what is no device memory\n", bytes);
-    abort();
+    give_up("a copy to or from what is no device memory");
 }
 
-cudaError_t cudaMemsetAsync(void *out, int value, size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void *out, int value, size_t bytes, cudaStream_t stream) {
     if (bytes == 0) return cudaSuccess;
     check_inside(out, bytes);
-    emulated_enter();
-    memset(out, value, bytes);
-    emulated_leave();
+    emulated_submit(stream, [=] {
+        emulated_enter();
+        memset(out, value, bytes);
+        emulated_leave();
+    });
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *out, const void *inp, size_t bytes, int kind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void *out, const void *inp, size_t bytes, int kind, cudaStream_t stream) {
     if (bytes == 0) return cudaSuccess;
+    if (captures(stream)) give_up("a copy in a graph");
     check_inside(kind == cudaMemcpyHostToDevice ? out : inp, bytes);
     emulated_enter();
     memcpy(out, inp, bytes);
