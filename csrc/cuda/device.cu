@@ -57,6 +57,7 @@ rp_status rp_cuda_scratch(rp_dev *dev, int64_t *bytes, const rp_extent *most) {
     rp_cuda_take_partials(&sums, 2, most->rows, most->widest);
     rp_arena_take(&sums, 2048, sizeof(double)); /* of sum_squares */
     rp_cuda_take_order(&places, &order, most->rows);
+    rp_cuda_take_parts(&order, most->rows, most->widest);
     rp_cuda_take_partials(&order, 1, most->rows, most->widest);
     *bytes = (int64_t)(sums.used > order.used ? sums.used : order.used);
     if (product > *bytes) *bytes = product;

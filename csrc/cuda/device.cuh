@@ -110,8 +110,10 @@ typedef struct rp_cuda_order {
 void rp_cuda_take_order(rp_cuda_order *order, rp_arena *arena, int64_t T);
 /* Sorts index(T), whose numbers are below 2^bits. */
 rp_status rp_cuda_sort(rp_cuda_order *order, const int32_t *index, int64_t T, int bits);
-/* dtable[index[t]] += x[t * stride .. + H], each row's in the order of t, one after another. */
-rp_status rp_cuda_add_in_order(const rp_cuda_order *order, float *dtable, const float *x, int64_t stride, int64_t T,
-                               int64_t H);
+/* Scratch of add_in_order. */
+float *rp_cuda_take_parts(rp_arena *arena, int64_t T, int64_t H);
+/* dtable[index[t]] += x[t * stride .. + H] */
+rp_status rp_cuda_add_in_order(const rp_cuda_order *order, float *dtable, float *parts, const float *x, int64_t stride,
+                               int64_t T, int64_t H);
 
 #endif

@@ -25,11 +25,11 @@ rp_status rp_cuda_embed_backward(rp_dev *dev, float *dword, float *dposition, fl
     rp_cuda_order order;
     if (T == 0) return RP_OK;
     rp_cuda_take_order(&order, &arena, T);
-    float *partials = rp_cuda_take_partials(&arena, 1, T, H);
+    float *parts = rp_cuda_take_parts(&arena, T, H), *partials = rp_cuda_take_partials(&arena, 1, T, H);
     RP_TRY(rp_cuda_fits(&arena, "the gradient of an embedding"));
     RP_TRY(rp_cuda_sort(&order, ids, T, ID_BITS));
-    RP_TRY(rp_cuda_add_in_order(&order, dword, dout, H, T, H));
+    RP_TRY(rp_cuda_add_in_order(&order, dword, parts, dout, H, T, H));
     RP_TRY(rp_cuda_sort(&order, pos, T, POSITION_BITS));
-    RP_TRY(rp_cuda_add_in_order(&order, dposition, dout, H, T, H));
+    RP_TRY(rp_cuda_add_in_order(&order, dposition, parts, dout, H, T, H));
     return rp_cuda_column_sums(partials, dtype, dout, T, H);
 }

@@ -1,6 +1,6 @@
 /* Sums into rows that several tokens share: the tokens are put in the order of their row, each row's in their own
- * order, and then each row has one writer. A radix sort whose threads each count and move a run of neighbours, one
- * after another, is stable and needs no atomics. */
+ * order, and then each row has one writer. Of few tokens each looks for its place among all; of many, a radix sort
+ * whose threads each count and move a run of neighbours, one after another, is stable and needs no atomics. */
 #include "cuda/kernel.cuh"
 
 static constexpr int BITS = 6, DIGITS = 1 << BITS, WORKERS = 1024, COUNTS = DIGITS * WORKERS;
@@ -75,8 +75,33 @@ template <typename type> static void swap(type *a, type *b) {
     *b = kept;
 }
 
+/* Up to so many tokens one launch that compares each with all is faster than three for each digit. */
+#ifndef RP_CUDA_RANKED
+#define RP_CUDA_RANKED 16384
+#endif
+
+static __global__ void rank_kernel(int32_t *to_index, int32_t *to_token, const int32_t *index, int64_t T) {
+    __shared__ int32_t others[THREADS];
+    int64_t own = (int64_t)blockIdx.x * THREADS + threadIdx.x, place = 0;
+    int32_t mine = own < T ? index[own] : 0;
+    for (int64_t first = 0; first < T; first += THREADS) {
+        int64_t left = T - first < THREADS ? T - first : THREADS;
+        __syncthreads(); /* the others before are read */
+        if (threadIdx.x < left) others[threadIdx.x] = index[first + threadIdx.x];
+        __syncthreads();
+        for (int i = 0; i < left; i++) place += others[i] < mine || (others[i] == mine && first + i < own);
+    }
+    if (own >= T) return;
+    to_index[place] = mine;
+    to_token[place] = (int32_t)own;
+}
+
 rp_status rp_cuda_sort(rp_cuda_order *o, const int32_t *index, int64_t T, int bits) {
     if (T == 0) return RP_OK;
+    if (T <= RP_CUDA_RANKED) {
+        RP_CUDA_LAUNCH(rank_kernel, rp_cuda_blocks(T, THREADS), THREADS, 0, o->index, o->token, index, T);
+        return RP_OK;
+    }
     int64_t run = rp_cuda_ceil(T, WORKERS);
     LAUNCH_EACH(begin_kernel, T, o->index, o->token, index, T);
     for (int shift = 0; shift < bits; shift += BITS) {
@@ -90,21 +115,74 @@ rp_status rp_cuda_sort(rp_cuda_order *o, const int32_t *index, int64_t T, int bi
     return RP_OK;
 }
 
-/* A block for each sorted place and THREADS columns: the one at a row's first place adds all of the row's tokens. */
-static __global__ void add_kernel(float *dtable, const float *x, const int32_t *index, const int32_t *token,
-                                  int64_t stride, int64_t T, int64_t H) {
-    int64_t at = blockIdx.x, h = (int64_t)blockIdx.y * THREADS + threadIdx.x;
-    int32_t row = index[at];
-    if (h >= H || (at > 0 && index[at - 1] == row)) return;
-    float sum = dtable[(int64_t)row * H + h];
-    for (; at < T && index[at] == row; at++) sum += x[(int64_t)token[at] * stride + h];
-    dtable[(int64_t)row * H + h] = sum;
+/* -- sums ------------------------------------------------------------------------------------------------ */
+
+/* Sorted places are cut into runs. What a row has within one run is added up by a block; of a row that goes on in
+ * further runs, each run's part is kept, and the block of the run that it begins in adds them up. So no block has more
+ * than a run to go through, however many tokens share a row, and sums are always made in the same order. */
+static constexpr int RUN = 32;
+static constexpr int64_t COLUMNS = 1024; /* at a time: parts of so many are kept */
+
+float *rp_cuda_take_parts(rp_arena *arena, int64_t T, int64_t H) {
+    int64_t columns = H < COLUMNS ? H : COLUMNS;
+    return (float *)rp_arena_take(arena, (size_t)(2 * rp_cuda_ceil(T, RUN)), (size_t)columns * sizeof(float));
 }
 
-rp_status rp_cuda_add_in_order(const rp_cuda_order *o, float *dtable, const float *x, int64_t stride, int64_t T,
-                               int64_t H) {
+struct rows {
+    const int32_t *index, *token; /* sorted */
+    int64_t T, columns, stride, H;
+};
+
+/* parts(runs,2,columns): of each run the part of a row that began before it, and that of one that goes on behind it. */
+static __global__ void run_kernel(float *dtable, float *parts, const float *x, rows r) {
+    int64_t h = (int64_t)blockIdx.y * THREADS + threadIdx.x, first = (int64_t)blockIdx.x * RUN;
+    int64_t last = first + RUN < r.T ? first + RUN : r.T;
+    if (h >= r.columns) return;
+    float *kept = parts + (int64_t)blockIdx.x * 2 * r.columns + h;
+    bool began = first > 0 && r.index[first - 1] == r.index[first];
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int64_t at = first; at < last; at++) {
+        int32_t row = r.index[at];
+        float *own = dtable + (int64_t)row * r.H + h;
+        bool begins = at == first || r.index[at - 1] != row, goes_on = at + 1 < r.T && r.index[at + 1] == row;
+        float value = x[(int64_t)r.token[at] * r.stride + h];
+        sum = begins ? value : sum + value;
+        if (goes_on && at + 1 < last) continue;
+        if (began)
+            kept[0] = sum;
+        else if (goes_on)
+            kept[r.columns] = sum;
+        else
+            *own += sum;
+        began = false;
+    }
+}
+
+/* A block for each run: adds up the row that begins in it and goes on behind it, if there is one. */
+static __global__ void join_kernel(float *dtable, const float *parts, rows r) {
+    int64_t h = (int64_t)blockIdx.y * THREADS + threadIdx.x, run = blockIdx.x, first = run * RUN, end = first + RUN;
+    if (h >= r.columns || end >= r.T) return;
+    int32_t row = r.index[end];
+    bool before = first > 0 && r.index[first - 1] == row;
+    if (r.index[end - 1] != row || before) return;
+    float sum = parts[(2 * run + 1) * r.columns + h];
+    for (bool goes_on = true; goes_on;) {
+        sum += parts[2 * ++run * r.columns + h];
+        end += RUN;
+        goes_on = end < r.T && r.index[end] == row;
+    }
+    dtable[(int64_t)row * r.H + h] += sum;
+}
+
+rp_status rp_cuda_add_in_order(const rp_cuda_order *o, float *dtable, float *parts, const float *x, int64_t stride,
+                               int64_t T, int64_t H) {
     if (T == 0) return RP_OK;
-    dim3 grid((unsigned)T, rp_cuda_blocks(H, THREADS));
-    RP_CUDA_LAUNCH(add_kernel, grid, THREADS, 0, dtable, x, o->index, o->token, stride, T, H);
+    for (int64_t first = 0; first < H; first += COLUMNS) {
+        rows r = {o->index, o->token, T, H - first < COLUMNS ? H - first : COLUMNS, stride, H};
+        dim3 grid(rp_cuda_blocks(T, RUN), rp_cuda_blocks(r.columns, THREADS));
+        RP_CUDA_LAUNCH(run_kernel, grid, THREADS, 0, dtable + first, parts, x + first, r);
+        if (T > RUN) RP_CUDA_LAUNCH(join_kernel, grid, THREADS, 0, dtable + first, parts, r);
+    }
     return RP_OK;
 }

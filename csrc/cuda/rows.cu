@@ -22,9 +22,10 @@ rp_status rp_cuda_rows_scatter_add(rp_dev *dev, float *dinp, const float *dout, 
     rp_cuda_order order;
     if (R == 0) return RP_OK;
     rp_cuda_take_order(&order, &arena, R);
+    float *parts = rp_cuda_take_parts(&arena, R, H);
     RP_TRY(rp_cuda_fits(&arena, "adding rows"));
     RP_TRY(rp_cuda_sort(&order, rows, R, 31));
-    return rp_cuda_add_in_order(&order, dinp, dout, stride, R, H);
+    return rp_cuda_add_in_order(&order, dinp, parts, dout, stride, R, H);
 }
 
 /* A block: THREADS columns of a segment. */
