@@ -11,4 +11,5 @@ def search(paths: str, /) -> None:
     """Files to try for cuBLASLt before the system's, "a:b"."""
 
 def lists() -> dict[str, int]:
-    """direct, graphs: how many lists of operations were carried out one by one, and how many as CUDA graphs."""
+    """direct, graphs, refused: how many lists of operations were carried out one by one and as CUDA graphs, and how many
+    could not be made graphs of."""

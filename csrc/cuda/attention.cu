@@ -351,7 +351,6 @@ static bool on_tensor_cores(const rp_dev *dev, int64_t D) {
 
 template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp_cuda_attention<float> &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(3 * TILE * width_of(c.D) + TILE * SCORES);
-    RP_TRY(rp_cuda_allow_shared((const void *)forward_kernel<COLUMNS>, bytes));
     RP_CUDA_LAUNCH(forward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, out, lse, c);
     return RP_OK;
 }
@@ -359,7 +358,6 @@ template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp
 template <int COLUMNS>
 static rp_status backward(const rp_cuda_attention_gradients<float> &g, const rp_cuda_attention<float> &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(4 * TILE * width_of(c.D) + 2 * TILE * SCORES + 2 * TILE);
-    RP_TRY(rp_cuda_allow_shared((const void *)backward_kernel<COLUMNS>, bytes));
     RP_CUDA_LAUNCH(backward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, g, c);
     return RP_OK;
 }

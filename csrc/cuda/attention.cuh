@@ -19,13 +19,6 @@ template <typename number> struct rp_cuda_attention_gradients {
     const float *lse;
 };
 
-/* Lets a kernel have more shared memory than it has by itself. */
-static inline rp_status rp_cuda_allow_shared(const void *kernel, size_t bytes) {
-    if (bytes <= 48 << 10) return RP_OK;
-    return rp_cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-                         "asking for a block's shared memory");
-}
-
 /* Heads are at most this wide; S is not 0. */
 enum { RP_CUDA_WIDEST_BFLOAT16 = 128 };
 template <typename number>

@@ -63,19 +63,76 @@ static __device__ __forceinline__ int quad_column() { return lane_of() % 4 * 2; 
 
 /* -- memory ------------------------------------------------------------------------------------------ */
 
-/* tile(count, height, PITCH) = the first `rows` rows of a matrix with `stride`, D columns for each of `count` heads;
- * rounded, 0 behind a head's rows and columns. */
+/* A tile, and the matrix whose first `rows` rows it takes, rows `stride` apart. */
+template <typename number> struct source {
+    uint16_t *tile; /* (count, height, PITCH) for each of `count` heads; 0 behind a head's rows and columns */
+    const number *matrix;
+    int64_t stride;
+    int rows;
+};
+
+/* A thread's eight columns, and its first of a tile's rows, of which it has every STEP-th. */
+template <int COLUMNS> static constexpr int GROUPS = COLUMNS / 8;
+template <int COLUMNS> static constexpr int STEP = ATTENTION_THREADS / GROUPS<COLUMNS>;
+template <int COLUMNS> static constexpr int PASSES = TILE / STEP<COLUMNS>;
+template <int COLUMNS> static __device__ __forceinline__ int own_column() {
+    return (int)threadIdx.x % GROUPS<COLUMNS> * 8;
+}
+template <int COLUMNS> static __device__ __forceinline__ int own_row() { return (int)threadIdx.x / GROUPS<COLUMNS>; }
+
+static __device__ __forceinline__ bool of_wide_words(const uint16_t *matrix, int64_t stride, int D) {
+    return ((uintptr_t)matrix % 16 | (uintptr_t)(stride % 8) | (uintptr_t)(D % 8)) == 0;
+}
+static __device__ __forceinline__ bool of_wide_words(const float *, int64_t, int) { return false; }
+
+/* The thread's part of a tile of wide words. */
 template <int COLUMNS, typename number>
-static __device__ void load_tile(uint16_t *tile, const number *matrix, int64_t stride, int rows, int count,
-                                 const part &x) {
-    constexpr int groups = COLUMNS / 8;
-    int column = (int)threadIdx.x % groups * 8;
-#pragma unroll 2
-    for (int i = (int)threadIdx.x / groups; i < count * x.height; i += ATTENTION_THREADS / groups) {
-        int a = i / x.height, r = i - a * x.height;
-        const number *from = matrix + r * stride + a * x.D + column;
-        *(uint4 *)(tile + i * PITCH<COLUMNS> + column) = bits_of_eight(from, r < rows ? x.D - column : 0);
+static __device__ __forceinline__ void fetch(uint4 got[PASSES<COLUMNS>], const source<number> &from, int count,
+                                             const part &x) {
+    int column = own_column<COLUMNS>();
+#pragma unroll
+    for (int pass = 0; pass < PASSES<COLUMNS>; pass++) {
+        int i = own_row<COLUMNS>() + pass * STEP<COLUMNS>, a = i / x.height, r = i - a * x.height;
+        got[pass] = uint4{0, 0, 0, 0};
+        if (a < count && r < from.rows && column < x.D)
+            got[pass] = *(const uint4 *)(from.matrix + r * from.stride + a * x.D + column);
     }
+}
+
+template <int COLUMNS>
+static __device__ __forceinline__ void put(uint16_t *tile, const uint4 got[PASSES<COLUMNS>], int count, const part &x) {
+#pragma unroll
+    for (int pass = 0; pass < PASSES<COLUMNS>; pass++) {
+        int i = own_row<COLUMNS>() + pass * STEP<COLUMNS>;
+        if (i < count * x.height) *(uint4 *)(tile + i * PITCH<COLUMNS> + own_column<COLUMNS>()) = got[pass];
+    }
+}
+
+/* A tile of numbers, or of bits that are no wide words. */
+template <int COLUMNS, typename number>
+static __device__ __forceinline__ void load_any(const source<number> &from, int count, const part &x) {
+    int column = own_column<COLUMNS>();
+    for (int i = own_row<COLUMNS>(); i < count * x.height; i += STEP<COLUMNS>) {
+        int a = i / x.height, r = i - a * x.height;
+        const number *at = from.matrix + r * from.stride + a * x.D + column;
+        *(uint4 *)(from.tile + i * PITCH<COLUMNS> + column) = bits_of_eight(at, r < from.rows ? x.D - column : 0);
+    }
+}
+
+/* Both tiles: everything is asked for before anything is waited for. */
+template <int COLUMNS, typename number>
+static __device__ __forceinline__ void load_tiles(const source<number> &one, const source<number> &other, int count,
+                                                  const part &x) {
+    if (of_wide_words(one.matrix, one.stride, x.D) && of_wide_words(other.matrix, other.stride, x.D)) {
+        uint4 first[PASSES<COLUMNS>], second[PASSES<COLUMNS>];
+        fetch<COLUMNS>(first, one, count, x);
+        fetch<COLUMNS>(second, other, count, x);
+        put<COLUMNS>(one.tile, first, count, x);
+        put<COLUMNS>(other.tile, second, count, x);
+        return;
+    }
+    load_any<COLUMNS>(one, count, x);
+    load_any<COLUMNS>(other, count, x);
 }
 
 static __device__ __forceinline__ float value_of(float x) { return x; }
@@ -293,8 +350,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, RESIDENT<COLUMNS>)
             if (active) take_queries<COLUMNS>(o, c, x, head, query + x.own);
             for (int key = 0; key < x.n; key += TILE) {
                 __syncthreads(); /* the tiles before are read */
-                load_tile<COLUMNS>(keys, k + key * c.kv_stride, c.kv_stride, x.n - key, count, x);
-                load_tile<COLUMNS>(values, v + key * c.kv_stride, c.kv_stride, x.n - key, count, x);
+                load_tiles<COLUMNS>(source<number>{keys, k + key * c.kv_stride, c.kv_stride, x.n - key},
+                                    source<number>{values, v + key * c.kv_stride, c.kv_stride, x.n - key}, count, x);
                 __syncthreads();
                 if (active) take_keys<COLUMNS>(o, keys + own, values + own, c, x, row, key);
             }
@@ -341,8 +398,13 @@ static __device__ statistics statistics_of(const rp_cuda_attention_gradients<num
         int own = query + quad_row() + 8 * half;
         int64_t row = x.row + own, at = (row * c.A + x.head + head) * c.D;
         float delta = 0.0f;
-        for (int i = lane_of() % 4; own < x.m && i < x.D; i += 4)
-            delta += value_of(g.dout[at + i]) * value_of(g.out[at + i]);
+        for (int i = lane_of() % 4 * 8; own < x.m && i < x.D; i += 32) {
+            float dout[8], out[8];
+            load_eight(dout, g.dout + at + i, x.D - i);
+            load_eight(out, g.out + at + i, x.D - i);
+#pragma unroll
+            for (int j = 0; j < 8; j++) delta += dout[j] * out[j];
+        }
         s.delta[half] = quad_sum(delta);
         s.lse[half] = own < x.m ? g.lse[(x.head + head) * c.R + row] : INFINITY; /* probabilities of 0 */
     }
@@ -386,6 +448,7 @@ static __device__ void differentiate(const tiles &t, float dq[COLUMNS / 8][4], c
             *(uint32_t *)(t.kept + at) = kept[i];
             *(uint32_t *)(t.ds + at) = ds[i];
         }
+        __syncwarp(); /* lanes part where keys end */
 #pragma unroll
         for (int k = 0; k < COLUMNS / 16; k++) {
             load_b(b, t.keys + j * PITCH<COLUMNS> + 16 * k, PITCH<COLUMNS>);
@@ -451,10 +514,12 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, RESIDENT<COLUMNS>)
             for (int query = 0; query == 0 || query < x.m; query += TILE) { /* once at least: dk and dv are set */
                 int64_t token = (x.token + key) * c.kv_stride + column, row = x.row + query;
                 __syncthreads(); /* the tiles before are read */
-                if (query == 0) load_tile<COLUMNS>(all.keys, c.k + token, c.kv_stride, x.n - key, count, x);
-                if (query == 0) load_tile<COLUMNS>(all.values, c.v + token, c.kv_stride, x.n - key, count, x);
-                load_tile<COLUMNS>(all.queries, c.q + row * c.q_stride + column, c.q_stride, x.m - query, count, x);
-                load_tile<COLUMNS>(all.douts, g.dout + row * H + column, H, x.m - query, count, x);
+                if (query == 0)
+                    load_tiles<COLUMNS>(source<number>{all.keys, c.k + token, c.kv_stride, x.n - key},
+                                        source<number>{all.values, c.v + token, c.kv_stride, x.n - key}, count, x);
+                load_tiles<COLUMNS>(
+                    source<number>{all.queries, c.q + row * c.q_stride + column, c.q_stride, x.m - query},
+                    source<number>{all.douts, g.dout + row * H + column, H, x.m - query}, count, x);
                 statistics saved = statistics();
                 if (active) saved = statistics_of(g, c, x, head, query + x.own);
                 uint32_t mask = active ? mask_row(c, x, head, query + x.own) : 0;
@@ -474,7 +539,6 @@ template <int COLUMNS, typename number>
 static rp_status forward(number *out, float *lse, const rp_cuda_attention<number> *c, int64_t S) {
     size_t bytes = sizeof(uint16_t) * 2 * TILE * PITCH<COLUMNS>;
     auto kernel = forward_kernel<COLUMNS, number>;
-    RP_TRY(rp_cuda_allow_shared((const void *)kernel, bytes));
     RP_CUDA_LAUNCH(kernel, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, out, lse, *c);
     return RP_OK;
 }
@@ -483,7 +547,6 @@ template <int COLUMNS, typename number>
 static rp_status backward(const rp_cuda_attention_gradients<number> *g, const rp_cuda_attention<number> *c, int64_t S) {
     size_t bytes = sizeof(uint16_t) * (4 * TILE * PITCH<COLUMNS> + 2 * TILE * SCORES);
     auto kernel = backward_kernel<COLUMNS, number>;
-    RP_TRY(rp_cuda_allow_shared((const void *)kernel, bytes));
     RP_CUDA_LAUNCH(kernel, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, *g, *c);
     return RP_OK;
 }

@@ -92,7 +92,7 @@ rp_status rp_lt_find(const char **path, size_t *version) {
 /* What the choice of an algorithm depends on. Compared as bytes: no gaps. */
 typedef struct key {
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t transpose_a, transpose_b, bfloat16, bfloat16_c, accumulate, bias, align_a, align_b, align_c, no_gap;
+    int32_t transpose_a, transpose_b, bfloat16, bfloat16_c, accumulate, bias, align_a, align_b, align_c, align_bias;
 } key;
 
 typedef struct plan {
@@ -166,6 +166,7 @@ static key key_of(const rp_lt_product *p) {
     of.transpose_a = p->transpose_a, of.transpose_b = p->transpose_b;
     of.bfloat16 = p->bfloat16, of.bfloat16_c = p->bfloat16_c;
     of.accumulate = p->beta != 0, of.bias = p->bias != nullptr;
+    of.align_bias = p->bias != nullptr ? alignment(p->bias) : 0;
     of.align_a = alignment(p->a), of.align_b = alignment(p->b), of.align_c = alignment(p->c);
     return of;
 }
@@ -198,6 +199,11 @@ static rp_status choose(rp_lt *lt, plan *p) {
     int found = 0;
     const uint32_t a = (uint32_t)p->of.align_a, b = (uint32_t)p->of.align_b, c = (uint32_t)p->of.align_c;
     const uint32_t *values[] = {&a, &b, &c, &c};
+    /* Parts of a sum are not to be rounded to a result's 16 bits before they are added up. */
+    const uint32_t reductions = p->of.bfloat16_c ? LT_REDUCTION_COMPUTE_TYPE : LT_REDUCTION_ANY;
+    RP_TRY(
+        lt_check(library.preference_set(lt->preference, LT_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions),
+                 "setting how parts are added up"));
     for (int i = 0; i < 4; i++)
         RP_TRY(lt_check(library.preference_set(lt->preference, LT_PREF_MIN_ALIGNMENT_A_BYTES + i, values[i], sizeof a),
                         "setting the alignment"));

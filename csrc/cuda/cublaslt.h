@@ -29,14 +29,16 @@ typedef struct lt_heuristic_result {
     int reserved[4];
 } lt_heuristic_result;
 
-enum { LT_FLOAT32 = 0, LT_BFLOAT16 = 14 };      /* cudaDataType */
-enum { LT_COMPUTE_FLOAT32 = 68 };               /* cublasComputeType_t: no TF32 */
-enum { LT_SUCCESS = 0, LT_NOT_SUPPORTED = 15 }; /* cublasStatus_t */
-enum { LT_OP_N = 0, LT_OP_T = 1 };              /* cublasOperation_t */
+enum { LT_FLOAT32 = 0, LT_BFLOAT16 = 14 };                    /* cudaDataType */
+enum { LT_COMPUTE_FLOAT32 = 68 };                             /* cublasComputeType_t: no TF32 */
+enum { LT_SUCCESS = 0, LT_NOT_SUPPORTED = 15 };               /* cublasStatus_t */
+enum { LT_OP_N = 0, LT_OP_T = 1 };                            /* cublasOperation_t */
+enum { LT_REDUCTION_COMPUTE_TYPE = 2, LT_REDUCTION_ANY = 7 }; /* cublasLtReductionScheme_t */
 enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_BIAS = 4 };
 enum { LT_DESC_TRANSA = 3, LT_DESC_TRANSB = 4, LT_DESC_EPILOGUE = 7, LT_DESC_BIAS_POINTER = 8 };
 enum {
     LT_PREF_MAX_WORKSPACE_BYTES = 1,
+    LT_PREF_REDUCTION_SCHEME_MASK = 3,
     LT_PREF_MIN_ALIGNMENT_A_BYTES = 5,
     LT_PREF_MIN_ALIGNMENT_B_BYTES = 6,
     LT_PREF_MIN_ALIGNMENT_C_BYTES = 7,
@@ -74,6 +76,7 @@ typedef struct rp_lt_product {
     int32_t transpose_a, transpose_b;
     int32_t bfloat16, bfloat16_c;
     float beta;
+    int32_t no_gap;   /* 0 */
     const void *bias; /* or NULL; 16-byte aligned */
     const void *a, *b;
     void *c;

@@ -22,8 +22,12 @@ typedef struct rp_cuda_facts {
 /* CUDA: no driver, no GPU, one older than this build's code, or no cuBLASLt; says which, and what was tried. */
 rp_status rp_cuda_look(rp_cuda_facts *facts);
 
-/* How many lists of operations (rp_ops.list_begin) this process has carried out one by one, and as graphs. */
-void rp_cuda_list_counts(int64_t *direct, int64_t *graphs);
+/* How many lists of operations (rp_ops.list_begin) this process has carried out one by one and as graphs, and how many
+ * could not be made graphs of. */
+typedef struct rp_cuda_list_counts {
+    int64_t direct, graphs, refused;
+} rp_cuda_list_counts;
+rp_cuda_list_counts rp_cuda_count_lists(void);
 
 /* Files to try for cuBLASLt before the system's, "a:b:…"; at most 4,095 characters are kept. Before the first use. */
 void rp_cuda_search(const char *paths);

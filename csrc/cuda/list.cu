@@ -6,6 +6,7 @@
  * the kernels take, and is measured: a list that is new is issued note by note, so are the next times, then as many
  * times its graph is launched, and from there on it goes the faster way. RELPT_CUDA_GRAPHS=0 never makes graphs, 1
  * makes one when a list comes the second time. Either way the same kernels run with the same arguments. */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +52,7 @@ static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN
 enum way { DIRECT, GRAPH, WAYS };
 
 /* Each way is timed so often, after a first time that also loads kernels and chooses algorithms. */
-enum { TRIALS = 3, LISTS = 64 };
+enum { TRIALS = 3, LISTS = 128 };
 
 struct list {
     char *notes; /* NULL: none */
@@ -60,6 +61,7 @@ struct list {
     int64_t times[WAYS]; /* carried out, */
     float least[WAYS];   /* and the milliseconds of the shortest time */
     cudaGraphExec_t graph;
+    bool refused; /* a graph of it could not be made */
 };
 
 enum mode { AUTO, NEVER, ALWAYS };
@@ -76,11 +78,16 @@ struct rp_cuda_lists {
     way timed_way;
 };
 
-static int64_t counts[WAYS];
+static rp_cuda_list_counts counts; /* of the process */
 
-void rp_cuda_list_counts(int64_t *direct, int64_t *graphs) {
-    *direct = __atomic_load_n(&counts[DIRECT], __ATOMIC_RELAXED);
-    *graphs = __atomic_load_n(&counts[GRAPH], __ATOMIC_RELAXED);
+static void count(int64_t *which) { __atomic_fetch_add(which, 1, __ATOMIC_RELAXED); }
+
+rp_cuda_list_counts rp_cuda_count_lists(void) {
+    rp_cuda_list_counts now;
+    now.direct = __atomic_load_n(&counts.direct, __ATOMIC_RELAXED);
+    now.graphs = __atomic_load_n(&counts.graphs, __ATOMIC_RELAXED);
+    now.refused = __atomic_load_n(&counts.refused, __ATOMIC_RELAXED);
+    return now;
 }
 
 /* The thread's list that is being noted. */
@@ -139,6 +146,25 @@ static rp_status issue(const rp_cuda_launch *x, void **arguments, cudaStream_t s
     return rp_cuda_check(x->invoke(x->kernel, x->blocks, x->threads, arguments, x->shared, stream), x->name);
 }
 
+/* More shared memory than a kernel has by itself is asked for in the kernel's name, and so for all threads: another one
+ * must not ask for less of the same kernel in between. */
+static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER;
+static constexpr size_t SHARED_WITHOUT_ASKING = 48 << 10;
+
+static rp_status issue_large(const rp_cuda_launch *x, void **arguments, cudaStream_t stream) {
+    pthread_mutex_lock(&shared_lock);
+    rp_status status =
+        rp_cuda_check(cudaFuncSetAttribute(x->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)x->shared),
+                      "asking for a block's shared memory");
+    if (status == RP_OK) status = issue(x, arguments, stream);
+    pthread_mutex_unlock(&shared_lock);
+    return status;
+}
+
+static rp_status launch(const rp_cuda_launch *x, void **arguments, cudaStream_t stream) {
+    return x->shared > SHARED_WITHOUT_ASKING ? issue_large(x, arguments, stream) : issue(x, arguments, stream);
+}
+
 static rp_status clear(void *out, size_t bytes, cudaStream_t stream) {
     return rp_cuda_check(cudaMemsetAsync(out, 0, bytes, stream), "clearing memory");
 }
@@ -151,7 +177,7 @@ static rp_status issue_noted(launch_note *x, cudaStream_t stream) {
         arguments[i] = at;
         at += aligned((size_t)bytes[i]);
     }
-    return issue(&x->launch, arguments, stream);
+    return launch(&x->launch, arguments, stream);
 }
 
 static rp_status carry_out(char *notes, size_t bytes, cudaStream_t stream) {
@@ -190,17 +216,17 @@ static rp_status append(rp_cuda_lists *l, void **out, kind kind, size_t bytes) {
     return RP_OK;
 }
 
-rp_status rp_cuda_issue_launch(const rp_cuda_launch *launch, void **arguments, const int64_t *bytes) {
+rp_status rp_cuda_issue_launch(const rp_cuda_launch *wanted, void **arguments, const int64_t *bytes) {
     void *room = nullptr;
-    if (noting == nullptr) return issue(launch, arguments, rp_cuda_stream());
-    size_t before = aligned(sizeof(launch_note) + (size_t)launch->count * sizeof *bytes), whole = before;
-    for (int64_t i = 0; i < launch->count; i++) whole += aligned((size_t)bytes[i]);
+    if (noting == nullptr) return launch(wanted, arguments, rp_cuda_stream());
+    size_t before = aligned(sizeof(launch_note) + (size_t)wanted->count * sizeof *bytes), whole = before;
+    for (int64_t i = 0; i < wanted->count; i++) whole += aligned((size_t)bytes[i]);
     RP_TRY(append(noting, &room, LAUNCH, whole));
     launch_note *x = (launch_note *)room;
-    x->launch = *launch;
-    memcpy((char *)room + sizeof *x, bytes, (size_t)launch->count * sizeof *bytes);
+    x->launch = *wanted;
+    memcpy((char *)room + sizeof *x, bytes, (size_t)wanted->count * sizeof *bytes);
     char *at = (char *)room + before;
-    for (int64_t i = 0; i < launch->count; i++) {
+    for (int64_t i = 0; i < wanted->count; i++) {
         memcpy(at, arguments[i], (size_t)bytes[i]);
         at += aligned((size_t)bytes[i]);
     }
@@ -264,6 +290,7 @@ static rp_status read_time(rp_cuda_lists *l) {
 }
 
 static way way_of(const rp_cuda_lists *l, const list *x) {
+    if (x->refused) return DIRECT;
     if (l->graphs == ALWAYS) return x->times[DIRECT] > 0 ? GRAPH : DIRECT;
     if (x->times[DIRECT] <= TRIALS) return DIRECT;
     if (x->times[GRAPH] <= TRIALS) return GRAPH;
@@ -287,7 +314,13 @@ static rp_status make_graph(rp_cuda_lists *l, list *x) {
 
 static rp_status go(rp_cuda_lists *l, list *x, way w) {
     cudaStream_t stream = rp_cuda_stream();
-    if (w == GRAPH && x->graph == nullptr) RP_TRY(make_graph(l, x));
+    if (w == GRAPH && x->graph == nullptr) {
+        rp_status status = make_graph(l, x);
+        if (status != RP_OK && l->graphs == ALWAYS) return status;
+        x->refused = status != RP_OK; /* as where memory is short: counted, and it goes the other way */
+        if (x->refused) count(&counts.refused);
+        if (x->refused) w = DIRECT;
+    }
     bool timed = on_trial(l, x, w);
     if (timed) RP_TRY(rp_cuda_check(cudaEventRecord(l->begin, stream), "recording an event"));
     if (w == GRAPH)
@@ -298,7 +331,7 @@ static rp_status go(rp_cuda_lists *l, list *x, way w) {
     if (timed) l->timed = x, l->timed_way = w;
     if (w == DIRECT && x->times[GRAPH] > 0) drop_graph(x); /* it was the slower way */
     x->times[w]++;
-    __atomic_fetch_add(&counts[w], 1, __ATOMIC_RELAXED);
+    count(w == GRAPH ? &counts.graphs : &counts.direct);
     return RP_OK;
 }
 
@@ -314,7 +347,7 @@ rp_status rp_cuda_list_end(rp_dev *dev, int64_t status) {
     rp_cuda_lists *l = rp_cuda_lists_of(dev);
     noting = nullptr;
     if (status != RP_OK) return (rp_status)status;
-    if (l->graphs == NEVER) __atomic_fetch_add(&counts[DIRECT], 1, __ATOMIC_RELAXED);
+    if (l->graphs == NEVER) count(&counts.direct);
     if (l->used == 0) return RP_OK;
     RP_TRY(read_time(l));
     list *x = find(l);

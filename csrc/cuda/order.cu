@@ -35,24 +35,29 @@ static __global__ void count_kernel(int32_t *counts, const int32_t *index, int64
     for (int d = 0; d < DIGITS; d++) counts[d * WORKERS + worker] = count[d];
 }
 
-/* counts become the places where they begin: sums of those before. One block of WORKERS threads. */
+/* counts become the places where they begin: sums of those before. One block of WORKERS threads; a warp has a run of
+ * neighbours, and its lanes one after another of these. */
 static __global__ void scan_kernel(int32_t *counts) {
-    __shared__ int32_t before[WORKERS];
-    int32_t *mine = counts + (int64_t)threadIdx.x * DIGITS, sum = 0;
-    for (int i = 0; i < DIGITS; i++) sum += mine[i];
-    before[threadIdx.x] = sum;
+    constexpr int RUNS = WORKERS / WARP, LENGTH = COUNTS / RUNS;
+    __shared__ int32_t sums[RUNS];
+    int lane = lane_of(), run = (int)threadIdx.x / WARP;
+    int32_t *mine = counts + run * LENGTH, sum = 0, before = 0;
+#pragma unroll 8
+    for (int i = lane; i < LENGTH; i += WARP) sum += mine[i];
+    sum = warp_sum(sum);
+    if (lane == 0) sums[run] = sum;
     __syncthreads();
-    for (int distance = 1; distance < WORKERS; distance *= 2) {
-        int32_t left = (int)threadIdx.x >= distance ? before[threadIdx.x - distance] : 0;
-        __syncthreads();
-        before[threadIdx.x] += left;
-        __syncthreads();
-    }
-    int32_t place = before[threadIdx.x] - sum;
-    for (int i = 0; i < DIGITS; i++) {
-        int32_t count = mine[i];
-        mine[i] = place;
-        place += count;
+    for (int i = 0; i < run; i++) before += sums[i];
+#pragma unroll 8
+    for (int i = lane; i < LENGTH; i += WARP) {
+        int32_t count = mine[i], upto = count;
+#pragma unroll
+        for (int distance = 1; distance < WARP; distance *= 2) {
+            int32_t left = __shfl_sync(ALL_LANES, upto, lane < distance ? lane : lane - distance);
+            if (lane >= distance) upto += left;
+        }
+        mine[i] = before + upto - count;
+        before += __shfl_sync(ALL_LANES, upto, WARP - 1);
     }
 }
 
@@ -77,23 +82,23 @@ template <typename type> static void swap(type *a, type *b) {
 
 /* Up to so many tokens one launch that compares each with all is faster than three for each digit. */
 #ifndef RP_CUDA_RANKED
-#define RP_CUDA_RANKED 16384
+#define RP_CUDA_RANKED 4096
 #endif
 
 static __global__ void rank_kernel(int32_t *to_index, int32_t *to_token, const int32_t *index, int64_t T) {
     __shared__ int32_t others[THREADS];
-    int64_t own = (int64_t)blockIdx.x * THREADS + threadIdx.x, place = 0;
+    int own = (int)(blockIdx.x * THREADS + threadIdx.x), place = 0;
     int32_t mine = own < T ? index[own] : 0;
-    for (int64_t first = 0; first < T; first += THREADS) {
-        int64_t left = T - first < THREADS ? T - first : THREADS;
+    for (int first = 0; first < T; first += THREADS) {
+        int left = (int)T - first < THREADS ? (int)T - first : THREADS;
         __syncthreads(); /* the others before are read */
-        if (threadIdx.x < left) others[threadIdx.x] = index[first + threadIdx.x];
+        if ((int)threadIdx.x < left) others[threadIdx.x] = index[first + threadIdx.x];
         __syncthreads();
         for (int i = 0; i < left; i++) place += others[i] < mine || (others[i] == mine && first + i < own);
     }
     if (own >= T) return;
     to_index[place] = mine;
-    to_token[place] = (int32_t)own;
+    to_token[place] = own;
 }
 
 rp_status rp_cuda_sort(rp_cuda_order *o, const int32_t *index, int64_t T, int bits) {

@@ -26,11 +26,11 @@ static PyObject *py_search(PyObject *module, PyObject *args) {
 }
 
 static PyObject *py_lists(PyObject *module, PyObject *unused) {
-    int64_t direct, graphs;
     (void)module;
     (void)unused;
-    rp_cuda_list_counts(&direct, &graphs);
-    return Py_BuildValue("{sLsL}", "direct", (long long)direct, "graphs", (long long)graphs);
+    rp_cuda_list_counts now = rp_cuda_count_lists();
+    return Py_BuildValue("{sLsLsL}", "direct", (long long)now.direct, "graphs", (long long)now.graphs, "refused",
+                         (long long)now.refused);
 }
 
 static PyMethodDef functions[] = {
@@ -40,7 +40,8 @@ static PyMethodDef functions[] = {
      "{\"problem\": why}."},
     {"search", py_search, METH_VARARGS, "search(\"a:b\"): files to try for cuBLASLt before the system's."},
     {"lists", py_lists, METH_NOARGS,
-     "lists(): how many lists of operations were carried out one by one, and how many as CUDA graphs."},
+     "lists(): how many lists of operations were carried out one by one and as CUDA graphs, and how many could not be "
+     "made graphs of."},
     {NULL, NULL, 0, NULL},
 };
 

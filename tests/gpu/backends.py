@@ -11,6 +11,12 @@ from relpt import _core
 NAMES = ("cuda", emulated.NAME)
 
 
+class Counts(ctypes.Structure):
+    """rp_cuda_list_counts."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("direct", "graphs", "refused"))
+
+
 @functools.cache
 def problem(name):
     """Why it cannot be tested; "" when it can. It is known to the core then."""
@@ -31,11 +37,12 @@ def problem(name):
 
 
 def lists(name):
-    """{"direct": …, "graphs": …}: lists of operations that this process has carried out each way."""
+    """{"direct": …, "graphs": …, "refused": …}: lists of operations that this process has carried out each way."""
     if name == emulated.NAME:
-        counts = ctypes.c_int64(), ctypes.c_int64()
-        emulated.register().rp_cuda_list_counts(*map(ctypes.byref, counts))
-        return {"direct": counts[0].value, "graphs": counts[1].value}
+        count = emulated.register().rp_cuda_count_lists
+        count.restype = Counts
+        counts = count()
+        return {field: getattr(counts, field) for field, _ in Counts._fields_}
     from relpt import _cuda
 
     return _cuda.lists()

@@ -9,7 +9,7 @@ from ops.harness import BFLOAT16, STATE, VALUE, Device, OpError
 from tiny import tiny_dataset, tiny_encoder_folder
 
 import relpt
-from gpu import backends
+from gpu import backends, emulated
 
 MODES = ("0", "1", "auto")
 ROWS, INPUTS, OUTPUTS = 9, 16, 8
@@ -99,7 +99,7 @@ def test_lists_that_differ_in_one_argument_are_told_apart(name, monkeypatch):
 def test_more_lists_than_are_remembered(name, monkeypatch):
     """The one that has not come for longest is forgotten, with its graph."""
     with opened(name, "1", monkeypatch) as device:
-        out = np.zeros(100, np.float32)
+        out = np.zeros(200, np.float32)
         address = device.alloc(out.nbytes)
 
         def fill(count):  # the first `count` numbers become 0
@@ -112,10 +112,30 @@ def test_more_lists_than_are_remembered(name, monkeypatch):
             return int((out == 0).sum())
 
         before = backends.lists(name)
-        counts = [*range(1, 101), 100, 1, 2, 2]  # 100 is remembered, 1 and 2 are not
+        counts = [*range(1, 201), 200, 1, 2, 2]  # 200 is remembered, 1 and 2 are not
         assert [fill(count) for count in counts] == counts
-        assert carried_out(name, before) == {"direct": 102, "graphs": 2}
+        assert carried_out(name, before) == {"direct": 202, "graphs": 2, "refused": 0}
         device.raw("release", address)
+
+
+def test_a_list_that_no_graph_can_be_made_of_goes_one_by_one(monkeypatch):
+    """In the emulated back end, which can be told to refuse; with a graph asked for, that is an error."""
+    name, inputs = backends.require(emulated.NAME), np.random.default_rng(9).normal(size=(8, ROWS, INPUTS))
+    refuse = ctypes.c_int.in_dll(emulated.register(), "emulated_refuse_graphs")
+    refuse.value = 1
+    try:
+        with opened(name, "auto", monkeypatch) as device:
+            work, before = Work(device), backends.lists(name)
+            want = [work.result(values, listed=False) for values in inputs]
+            assert [work.result(values) for values in inputs] == want
+            assert carried_out(name, before) == {"direct": len(inputs), "graphs": 0, "refused": 1}
+        with opened(name, "1", monkeypatch) as device:
+            work = Work(device)
+            work.result(inputs[0])
+            with pytest.raises(OpError, match="making a graph"):
+                work.result(inputs[0])
+    finally:
+        refuse.value = 0
 
 
 def test_what_a_failed_caller_began_is_left_undone(name, monkeypatch):
@@ -127,7 +147,7 @@ def test_what_a_failed_caller_began_is_left_undone(name, monkeypatch):
         device.raw("list_begin")
         work.note(ROWS)
         assert device.function("list_end")(device.handle, VALUE) == VALUE
-        assert carried_out(name, before) == {"direct": 0, "graphs": 0}
+        assert carried_out(name, before) == {"direct": 0, "graphs": 0, "refused": 0}
         assert work.result(inputs) == work.result(inputs, listed=False)
 
 
@@ -197,7 +217,7 @@ def test_what_has_no_room_to_be_filled_up_goes_without_lists(folder, name, on_cu
     with pytest.warns(relpt.TruncationWarning):
         history = trainer.fit(relpt.load(tiny_dataset(8)).tokenize(encoder, max_length=16), show_progress_bar=False)
     assert 8 * 16 - 9 < history.records[0]["tokens"] <= 8 * 16
-    assert carried_out(name, before) == {"direct": 0, "graphs": 0}
+    assert carried_out(name, before) == {"direct": 0, "graphs": 0, "refused": 0}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

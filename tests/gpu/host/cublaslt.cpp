@@ -19,6 +19,7 @@ struct layout {
 struct preference {
     uint64_t workspace;
     uint32_t alignment[4];
+    uint32_t reductions;
 };
 
 enum { INVALID = 7 };
@@ -71,7 +72,7 @@ int cublasLtMatrixLayoutCreate(lt_layout *out, int type, uint64_t rows, uint64_t
 int cublasLtMatrixLayoutDestroy(lt_layout l) { return delete (layout *)l, LT_SUCCESS; }
 
 int cublasLtMatmulPreferenceCreate(lt_preference *out) {
-    *out = new preference{0, {256, 256, 256, 256}};
+    *out = new preference{0, {256, 256, 256, 256}, 7};
     return LT_SUCCESS;
 }
 int cublasLtMatmulPreferenceDestroy(lt_preference p) { return delete (preference *)p, LT_SUCCESS; }
@@ -79,6 +80,7 @@ int cublasLtMatmulPreferenceDestroy(lt_preference p) { return delete (preference
 int cublasLtMatmulPreferenceSetAttribute(lt_preference made, int attribute, const void *value, size_t bytes) {
     preference *p = (preference *)made;
     if (attribute == 1 && bytes == sizeof p->workspace) return memcpy(&p->workspace, value, bytes), LT_SUCCESS;
+    if (attribute == 3 && bytes == 4) return memcpy(&p->reductions, value, 4), LT_SUCCESS;
     if (attribute >= 5 && attribute <= 8 && bytes == 4)
         return memcpy(&p->alignment[attribute - 5], value, 4), LT_SUCCESS;
     return INVALID;
@@ -97,6 +99,7 @@ int cublasLtMatmulAlgoGetHeuristic(lt_handle, lt_matmul_desc d, lt_layout a, lt_
     memset(results, 0, sizeof *results);
     for (int i = 0; i < 4; i++) results->algo.data[i] = ((preference *)p)->alignment[i];
     results->algo.data[4] = ((preference *)p)->workspace;
+    if (((layout *)c)->type == 14 && ((preference *)p)->reductions != 2) return INVALID; /* sums rounded in between */
     *found = 1;
     return LT_SUCCESS;
 }

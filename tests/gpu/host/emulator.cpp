@@ -208,7 +208,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
     *out = new graph(std::move(captured));
     return cudaSuccess;
 }
+int emulated_refuse_graphs; /* not 0: as where memory is short */
+
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t g, unsigned long long) {
+    if (emulated_refuse_graphs != 0) return cudaErrorMemoryAllocation;
     *out = new graph(*(graph *)g);
     return cudaSuccess;
 }
