@@ -64,6 +64,10 @@ static void lay_out(rp_encoder *e, rp_arena *arena, size_t T, size_t R) {
     e->spread = states[L % 2]; /* the last layer's input, which nothing reads behind its keys and values */
     e->mid = rp_arena_take(arena, T, H * f);
     e->residual = rp_arena_take(arena, R, H * f);
+    if (e->rounds && !e->train) { /* memory of bits alone */
+        e->dhidden = rp_arena_take(arena, T, H * sizeof(uint16_t));
+        e->dother = rp_arena_take(arena, T, H * sizeof(uint16_t));
+    }
     if (!e->train) return;
     e->dhidden = rp_arena_take(arena, T, H * f);
     e->dother = rp_arena_take(arena, T, H * f);
@@ -77,7 +81,8 @@ void rp_encoder_plan(rp_encoder *e, rp_arena *arena, rp_layer_memory *layers, co
     size_t spare = (size_t)most->spare, f = sizeof(float);
     rp_arena batch = {0};
     *e = (rp_encoder){.params = params, .train = most->train, .layers = layers};
-    e->narrow = e->train && most->products == RP_BFLOAT16;
+    e->rounds = most->products == RP_BFLOAT16;
+    e->narrow = e->train && e->rounds;
     size_t floats = T * ((size_t)act_columns(e) + (!e->train ? 0 : F > H3 ? F : H3));
     if (params->type < 0) e->no_type = rp_arena_take(arena, 2, (size_t)c->embedding_size * f);
     e->spare = rp_arena_take(arena, floats > spare ? floats : spare, f);
@@ -114,6 +119,17 @@ static float *pre_of(const rp_encoder *e, int64_t i) {
     return e->layers[i].pre.own != NULL ? e->layers[i].pre.own : e->dwide;
 }
 
+/* Operands of products that the back end takes as bits stand in memory of numbers that are not there at the time. NULL
+ * where it does not take any. */
+static uint16_t *bits_in(const rp_encoder *e, float *room) { return e->bits ? (uint16_t *)room : NULL; }
+
+/* The memory where it takes numbers. */
+static float *numbers_in(const rp_encoder *e, float *room) { return e->bits ? NULL : room; }
+
+/* In the forward pass: of a layer's input, where a layer before has made it, and of what comes behind its attention. */
+static uint16_t *input_bits(const rp_encoder *e, int64_t i) { return i > 0 ? bits_in(e, e->dhidden) : NULL; }
+static uint16_t *mid_bits(const rp_encoder *e) { return bits_in(e, e->dother); }
+
 /* -- forward --------------------------------------------------------------------------------------------- */
 
 static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
@@ -126,7 +142,7 @@ static rp_status embeddings_forward(rp_encoder *e, rp_dev *dev, const float *val
     const float *position = values + p->position + p->config.position_offset * E;
     RP_TRY(ops->embed_forward(dev, e->embedded, in->ids, in->pos, values + p->word, position, type, in->T, E));
     if (e->injection != NULL) RP_TRY(rp_injection_forward(e->injection, dev, e->embedded, values));
-    RP_TRY(ops->layernorm_forward(dev, e->normed, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
+    RP_TRY(ops->layernorm_forward(dev, e->normed, NULL, e->mean, e->rstd, e->embedded, values + p->norm_gamma,
                                   values + p->norm_beta, (float)p->config.layer_norm_eps, in->T, E));
     if (d.threshold != 0) RP_TRY(ops->dropout_forward(dev, e->normed, e->normed, &d, in->T, E));
     if (!p->config.embedding_projection) return RP_OK;
@@ -171,10 +187,10 @@ static rp_status attention_forward(rp_encoder *e, rp_dev *dev, const float *valu
     int64_t A = c->num_attention_heads;
     some_rows rows = rows_of_layer(e, in, i);
     rp_dropout scores = dropout_at(in, pass, SITE_SCORES, i);
-    return dev->ops->self_attention_forward(dev, m->sum1, m->lse, qkv_of(e, i), m->qkv.kept, e->mid, x, asking,
-                                            values + w->qkv_weight, values + w->qkv_bias, values + w->out_weight,
-                                            values + w->out_bias, in->cu_seqlens, rows.cu, rows.pos, &scores,
-                                            in->sequences, in->T, rows.N, A, c->hidden_size / A, e->train);
+    return dev->ops->self_attention_forward(
+        dev, m->sum1, m->lse, qkv_of(e, i), m->qkv.kept, e->mid, x, input_bits(e, i), asking, values + w->qkv_weight,
+        values + w->qkv_bias, values + w->out_weight, values + w->out_bias, in->cu_seqlens, rows.cu, rows.pos, &scores,
+        in->sequences, in->T, rows.N, A, c->hidden_size / A, e->train);
 }
 
 /* m->out(N,H) from what the attention gave, in m->sum1, and the layer's input at its rows, x(N,H). */
@@ -187,23 +203,28 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     some_rows rows = rows_of_layer(e, in, i);
     int64_t N = rows.N, H = c->hidden_size;
     float eps = (float)c->layer_norm_eps;
+    uint16_t *next = i < c->num_hidden_layers - 1 ? input_bits(e, i + 1) : NULL;
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
-    RP_TRY(ops->residual_layernorm_forward(dev, e->mid, m->sum1, m->mean1, m->rstd1, m->sum1, x,
+    RP_TRY(ops->residual_layernorm_forward(dev, e->mid, mid_bits(e), m->sum1, m->mean1, m->rstd1, m->sum1, x,
                                            values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
-    RP_TRY(ops->feed_forward_forward(dev, m->sum2, pre_of(e, i), m->pre.kept, e->act, e->mid, values + w->up_weight,
-                                     values + w->up_bias, values + w->down_weight, values + w->down_bias, N, H,
-                                     c->intermediate_size, e->train));
-    return ops->residual_layernorm_forward(dev, m->out, m->sum2, m->mean2, m->rstd2, m->sum2, e->mid,
+    RP_TRY(ops->feed_forward_forward(dev, m->sum2, pre_of(e, i), m->pre.kept, e->act, e->mid, mid_bits(e),
+                                     values + w->up_weight, values + w->up_bias, values + w->down_weight,
+                                     values + w->down_bias, N, H, c->intermediate_size, e->train));
+    return ops->residual_layernorm_forward(dev, m->out, next, m->sum2, m->mean2, m->rstd2, m->sum2, e->mid,
                                            values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
 }
+
+/* In a list there is nothing to wait for; and what the caller's poll does, as to free another encoder, cannot stand in
+ * one. */
+static rp_status poll(rp_dev *dev, const rp_inputs *in) { return in->filled ? RP_OK : rp_dev_poll(dev); }
 
 static rp_status layer_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in,
                                const rp_pass *pass, int64_t i, const float *x) {
     const rp_layer_memory *m = &e->layers[i];
     const rp_ops *ops = dev->ops;
     int64_t H = e->params->config.hidden_size;
-    RP_TRY(rp_dev_poll(dev));
+    RP_TRY(poll(dev, in));
     e->hidden = m->out;
     if (!is_partial(e, in, i)) {
         RP_TRY(attention_forward(e, dev, values, in, pass, i, x, x));
@@ -238,7 +259,9 @@ rp_status rp_encoder_forward(rp_encoder *e, rp_dev *dev, const float *values, co
     lay_out(e, &batch, (size_t)in->T, (size_t)in->R);
     RP_TRY(rp_arena_check(&batch));
     e->dwide = e->train ? e->act + in->T * act_columns(e) : NULL;
+    e->bits = e->rounds && e->params->config.hidden_size / e->params->config.num_attention_heads <= dev->ops->bits;
     if (!in->filled) return forward(e, dev, values, in, pass);
+    RP_TRY(rp_dev_poll(dev));
     RP_TRY(dev->ops->list_begin(dev));
     return dev->ops->list_end(dev, forward(e, dev, values, in, pass));
 }
@@ -258,22 +281,32 @@ static rp_status rows_backward(rp_encoder *e, rp_dev *dev, const float *values, 
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
     float *dbranch = e->dother, *dmid = m->out, *dx = e->mid; /* out and mid themselves are dead by then */
-    RP_TRY(ops->residual_layernorm_backward(dev, dbranch, dmid, grads + w->norm2_gamma, grads + w->norm2_beta, dout,
-                                            m->sum2, m->mean2, m->rstd2, values + w->norm2_gamma, &second, N, H));
+    uint16_t *dbranch_bits = bits_in(e, dbranch), *mid = bits_in(e, e->mid);
+    RP_TRY(ops->residual_layernorm_backward(dev, numbers_in(e, dbranch), dbranch_bits, dmid, grads + w->norm2_gamma,
+                                            grads + w->norm2_beta, dout, m->sum2, m->mean2, m->rstd2,
+                                            values + w->norm2_gamma, &second, N, H));
     /* Made again: kept for every layer, they would be a third of the memory. */
-    RP_TRY(ops->layernorm_forward(dev, e->mid, m->mean1, m->rstd1, m->sum1, values + w->norm1_gamma,
+    RP_TRY(ops->layernorm_forward(dev, numbers_in(e, e->mid), mid, m->mean1, m->rstd1, m->sum1, values + w->norm1_gamma,
                                   values + w->norm1_beta, (float)c->layer_norm_eps, N, H));
     RP_TRY(ops->feed_forward_backward(dev, dmid, grads + w->up_weight, grads + w->up_bias, grads + w->down_weight,
-                                      grads + w->down_bias, e->dwide, e->act, dbranch, e->mid, m->pre.own, m->pre.kept,
-                                      values + w->up_weight, values + w->down_weight, N, H, c->intermediate_size));
-    return ops->residual_layernorm_backward(dev, dbranch, dx, grads + w->norm1_gamma, grads + w->norm1_beta, dmid,
-                                            m->sum1, m->mean1, m->rstd1, values + w->norm1_gamma, &first, N, H);
+                                      grads + w->down_bias, e->dwide, e->act, numbers_in(e, dbranch), dbranch_bits,
+                                      numbers_in(e, e->mid), mid, m->pre.own, m->pre.kept, values + w->up_weight,
+                                      values + w->down_weight, N, H, c->intermediate_size));
+    return ops->residual_layernorm_backward(dev, numbers_in(e, dbranch), dbranch_bits, dx, grads + w->norm1_gamma,
+                                            grads + w->norm1_beta, dmid, m->sum1, m->mean1, m->rstd1,
+                                            values + w->norm1_gamma, &first, N, H);
 }
+
+/* Of products: numbers, or bits. */
+typedef struct operand {
+    const float *numbers;
+    const uint16_t *bits;
+} operand;
 
 /* From e->dother(N,H), the gradient of what the attention gave, and that of the layer's input past it, in e->mid, to
  * that of the layer's input x(T,H), in dhidden. dattended(N,H) is room. */
 static rp_status attention_backward(rp_encoder *e, rp_dev *dev, const float *values, float *grads, const rp_inputs *in,
-                                    const rp_pass *pass, int64_t i, const float *x, float *dattended) {
+                                    const rp_pass *pass, int64_t i, operand x, float *dattended) {
     const rp_config *c = &e->params->config;
     const rp_layer_params *w = &e->params->layers[i];
     const rp_layer_memory *m = &e->layers[i];
@@ -284,9 +317,9 @@ static rp_status attention_backward(rp_encoder *e, rp_dev *dev, const float *val
     float *attended = m->out, *used = e->dhidden; /* made again: kept, it would be a tenth of the memory */
     RP_TRY(dev->ops->self_attention_backward(
         dev, partial ? e->dhidden : NULL, e->mid, grads + w->qkv_weight, grads + w->qkv_bias, grads + w->out_weight,
-        grads + w->out_bias, e->dwide, dattended, attended, qkv_of(e, i), m->qkv.kept, m->lse, e->dother, x,
-        partial ? e->residual : x, values + w->qkv_weight, values + w->out_weight, in->cu_seqlens, rows.cu, rows.pos,
-        &scores, in->sequences, in->T, rows.N, A, H / A));
+        grads + w->out_bias, e->dwide, dattended, attended, qkv_of(e, i), m->qkv.kept, m->lse, numbers_in(e, e->dother),
+        bits_in(e, e->dother), x.numbers, x.bits, partial ? e->residual : x.numbers, values + w->qkv_weight,
+        values + w->out_weight, in->cu_seqlens, rows.cu, rows.pos, &scores, in->sequences, in->T, rows.N, A, H / A));
     if (partial) return dev->ops->rows_scatter_add(dev, e->dhidden, e->mid, H, in->read, in->R, H);
     e->dhidden = e->mid; /* the two buffers change places */
     e->mid = used;
@@ -295,13 +328,15 @@ static rp_status attention_backward(rp_encoder *e, rp_dev *dev, const float *val
 
 /* *x(T,H): the layer's input, which is made again from what the layer below normalised. */
 static rp_status layer_input(const rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, int64_t i,
-                             const float **x) {
-    *x = e->first;
+                             operand *x) {
+    *x = (operand){.numbers = e->first};
     if (i == 0) return RP_OK;
     const rp_layer_params *w = &e->params->layers[i - 1];
     const rp_layer_memory *below = &e->layers[i - 1];
-    *x = below->out;
-    return dev->ops->layernorm_forward(dev, below->out, below->mean2, below->rstd2, below->sum2,
+    float *out = numbers_in(e, below->out);
+    uint16_t *out_bits = bits_in(e, below->out);
+    *x = (operand){out, out_bits};
+    return dev->ops->layernorm_forward(dev, out, out_bits, below->mean2, below->rstd2, below->sum2,
                                        values + w->norm2_gamma, values + w->norm2_beta,
                                        (float)e->params->config.layer_norm_eps, in->T, e->params->config.hidden_size);
 }
@@ -311,8 +346,8 @@ static rp_status layer_backward(rp_encoder *e, rp_dev *dev, const float *values,
                                 const rp_pass *pass, int64_t i) {
     int64_t H = e->params->config.hidden_size;
     float *dout = e->dhidden;
-    const float *x;
-    RP_TRY(rp_dev_poll(dev));
+    operand x;
+    RP_TRY(poll(dev, in));
     if (is_partial(e, in, i)) {
         dout = e->dread;
         RP_TRY(dev->ops->rows_gather(dev, dout, H, e->dhidden, in->read, in->R, H));
@@ -355,6 +390,7 @@ rp_status rp_encoder_backward(rp_encoder *e, rp_dev *dev, const float *values, f
                               const rp_pass *pass) {
     if (!e->train) return rp_fail(RP_STATUS_STATE, "this encoder was planned for encoding alone, not for training");
     if (!in->filled) return backward(e, dev, values, grads, in, pass);
+    RP_TRY(rp_dev_poll(dev));
     RP_TRY(dev->ops->list_begin(dev));
     return dev->ops->list_end(dev, backward(e, dev, values, grads, in, pass));
 }

@@ -39,7 +39,9 @@ typedef struct rp_layer_memory {
 typedef struct rp_encoder {
     const rp_params *params;
     bool train;
-    bool narrow;                     /* training with products in bfloat16: see rp_activations */
+    bool rounds;                     /* products in bfloat16, */
+    bool narrow;                     /* and training: see rp_activations */
+    bool bits;                       /* whether the back end takes and gives operands as bits then */
     rp_injection *injection;         /* of a graph at the markers; NULL: none */
     float *embedded, *mean, *rstd;   /* (T,E), (T), (T): before the embeddings' LN */
     float *normed, *first;           /* (T,E), (T,H): after it (+ dropout), and projected; without projection one */
@@ -52,7 +54,7 @@ typedef struct rp_encoder {
     float *act;                      /* (T,F) after GELU, of one layer at a time; see spare. Of a narrow one,
                                         and in encoding, (T, max(F,3H)): q, k and v and the feed-forward in turns */
     float *residual, *spread;        /* (R,H), (T,H) where not all rows are read: of those in, of all out */
-    float *dhidden, *dother, *dwide; /* (T,H), (T,H), (T, max(F,3H)) gradients */
+    float *dhidden, *dother, *dwide; /* (T,H), (T,H), (T, max(F,3H)) gradients; of the first two see bits */
     float *dread;                    /* (R,H) that of the rows that are read */
     float *spare;                    /* memory that is free between forward and backward: act and dwide */
     char *memory;                    /* of the buffers of a batch */

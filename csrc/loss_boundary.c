@@ -65,8 +65,8 @@ static rp_status layer_forward(const rp_boundary_layer *l, rp_dev *dev, const fl
                                int64_t rows) {
     RP_TRY(
         dev->ops->linear_gelu_forward(dev, l->act, l->pre, x, values + l->weight, values + l->bias, rows, l->I, l->O));
-    return dev->ops->layernorm_forward(dev, l->normed, l->mean, l->rstd, l->act, values + l->gamma, values + l->beta,
-                                       eps, rows, l->O);
+    return dev->ops->layernorm_forward(dev, l->normed, NULL, l->mean, l->rstd, l->act, values + l->gamma,
+                                       values + l->beta, eps, rows, l->O);
 }
 
 /* dx from dout, the gradient of l->normed, whose memory takes those of what comes before it. */

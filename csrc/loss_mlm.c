@@ -41,7 +41,7 @@ static rp_status head_forward(rp_mlm *m, rp_dev *dev, const rp_params *p, const 
     RP_TRY(dev->ops->rows_gather(dev, m->rows, H, hidden, in->mlm_row, M, H));
     RP_TRY(dev->ops->linear_gelu_forward(dev, m->act, m->pre, m->rows, values + p->transform_weight,
                                          values + p->transform_bias, M, H, E));
-    return dev->ops->layernorm_forward(dev, m->normed, m->mean, m->rstd, m->act, values + p->transform_gamma,
+    return dev->ops->layernorm_forward(dev, m->normed, NULL, m->mean, m->rstd, m->act, values + p->transform_gamma,
                                        values + p->transform_beta, (float)p->config.layer_norm_eps, M, E);
 }
 

@@ -18,6 +18,9 @@
  * said.
  *   - Gradients are called d<name>. Parameter gradients ACCUMULATE (+=); activation gradients OVERWRITE (=).
  *     Exceptions: rows_scatter_add and mean_backward add into dinp; linear_backward adds into dinp when `accumulate`.
+ *   - <name>_bits are <name>'s bits as `narrow` has them. They are NULL but where the back end takes them
+ * (rp_ops.bits), dev->products is RP_BFLOAT16 and layers keep bits. Then an output is written in each form that is not
+ * NULL, and an input is read as its bits, and <name> may be NULL.
  *   - Outputs do not overlap inputs unless the contract says "may alias". Pointers are aligned to their element.
  *   - Sizes may be 0, except H and D. A sequence has at least one token, at most 65536.
  *   - Every result is independent of the number of threads, byte for byte.
@@ -152,8 +155,8 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
     X(add_forward, (rp_dev * dev, float *out, const float *a, const float *b, int64_t N))                              \
                                                                                                                        \
     /* out(T,H) = (inp - mean) * rstd * gamma(H) + beta(H); mean(T), rstd(T) = 1/sqrt(var + eps), var biased. */       \
-    X(layernorm_forward, (rp_dev * dev, float *out, float *mean, float *rstd, const float *inp, const float *gamma,    \
-                          const float *beta, float eps, int64_t T, int64_t H))                                         \
+    X(layernorm_forward, (rp_dev * dev, float *out, uint16_t *out_bits, float *mean, float *rstd, const float *inp,    \
+                          const float *gamma, const float *beta, float eps, int64_t T, int64_t H))                     \
     X(layernorm_backward,                                                                                              \
       (rp_dev * dev, float *dinp, float *dgamma, float *dbeta, const float *dout, const float *inp, const float *mean, \
        const float *rstd, const float *gamma, int64_t T, int64_t H))                                                   \
@@ -262,27 +265,29 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
     X(linear_gelu_forward, (rp_dev * dev, float *act, float *pre, const float *inp, const float *weight,               \
                             const float *bias, int64_t T, int64_t I, int64_t O))                                       \
     /* sum(T,H) = dropout(inp) + residual; out = layernorm(sum). sum may alias inp. */                                 \
-    X(residual_layernorm_forward,                                                                                      \
-      (rp_dev * dev, float *out, float *sum, float *mean, float *rstd, const float *inp, const float *residual,        \
-       const float *gamma, const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H))                   \
+    X(residual_layernorm_forward, (rp_dev * dev, float *out, uint16_t *out_bits, float *sum, float *mean, float *rstd, \
+                                   const float *inp, const float *residual, const float *gamma, const float *beta,     \
+                                   const rp_dropout *d, float eps, int64_t T, int64_t H))                              \
     /* dresidual(T,H) = layernorm_backward(dout); dinp(T,H) = dropout(dresidual). */                                   \
-    X(residual_layernorm_backward,                                                                                     \
-      (rp_dev * dev, float *dinp, float *dresidual, float *dgamma, float *dbeta, const float *dout, const float *sum,  \
-       const float *mean, const float *rstd, const float *gamma, const rp_dropout *d, int64_t T, int64_t H))           \
+    X(residual_layernorm_backward, (rp_dev * dev, float *dinp, uint16_t *dinp_bits, float *dresidual, float *dgamma,   \
+                                    float *dbeta, const float *dout, const float *sum, const float *mean,              \
+                                    const float *rstd, const float *gamma, const rp_dropout *d, int64_t T, int64_t H)) \
                                                                                                                        \
     /* A layer's feed-forward: pre(T,F) = linear_forward of inp(T,H); act(T,F) = gelu_forward(pre); out(T,H) =         \
      * linear_forward(act). What the backward pass reads is pre; or, where kept is not NULL, kept(T,F), pre's bits as  \
      * narrow has them. Where keep is 0 nothing is kept, and both may be NULL. act is room, of which nobody reads what \
      * it holds afterwards, and so is pre beside kept. In products of bfloat16 act may be made of rounded values where \
      * pre itself is not kept. */                                                                                      \
-    X(feed_forward_forward, (rp_dev * dev, float *out, float *pre, uint16_t *kept, float *act, const float *inp,       \
-                             const float *up_weight, const float *up_bias, const float *down_weight,                   \
-                             const float *down_bias, int64_t T, int64_t H, int64_t F, int64_t keep))                   \
+    X(feed_forward_forward,                                                                                            \
+      (rp_dev * dev, float *out, float *pre, uint16_t *kept, float *act, const float *inp, const uint16_t *inp_bits,   \
+       const float *up_weight, const float *up_bias, const float *down_weight, const float *down_bias, int64_t T,      \
+       int64_t H, int64_t F, int64_t keep))                                                                            \
     /* From dout(T,H): dinp(T,H) += and the parameters' gradients. dact(T,F) and act(T,F) are room. */                 \
     X(feed_forward_backward,                                                                                           \
       (rp_dev * dev, float *dinp, float *dup_weight, float *dup_bias, float *ddown_weight, float *ddown_bias,          \
-       float *dact, float *act, const float *dout, const float *inp, const float *pre, const uint16_t *kept,           \
-       const float *up_weight, const float *down_weight, int64_t T, int64_t H, int64_t F))                             \
+       float *dact, float *act, const float *dout, const uint16_t *dout_bits, const float *inp,                        \
+       const uint16_t *inp_bits, const float *pre, const uint16_t *kept, const float *up_weight,                       \
+       const float *down_weight, int64_t T, int64_t H, int64_t F))                                                     \
                                                                                                                        \
     /* A layer's attention with its projections; H = A D. Where R < T, asking(R,H) are the rows of inp(T,H) that ask   \
      * (attention_forward's queries), and qkv holds keys and values (T,2H), then queries (R,H); where R = T all do,    \
@@ -291,23 +296,25 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
      * room; kept and keep are to qkv what they are to pre in feed_forward_forward, but qkv is never NULL. */          \
     X(self_attention_forward,                                                                                          \
       (rp_dev * dev, float *out, float *lse, float *qkv, uint16_t *kept, float *attended, const float *inp,            \
-       const float *asking, const float *qkv_weight, const float *qkv_bias, const float *out_weight,                   \
-       const float *out_bias, const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos,          \
-       const rp_dropout *d, int64_t S, int64_t T, int64_t R, int64_t A, int64_t D, int64_t keep))                      \
+       const uint16_t *inp_bits, const float *asking, const float *qkv_weight, const float *qkv_bias,                  \
+       const float *out_weight, const float *out_bias, const int32_t *cu_seqlens, const int32_t *cu_queries,           \
+       const int32_t *query_pos, const rp_dropout *d, int64_t S, int64_t T, int64_t R, int64_t A, int64_t D,           \
+       int64_t keep))                                                                                                  \
     /* From dout(R,H): the parameters' gradients and dasking(R,H) +=; where R < T that is of queries alone, and        \
      * dinp(T,H) = that of keys and values, else of all three, and dinp is not read. dqkv, as large as qkv,            \
      * dattended(R,H) and attended(R,H) are room, and so is qkv where kept is not NULL; lse is made again. */          \
     X(self_attention_backward,                                                                                         \
       (rp_dev * dev, float *dinp, float *dasking, float *dqkv_weight, float *dqkv_bias, float *dout_weight,            \
        float *dout_bias, float *dqkv, float *dattended, float *attended, float *qkv, const uint16_t *kept, float *lse, \
-       const float *dout, const float *inp, const float *asking, const float *qkv_weight, const float *out_weight,     \
-       const int32_t *cu_seqlens, const int32_t *cu_queries, const int32_t *query_pos, const rp_dropout *d, int64_t S, \
-       int64_t T, int64_t R, int64_t A, int64_t D))
+       const float *dout, const uint16_t *dout_bits, const float *inp, const uint16_t *inp_bits, const float *asking,  \
+       const float *qkv_weight, const float *out_weight, const int32_t *cu_seqlens, const int32_t *cu_queries,         \
+       const int32_t *query_pos, const rp_dropout *d, int64_t S, int64_t T, int64_t R, int64_t A, int64_t D))
 
 #define RP_OPS_SLOT(name, arguments) rp_status(*name) arguments;
 struct rp_ops {
     const char *name; /* "ref", "cpu/avx512", … */
     int concurrent;   /* 1: devices of several threads compute beside each other, each on its own thread */
+    int64_t bits;     /* layers of encoders take and give operands as bits (<name>_bits) for heads of up to this size */
     int bucket;       /* not 0: it gains where the same work comes again (list_begin), and the tokens of a small batch
                          are filled up to a multiple of this */
     RP_OPS_BASIC(RP_OPS_SLOT) RP_OPS_COARSE(RP_OPS_SLOT)

@@ -35,8 +35,10 @@ static void layernorm_row(float *out, float *mean, float *rstd, const float *inp
     *rstd = r;
 }
 
-rp_status RP_CPU(layernorm_forward)(rp_dev *dev, float *out, float *mean, float *rstd, const float *inp,
-                                    const float *gamma, const float *beta, float eps, int64_t T, int64_t H) {
+rp_status RP_CPU(layernorm_forward)(rp_dev *dev, float *out, uint16_t *out_bits, float *mean, float *rstd,
+                                    const float *inp, const float *gamma, const float *beta, float eps, int64_t T,
+                                    int64_t H) {
+    (void)out_bits; /* NULL: rp_ops.bits is 0 */
 #pragma omp parallel num_threads(team(dev, T *H))
     {
         uint32_t mode = rp_threads_flush_denormals();
@@ -48,9 +50,10 @@ rp_status RP_CPU(layernorm_forward)(rp_dev *dev, float *out, float *mean, float 
     return RP_OK;
 }
 
-rp_status RP_CPU(residual_layernorm_forward)(rp_dev *dev, float *out, float *sum, float *mean, float *rstd,
-                                             const float *inp, const float *residual, const float *gamma,
+rp_status RP_CPU(residual_layernorm_forward)(rp_dev *dev, float *out, uint16_t *out_bits, float *sum, float *mean,
+                                             float *rstd, const float *inp, const float *residual, const float *gamma,
                                              const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H) {
+    (void)out_bits; /* NULL: rp_ops.bits is 0 */
 #pragma omp parallel num_threads(team(dev, T *H))
     {
         uint32_t mode = rp_threads_flush_denormals();
@@ -131,8 +134,10 @@ rp_status RP_CPU(layernorm_backward)(rp_dev *dev, float *dinp, float *dgamma, fl
     return backward(dev, NULL, dinp, dgamma, dbeta, dout, inp, mean, rstd, gamma, NULL, T, H);
 }
 
-rp_status RP_CPU(residual_layernorm_backward)(rp_dev *dev, float *dinp, float *dresidual, float *dgamma, float *dbeta,
-                                              const float *dout, const float *sum, const float *mean, const float *rstd,
-                                              const float *gamma, const rp_dropout *d, int64_t T, int64_t H) {
+rp_status RP_CPU(residual_layernorm_backward)(rp_dev *dev, float *dinp, uint16_t *dinp_bits, float *dresidual,
+                                              float *dgamma, float *dbeta, const float *dout, const float *sum,
+                                              const float *mean, const float *rstd, const float *gamma,
+                                              const rp_dropout *d, int64_t T, int64_t H) {
+    (void)dinp_bits;
     return backward(dev, dinp, dresidual, dgamma, dbeta, dout, sum, mean, rstd, gamma, d, T, H);
 }

@@ -16,6 +16,11 @@ typedef struct rp_cuda_matrix {
 static inline rp_cuda_matrix rp_cuda_numbers(const float *x) { return rp_cuda_matrix{(void *)x, false}; }
 static inline rp_cuda_matrix rp_cuda_bits(const uint16_t *x) { return rp_cuda_matrix{(void *)x, true}; }
 
+/* A matrix that is read as its bits, where there are any. */
+static inline rp_cuda_matrix rp_cuda_either(const float *x, const uint16_t *bits) {
+    return bits != nullptr ? rp_cuda_bits(bits) : rp_cuda_numbers(x);
+}
+
 /* Bits in memory that is there for as many numbers. */
 static inline uint16_t *rp_cuda_bits_in(float *room) { return (uint16_t *)room; }
 
@@ -27,9 +32,9 @@ rp_status rp_cuda_multiply_backward(rp_dev *dev, rp_cuda_matrix dinp, float *dwe
                                     rp_cuda_matrix inp, const float *weight, int64_t T, int64_t I, int64_t O,
                                     bool accumulate);
 
-/* *out: inp(T,n) rounded into `room`, if there is one, or as it is where a row of bits would not be a multiple of 16
- * bytes; dbias(n) += its column sums. */
-rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias, uint16_t *room, const float *inp,
+/* *out: inp(T,n) in bits, of numbers rounded into `room`; as it is where there is no room, or a row of bits would not
+ * be a multiple of 16 bytes. dbias(n) += its column sums. */
+rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias, uint16_t *room, rp_cuda_matrix inp,
                                  int64_t T, int64_t n);
 
 /* -- gelu.cu ----------------------------------------------------------------------------------------- */

@@ -8,36 +8,48 @@ static __device__ __forceinline__ float row_mean(const float *x, int64_t H) {
     return warp_sum(sum) / (float)H;
 }
 
-/* Mean and 1 / deviation of x(H), and out = (x - mean) rstd gamma + beta. */
-static __device__ __forceinline__ void normalize_row(float *out, float *mean, float *rstd, const float *x,
-                                                     const float *gamma, const float *beta, float eps, int64_t H) {
+/* Mean and 1 / deviation of x(H), and (x - mean) rstd gamma + beta in `out`, its bits in `bits`; either may be NULL. */
+static __device__ __forceinline__ void normalize_row(float *out, uint16_t *bits, float *mean, float *rstd,
+                                                     const float *x, const float *gamma, const float *beta, float eps,
+                                                     int64_t H) {
     float m = row_mean(x, H), squares = 0.0f;
     for (int64_t h = lane_of(); h < H; h += WARP) squares += (x[h] - m) * (x[h] - m);
     float r = 1.0f / sqrtf(warp_sum(squares) / (float)H + eps);
-    for (int64_t h = lane_of(); h < H; h += WARP) out[h] = (x[h] - m) * r * gamma[h] + beta[h];
+    for (int64_t h = lane_of(); h < H; h += WARP) {
+        float y = (x[h] - m) * r * gamma[h] + beta[h];
+        if (out != nullptr) out[h] = y;
+        if (bits != nullptr) bits[h] = bfloat16_of(y);
+    }
     if (lane_of() == 0) {
         *mean = m;
         *rstd = r;
     }
 }
 
-static __global__ void forward_kernel(float *out, float *mean, float *rstd, const float *inp, const float *gamma,
-                                      const float *beta, float eps, int64_t T, int64_t H) {
-    int64_t t = warp_row();
-    if (t < T) normalize_row(out + t * H, mean + t, rstd + t, inp + t * H, gamma, beta, eps, H);
+/* Row t of a matrix, which may not be there. */
+template <typename number> static __device__ __forceinline__ number *row_of(number *matrix, int64_t t, int64_t H) {
+    return matrix == nullptr ? nullptr : matrix + t * H;
 }
 
-rp_status rp_cuda_layernorm_forward(rp_dev *dev, float *out, float *mean, float *rstd, const float *inp,
-                                    const float *gamma, const float *beta, float eps, int64_t T, int64_t H) {
+static __global__ void forward_kernel(float *out, uint16_t *bits, float *mean, float *rstd, const float *inp,
+                                      const float *gamma, const float *beta, float eps, int64_t T, int64_t H) {
+    int64_t t = warp_row();
+    if (t < T)
+        normalize_row(row_of(out, t, H), row_of(bits, t, H), mean + t, rstd + t, inp + t * H, gamma, beta, eps, H);
+}
+
+rp_status rp_cuda_layernorm_forward(rp_dev *dev, float *out, uint16_t *out_bits, float *mean, float *rstd,
+                                    const float *inp, const float *gamma, const float *beta, float eps, int64_t T,
+                                    int64_t H) {
     (void)dev;
-    if (T > 0) LAUNCH_ROWS(forward_kernel, T, out, mean, rstd, inp, gamma, beta, eps, T, H);
+    if (T > 0) LAUNCH_ROWS(forward_kernel, T, out, out_bits, mean, rstd, inp, gamma, beta, eps, T, H);
     return RP_OK;
 }
 
 /* sum = dropout(inp) + residual, then as above. */
-static __global__ void residual_kernel(float *out, float *sum, float *mean, float *rstd, const float *inp,
-                                       const float *residual, const float *gamma, const float *beta, rp_dropout d,
-                                       float eps, int64_t T, int64_t H) {
+static __global__ void residual_kernel(float *out, uint16_t *bits, float *sum, float *mean, float *rstd,
+                                       const float *inp, const float *residual, const float *gamma, const float *beta,
+                                       rp_dropout d, float eps, int64_t T, int64_t H) {
     int64_t t = warp_row();
     if (t >= T) return;
     uint32_t sample = d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
@@ -52,19 +64,21 @@ static __global__ void residual_kernel(float *out, float *sum, float *mean, floa
         store_eight(sum + t * H + first, x, H - first);
     }
     __syncwarp(); /* the row's sums were written by other lanes than those that read them now */
-    normalize_row(out + t * H, mean + t, rstd + t, sum + t * H, gamma, beta, eps, H);
+    normalize_row(row_of(out, t, H), row_of(bits, t, H), mean + t, rstd + t, sum + t * H, gamma, beta, eps, H);
 }
 
-rp_status rp_cuda_residual_layernorm_forward(rp_dev *dev, float *out, float *sum, float *mean, float *rstd,
-                                             const float *inp, const float *residual, const float *gamma,
+rp_status rp_cuda_residual_layernorm_forward(rp_dev *dev, float *out, uint16_t *out_bits, float *sum, float *mean,
+                                             float *rstd, const float *inp, const float *residual, const float *gamma,
                                              const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H) {
     (void)dev;
-    if (T > 0) LAUNCH_ROWS(residual_kernel, T, out, sum, mean, rstd, inp, residual, gamma, beta, *d, eps, T, H);
+    if (T > 0)
+        LAUNCH_ROWS(residual_kernel, T, out, out_bits, sum, mean, rstd, inp, residual, gamma, beta, *d, eps, T, H);
     return RP_OK;
 }
 
 /* With n = (x - mean) rstd and g = dout gamma: dinp = rstd (g - mean(g) - n mean(g n)); partials(2,row_blocks,H): sums
- * of dout n, and of dout; blocks as those of sums.cu. `dropped_to` is dinp with dropout, or NULL. */
+ * of dout n, and of dout; blocks as those of sums.cu. `dropped_to` and `dropped_bits` are dinp with dropout; both may
+ * be NULL. */
 
 /* -- rows of up to WIDEST columns: one pass, a warp has a row in registers ----------------------------- */
 
@@ -74,9 +88,9 @@ static constexpr int ROW_WARPS = 4; /* of a block: three such share a multiproce
 /* backward_kernel and partial_kernel at once, for block x of rows. */
 template <int GROUPS>
 static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
-    whole_row_kernel(float *dinp, float *dropped_to, float *partials, const float *dout, const float *inp,
-                     const float *mean, const float *rstd, const float *gamma, rp_dropout d, int64_t T, int64_t H,
-                     int64_t rows) {
+    whole_row_kernel(float *dinp, float *dropped_to, uint16_t *dropped_bits, float *partials, const float *dout,
+                     const float *inp, const float *mean, const float *rstd, const float *gamma, rp_dropout d,
+                     int64_t T, int64_t H, int64_t rows) {
     __shared__ float line[ROW_WARPS][GROUP];
     float dgamma[GROUPS][8] = {}, dbeta[GROUPS][8] = {};
     int64_t begin = blockIdx.x * rows, end = begin + rows < T ? begin + rows : T;
@@ -113,11 +127,12 @@ static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
 #pragma unroll
             for (int j = 0; j < 8; j++) g[i][j] = r * (g[i][j] - mean_g - n[i][j] * mean_gn);
             store_eight(dinp + t * H + column, g[i], H - column);
-            if (dropped_to == nullptr) continue;
+            if (dropped_to == nullptr && dropped_bits == nullptr) continue;
             keep_eight(keep, d, sample, row, (uint32_t)(column / 8));
 #pragma unroll
             for (int j = 0; j < 8; j++) g[i][j] = dropped(g[i][j], keep[j]);
-            store_eight(dropped_to + t * H + column, g[i], H - column);
+            if (dropped_to != nullptr) store_eight(dropped_to + t * H + column, g[i], H - column);
+            if (dropped_bits != nullptr) store_eight(dropped_bits + t * H + column, g[i], H - column);
         }
     }
 #pragma unroll
@@ -130,9 +145,9 @@ static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
 
 /* -- wider rows --------------------------------------------------------------------------------------- */
 
-static __global__ void backward_kernel(float *dinp, float *dropped_to, const float *dout, const float *inp,
-                                       const float *mean, const float *rstd, const float *gamma, rp_dropout d,
-                                       int64_t T, int64_t H) {
+static __global__ void backward_kernel(float *dinp, float *dropped_to, uint16_t *dropped_bits, const float *dout,
+                                       const float *inp, const float *mean, const float *rstd, const float *gamma,
+                                       rp_dropout d, int64_t T, int64_t H) {
     int64_t t = warp_row();
     if (t >= T) return;
     const float *x = inp + t * H, *dy = dout + t * H;
@@ -154,10 +169,11 @@ static __global__ void backward_kernel(float *dinp, float *dropped_to, const flo
 #pragma unroll
         for (int j = 0; j < 8; j++) g[j] = r * (g[j] * scale[j] - mean_g - (here[j] - m) * r * mean_gn);
         store_eight(dinp + t * H + first, g, H - first);
-        if (dropped_to == nullptr) continue;
+        if (dropped_to == nullptr && dropped_bits == nullptr) continue;
 #pragma unroll
         for (int j = 0; j < 8; j++) g[j] = dropped(g[j], keep[j]);
-        store_eight(dropped_to + t * H + first, g, H - first);
+        if (dropped_to != nullptr) store_eight(dropped_to + t * H + first, g, H - first);
+        if (dropped_bits != nullptr) store_eight(dropped_bits + t * H + first, g, H - first);
     }
 }
 
@@ -190,9 +206,9 @@ static __global__ void partial_kernel(float *partials, const float *dout, const 
 static constexpr decltype(&whole_row_kernel<1>) whole_row[GROUPS_MOST] = {whole_row_kernel<1>, whole_row_kernel<2>,
                                                                           whole_row_kernel<3>, whole_row_kernel<4>};
 
-static rp_status backward(rp_dev *dev, float *dropped_to, float *dinp, float *dgamma, float *dbeta, const float *dout,
-                          const float *inp, const float *mean, const float *rstd, const float *gamma,
-                          const rp_dropout *d, int64_t T, int64_t H) {
+static rp_status backward(rp_dev *dev, float *dropped_to, uint16_t *dropped_bits, float *dinp, float *dgamma,
+                          float *dbeta, const float *dout, const float *inp, const float *mean, const float *rstd,
+                          const float *gamma, const rp_dropout *d, int64_t T, int64_t H) {
     rp_arena arena = rp_cuda_scratch_arena(dev);
     int64_t blocks = rp_cuda_row_blocks(T);
     if (T == 0) return RP_OK;
@@ -202,11 +218,11 @@ static rp_status backward(rp_dev *dev, float *dropped_to, float *dinp, float *dg
     dim3 grid(rp_cuda_blocks(H, WARP), (unsigned)blocks);
     if (H <= WIDEST) {
         auto kernel = whole_row[(H - 1) / GROUP];
-        RP_CUDA_LAUNCH(kernel, (unsigned)blocks, ROW_WARPS * WARP, 0, dinp, dropped_to, partials, dout, inp, mean, rstd,
-                       gamma, *d, T, H, rows);
+        RP_CUDA_LAUNCH(kernel, (unsigned)blocks, ROW_WARPS * WARP, 0, dinp, dropped_to, dropped_bits, partials, dout,
+                       inp, mean, rstd, gamma, *d, T, H, rows);
     } else {
         RP_CUDA_LAUNCH(partial_kernel, grid, THREADS, 0, partials, dout, inp, mean, rstd, T, H, rows);
-        LAUNCH_ROWS(backward_kernel, T, dinp, dropped_to, dout, inp, mean, rstd, gamma, *d, T, H);
+        LAUNCH_ROWS(backward_kernel, T, dinp, dropped_to, dropped_bits, dout, inp, mean, rstd, gamma, *d, T, H);
     }
     RP_TRY(rp_cuda_finish_sums(dgamma, partials, T, H));
     return rp_cuda_finish_sums(dbeta, partials + blocks * H, T, H);
@@ -216,11 +232,12 @@ rp_status rp_cuda_layernorm_backward(rp_dev *dev, float *dinp, float *dgamma, fl
                                      const float *inp, const float *mean, const float *rstd, const float *gamma,
                                      int64_t T, int64_t H) {
     rp_dropout none = rp_dropout();
-    return backward(dev, nullptr, dinp, dgamma, dbeta, dout, inp, mean, rstd, gamma, &none, T, H);
+    return backward(dev, nullptr, nullptr, dinp, dgamma, dbeta, dout, inp, mean, rstd, gamma, &none, T, H);
 }
 
-rp_status rp_cuda_residual_layernorm_backward(rp_dev *dev, float *dinp, float *dresidual, float *dgamma, float *dbeta,
-                                              const float *dout, const float *sum, const float *mean, const float *rstd,
-                                              const float *gamma, const rp_dropout *d, int64_t T, int64_t H) {
-    return backward(dev, dinp, dresidual, dgamma, dbeta, dout, sum, mean, rstd, gamma, d, T, H);
+rp_status rp_cuda_residual_layernorm_backward(rp_dev *dev, float *dinp, uint16_t *dinp_bits, float *dresidual,
+                                              float *dgamma, float *dbeta, const float *dout, const float *sum,
+                                              const float *mean, const float *rstd, const float *gamma,
+                                              const rp_dropout *d, int64_t T, int64_t H) {
+    return backward(dev, dinp, dinp_bits, dresidual, dgamma, dbeta, dout, sum, mean, rstd, gamma, d, T, H);
 }

@@ -9,9 +9,11 @@ rp_lt *rp_cuda_lt(const rp_dev *dev);
 
 /* -- operands ---------------------------------------------------------------------------------------- */
 
-static constexpr int64_t LANE = 8;                      /* columns that a rounded row is padded to: 16 bytes */
-static constexpr int64_t ROWS = 128;                    /* at a time, at least */
-static constexpr int64_t MOST_BYTES = (int64_t)1 << 30; /* of rounded rows that scratch is made for */
+static constexpr int64_t LANE = 8;   /* columns that a rounded row is padded to: 16 bytes */
+static constexpr int64_t ROWS = 128; /* at a time, at least */
+#ifndef RP_CUDA_ROUNDED_BYTES
+#define RP_CUDA_ROUNDED_BYTES ((int64_t)1 << 30) /* of rounded rows that scratch is made for */
+#endif
 
 /* out(T,ld) = inp(T,n) rounded, 0 behind a row's n. A thread: eight neighbours. */
 static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int64_t n, int64_t groups) {
@@ -201,7 +203,7 @@ int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
     /* a weight's rows are padded too; there are at most as many as it has numbers, and as columns are wide */
     int64_t rows = most->widest < most->weight ? most->widest : most->weight;
     take_rounded(&arena, 1, most->weight + LANE * rows);
-    int64_t row = 2 * (int64_t)sizeof(uint16_t) * padded(most->widest), fit = MOST_BYTES / row;
+    int64_t row = 2 * (int64_t)sizeof(uint16_t) * padded(most->widest), fit = RP_CUDA_ROUNDED_BYTES / row;
     int64_t fewest = most->rows < ROWS ? most->rows : ROWS;
     if (fit > most->rows) fit = most->rows;
     return (int64_t)arena.used + row * (fit > fewest ? fit : fewest) + 3 * RP_ALIGN;
@@ -226,17 +228,19 @@ static rp_status make_dout(operand *out, const room *r, float *dbias, rp_cuda_ma
     return round_and_sum(r->dout, dbias, r->partials, (const float *)dout.data, T, O);
 }
 
-rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias, uint16_t *room, const float *inp,
+rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias, uint16_t *room, rp_cuda_matrix inp,
                                  int64_t T, int64_t n) {
     rp_arena arena = rp_cuda_scratch_arena(dev);
     float *partials = rp_cuda_take_partials(&arena, 1, T, n);
-    *out = rp_cuda_numbers(inp);
+    *out = inp;
     if (T * n == 0) return RP_OK;
     RP_TRY(rp_cuda_fits(&arena, "a bias' gradient"));
+    if (inp.bits) return round_and_sum(nullptr, dbias, partials, (const uint16_t *)inp.data, T, n);
+    const float *numbers = (const float *)inp.data;
     if (room == nullptr || n != padded(n) || (uintptr_t)room % 16 != 0)
-        return rp_cuda_column_sums(partials, dbias, inp, T, n);
+        return rp_cuda_column_sums(partials, dbias, numbers, T, n);
     *out = rp_cuda_bits(room);
-    return round_and_sum(room, dbias, partials, inp, T, n);
+    return round_and_sum(room, dbias, partials, numbers, T, n);
 }
 
 /* -- forward ----------------------------------------------------------------------------------------- */
@@ -263,8 +267,9 @@ static rp_status add_bias(rp_cuda_matrix out, const float *bias, int64_t T, int6
  * the library takes it. */
 static rp_status forward_rows(const rp_dev *dev, const room *r, rp_cuda_matrix out, operand inp, operand weight,
                               const float *bias, const void *epilogue, int64_t T, int64_t I, int64_t O) {
-    /* The library adds the bias where it takes wide words of it, and the product is one of matrices. */
-    if ((uintptr_t)epilogue % BIAS_ALIGN != 0 || T == 1 || I == 1 || O == 1) epilogue = nullptr;
+    /* The library adds the bias where it takes wide words of it and of bits, and the product is one of matrices. */
+    bool narrow_words = (uintptr_t)epilogue % BIAS_ALIGN != 0 || (out.bits && O % LANE != 0);
+    if (narrow_words || T == 1 || I == 1 || O == 1) epilogue = nullptr;
     rp_lt_product p = rp_lt_product();
     p.m = O, p.n = T, p.k = I, p.ldc = O, p.c = out.data, p.bfloat16_c = out.bits;
     p.a = weight.data, p.lda = weight.ld, p.transpose_a = 1;

@@ -4,9 +4,11 @@
 #include "ref/ref.h"
 
 /* With m = mean(x), v = mean((x - m)^2), rstd = 1 / sqrt(v + eps):  out = (x - m) rstd gamma + beta */
-rp_status rp_ref_layernorm_forward(rp_dev *dev, float *out, float *mean, float *rstd, const float *inp,
-                                   const float *gamma, const float *beta, float eps, int64_t T, int64_t H) {
+rp_status rp_ref_layernorm_forward(rp_dev *dev, float *out, uint16_t *out_bits, float *mean, float *rstd,
+                                   const float *inp, const float *gamma, const float *beta, float eps, int64_t T,
+                                   int64_t H) {
     (void)dev;
+    (void)out_bits; /* NULL: rp_ops.bits is 0 */
     for (int64_t t = 0; t < T; t++) {
         const float *x = inp + t * H;
         double m = 0.0, v = 0.0;

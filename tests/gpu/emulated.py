@@ -39,7 +39,14 @@ def _compile(folder):
         return libraries
     folder.mkdir(parents=True, exist_ok=True)
     cxx, cc = compiler(), compiler().replace("g++", "gcc").replace("clang++", "clang")
-    common = [*FLAGS, *INCLUDE, f'-DRP_CUDA_NAME="{NAME}"', "-DRP_LT_WORKSPACE=65536", "-DRP_CUDA_RANKED=64"]
+    common = [
+        *FLAGS,
+        *INCLUDE,
+        f'-DRP_CUDA_NAME="{NAME}"',
+        "-DRP_LT_WORKSPACE=65536",
+        "-DRP_CUDA_RANKED=64",
+        "-DRP_CUDA_ROUNDED_BYTES=131072",
+    ]
     commands = [[cxx, *common, "-x", "c++", "-c", path, "-o", folder / f"{path.stem}.o"] for path in kernels]
     commands.append([cxx, *common, "-c", HOST / "emulator.cpp", "-o", folder / "emulator.o"])
     commands += [[cc, "-std=c11", "-O1", "-fPIC", *INCLUDE, "-c", p, "-o", folder / f"{p.stem}.o"] for p in c_files]

@@ -153,3 +153,51 @@ def test_int8_is_refused(device):
     with pytest.raises(OpError, match="int8 products are for encoding on the CPU") as caught:
         run(cases_of("linear_forward")[0], device, INT8)
     assert caught.value.code == VALUE
+
+
+NORMS = {"layernorm_forward": "out", "residual_layernorm_forward": "out", "residual_layernorm_backward": "dinp"}
+
+
+@pytest.mark.parametrize("margin", [harness.MARGIN, 256])
+@pytest.mark.parametrize("numbers_too", [True, False], ids=["both", "bits"])
+@pytest.mark.parametrize("case", cases_of(*NORMS), ids=lambda case: case.id)
+def test_norms_give_the_bits_of_their_numbers(case, numbers_too, margin, device, monkeypatch):
+    monkeypatch.setattr(harness._Buffer.__init__, "__defaults__", (margin,))
+    name = NORMS[case.op]
+    want = run(case, device, BFLOAT16)
+    arguments = {**case.arguments, f"{name}_bits": np.zeros(want[name].shape, np.uint16)}
+    if not numbers_too:
+        arguments[name] = None
+    got = run(dataclasses.replace(case, arguments=arguments), device, BFLOAT16)
+    assert np.array_equal(got.pop(f"{name}_bits"), formulas.narrow(want[name])["kept"])
+    if not numbers_too:
+        want.pop(name)
+    assert {name: value.tobytes() for name, value in got.items()} == {
+        name: value.tobytes() for name, value in want.items()
+    }
+
+
+@pytest.mark.parametrize("margin", [harness.MARGIN, 256])
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in cases_of(*LAYERS)
+        if ("kept" in case.id or "nothing" in case.id) and case.arguments.get("D", 0) <= 128
+    ],
+    ids=lambda case: case.id,
+)
+def test_layers_read_bits_as_the_numbers_they_are(case, margin, device, monkeypatch):
+    monkeypatch.setattr(harness._Buffer.__init__, "__defaults__", (margin,))
+    numbers, bits = dict(case.arguments), dict(case.arguments)
+    for name in ("inp", "dout"):
+        if name in numbers:
+            kept = formulas.narrow(numbers[name])["kept"]
+            numbers[name] = np.ascontiguousarray(formulas.widen(kept)["out"], np.float32)
+            bits |= {name: None, f"{name}_bits": kept}
+    if case.op in ATTENTION_LAYERS and case.arguments["R"] == case.arguments["T"]:
+        numbers["asking"], bits["asking"] = numbers["inp"], None
+    got, want = (run(dataclasses.replace(case, arguments=given), device, BFLOAT16) for given in (bits, numbers))
+    assert {name: value.tobytes() for name, value in got.items()} == {
+        name: value.tobytes() for name, value in want.items()
+    }

@@ -323,8 +323,10 @@ class Device:
 
     def call(self, op, rooms=(), **arguments):
         """Calls a slot by its arguments' names and returns {output: array}, but for the `rooms`. The arrays passed are
-        not changed; what an output holds before the call is what was passed for it."""
+        not changed; what an output holds before the call is what was passed for it. Bits (<name>_bits) may be left out:
+        NULL."""
         parameters = signatures()[op]
+        arguments = {p.name: None for p in parameters if p.name.endswith("_bits")} | arguments
         assert {p.name for p in parameters} == set(arguments), f"{op} takes {[p.name for p in parameters]}"
         buffers, hosts, given = {}, {}, {}
         try:
