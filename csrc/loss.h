@@ -72,10 +72,10 @@ typedef struct rp_mlm {
 
 /* Floats of memory that are written between the encoder's forward and backward pass alone: all but what each row has
  * one of. */
-int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens);
+int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens, int64_t chunk);
 /* The rest from the arenas; spare: rp_mlm_floats of them. */
 void rp_mlm_plan(rp_mlm *memory, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens,
-                 float *spare);
+                 int64_t chunk, float *spare);
 
 /* Adds `weight` * the sum over the inputs' M masked rows of the loss's gradient to dhidden(T,H) and to grads; *loss is
  * the plain sum over rows. */
@@ -113,7 +113,7 @@ void rp_boundary_add_heads(rp_boundary *memory, rp_params *heads, const char *na
                            const rp_params *params);
 /* spare: rp_mlm_floats of them. */
 void rp_boundary_plan(rp_boundary *memory, rp_arena *arena, rp_arena *host, const rp_boundary_options *options,
-                      const rp_params *params, int64_t max_tokens, float *spare);
+                      const rp_params *params, int64_t max_tokens, int64_t chunk, float *spare);
 
 /* Adds `weight` * the sum over the inputs' M masked rows of the loss's gradient to dhidden(T,H), to the heads' grads
  * and to the word embeddings'; *loss and *correct grow by the plain sums over rows. */

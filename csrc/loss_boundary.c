@@ -1,7 +1,5 @@
 #include "loss.h"
 
-enum { CHUNK = 512 }; /* rows, as many as rp_mlm_floats gives logits for */
-
 rp_status rp_boundary_check(const rp_boundary_options *o) {
     if (o->position_size >= 1 && o->position_size <= 1 << 16) return RP_OK;
     return rp_fail(RP_STATUS_VALUE, "position_size is %lld, expected 1 to %d", (long long)o->position_size, 1 << 16);
@@ -42,9 +40,9 @@ static void plan_layer(rp_boundary_layer *l, rp_arena *arena, size_t rows) {
 }
 
 void rp_boundary_plan(rp_boundary *m, rp_arena *arena, rp_arena *host, const rp_boundary_options *o,
-                      const rp_params *params, int64_t max_tokens, float *spare) {
+                      const rp_params *params, int64_t max_tokens, int64_t chunk, float *spare) {
     const rp_config *c = &params->config;
-    m->chunk = max_tokens < CHUNK ? max_tokens : CHUNK;
+    m->chunk = max_tokens < chunk ? max_tokens : chunk;
     size_t rows = (size_t)m->chunk, T = (size_t)max_tokens, f = sizeof(float);
     size_t H = (size_t)c->hidden_size * f, wide = 2 * H + (size_t)o->position_size * f;
     for (int i = 0; i < 2; i++) plan_layer(&m->layer[i], arena, rows);

@@ -1,33 +1,29 @@
 #include "loss.h"
 
-enum { CHUNK = 512 };
-
-static int64_t chunk_of(int64_t max_tokens) { return max_tokens < CHUNK ? max_tokens : CHUNK; }
-
 /* The buffers of M rows. */
-static void lay_out(rp_mlm *m, rp_arena *arena, const rp_config *c, int64_t M) {
+static void lay_out(rp_mlm *m, rp_arena *arena, const rp_config *c, int64_t M, int64_t chunk) {
     size_t H = (size_t)c->hidden_size * sizeof(float), E = (size_t)c->embedding_size * sizeof(float);
-    size_t rows = (size_t)M, wide = H > E ? H : E;
-    m->logits = rp_arena_take(arena, (size_t)chunk_of(M), (size_t)c->vocab_size * sizeof(float));
+    size_t rows = (size_t)M, some = (size_t)(M < chunk ? M : chunk), wide = H > E ? H : E;
+    m->logits = rp_arena_take(arena, some, (size_t)c->vocab_size * sizeof(float));
     m->rows = rp_arena_take(arena, rows, wide);
     m->pre = rp_arena_take(arena, rows, E);
     m->act = rp_arena_take(arena, rows, wide);
     m->normed = rp_arena_take(arena, rows, E);
 }
 
-int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens) {
+int64_t rp_mlm_floats(const rp_params *params, int64_t max_tokens, int64_t chunk) {
     rp_mlm measured;
     rp_arena arena = {0};
-    lay_out(&measured, &arena, &params->config, max_tokens);
+    lay_out(&measured, &arena, &params->config, max_tokens, chunk);
     return (int64_t)(arena.used / sizeof(float));
 }
 
-void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens,
+void rp_mlm_plan(rp_mlm *m, rp_arena *arena, rp_arena *host, const rp_params *params, int64_t max_tokens, int64_t chunk,
                  float *spare) {
     size_t T = (size_t)max_tokens;
-    m->chunk = chunk_of(max_tokens);
+    m->chunk = max_tokens < chunk ? max_tokens : chunk;
     m->spare = spare;
-    m->floats = rp_mlm_floats(params, max_tokens);
+    m->floats = rp_mlm_floats(params, max_tokens, chunk);
     m->mean = rp_arena_take(arena, T, sizeof(float));
     m->rstd = rp_arena_take(arena, T, sizeof(float));
     m->loss = rp_arena_take(arena, T, sizeof(float));
@@ -83,7 +79,7 @@ rp_status rp_mlm_run(rp_mlm *m, rp_dev *dev, const rp_params *p, const float *va
     *loss = 0;
     if (in->M == 0) return RP_OK;
     rp_arena batch = {.base = (char *)m->spare, .capacity = (size_t)m->floats * sizeof(float)};
-    lay_out(m, &batch, &p->config, in->M);
+    lay_out(m, &batch, &p->config, in->M, m->chunk);
     RP_TRY(rp_arena_check(&batch));
     RP_TRY(head_forward(m, dev, p, values, hidden, in));
     RP_TRY(vocabulary(m, dev, p, values, grads, weight, in));

@@ -11,7 +11,7 @@ typedef struct kind {
     bool single;    /* its samples stand for themselves, so that a step may have fewer */
     rp_status (*check)(const rp_objective_options *o);
     void (*add_heads)(rp_objective *o, rp_params *heads, const rp_params *params, int64_t dim);
-    int64_t (*floats)(const rp_params *params, int64_t micro_tokens);
+    int64_t (*floats)(const rp_params *params, int64_t micro_tokens, int64_t chunk);
     void (*plan)(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host);
     rp_status (*fill)(rp_objective *o, rp_dev *dev);
     int64_t (*widest)(const rp_objective *o);
@@ -41,7 +41,7 @@ static rp_status run_contrastive(rp_objective *o, const rp_view *v) {
 }
 
 static void plan_mlm(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
-    rp_mlm_plan(&o->memory.mlm, arena, host, sizes->params, sizes->micro_tokens, sizes->spare);
+    rp_mlm_plan(&o->memory.mlm, arena, host, sizes->params, sizes->micro_tokens, sizes->chunk, sizes->spare);
 }
 
 static rp_status run_mlm(rp_objective *o, const rp_view *v) {
@@ -177,7 +177,7 @@ static void add_boundary_heads(rp_objective *o, rp_params *heads, const rp_param
 
 static void plan_boundary(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
     rp_boundary_plan(&o->memory.boundary, arena, host, &o->options.boundary, sizes->params, sizes->micro_tokens,
-                     sizes->spare);
+                     sizes->chunk, sizes->spare);
 }
 
 static rp_status run_boundary(rp_objective *o, const rp_view *v) {
@@ -297,8 +297,9 @@ void rp_objective_add_heads(rp_objective *o, rp_params *heads, const rp_params *
     if (kind_of(o)->add_heads != NULL) kind_of(o)->add_heads(o, heads, params, dim);
 }
 
-int64_t rp_objective_floats(const rp_objective *o, const rp_params *params, int64_t micro_tokens) {
-    return kind_of(o)->floats == NULL ? 0 : kind_of(o)->floats(params, micro_tokens);
+int64_t rp_objective_floats(const rp_objective *o, const rp_objective_sizes *sizes) {
+    if (kind_of(o)->floats == NULL) return 0;
+    return kind_of(o)->floats(sizes->params, sizes->micro_tokens, sizes->chunk);
 }
 
 void rp_objective_plan(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {

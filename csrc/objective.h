@@ -60,7 +60,8 @@ typedef struct rp_objective {
 typedef struct rp_objective_sizes {
     const rp_params *params;   /* the model's */
     int64_t dim, micro_tokens; /* of a vector; of a micro-batch, at most */
-    float *spare;              /* what rp_objective_floats asked for */
+    int64_t chunk;             /* rp_ops.chunk */
+    float *spare;              /* what rp_objective_floats asked for, with these sizes */
 } rp_objective_sizes;
 
 /* What an objective is run on. */
@@ -91,7 +92,7 @@ void rp_objective_mark_reads(const rp_objective *objective, rp_reads *reads);
 void rp_objective_add_heads(rp_objective *objective, rp_params *heads, const rp_params *params, int64_t dim);
 
 /* Floats of memory that are written between the encoder's forward and backward pass alone, which objectives share. */
-int64_t rp_objective_floats(const rp_objective *objective, const rp_params *params, int64_t micro_tokens);
+int64_t rp_objective_floats(const rp_objective *objective, const rp_objective_sizes *sizes);
 void rp_objective_plan(rp_objective *objective, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host);
 
 /* Copies to its memory what the options point to, where they do; once, before the first run. */

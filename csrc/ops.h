@@ -314,6 +314,7 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
 struct rp_ops {
     const char *name; /* "ref", "cpu/avx512", … */
     int concurrent;   /* 1: devices of several threads compute beside each other, each on its own thread */
+    int64_t chunk;    /* rows of scores of a whole vocabulary that are best made at a time */
     int64_t bits;     /* layers of encoders take and give operands as bits (<name>_bits) for heads of up to this size */
     int bucket;       /* not 0: it gains where the same work comes again (list_begin), and the tokens of a small batch
                          are filled up to a multiple of this */

@@ -14,6 +14,7 @@ struct rp_trainer {
     rp_trainer_options options;
     int64_t owner;
     int64_t micro_tokens; /* of a micro-batch, at most */
+    int64_t chunk;        /* the back end's (rp_ops) */
     bool over_vectors;    /* whether an objective is */
     void *memory, *host_memory;
     rp_batch *slice[RP_JOIN_PARTS]; /* (networks) */
@@ -44,19 +45,19 @@ static void plan(rp_trainer *t, rp_arena *arena, rp_arena *host) {
     const rp_params *params = t->tensors[0].params;
     const rp_trainer_options *o = &t->options;
     size_t row = (size_t)t->join.dim * sizeof(float);
+    rp_objective_sizes sizes = {params, t->join.dim, t->micro_tokens, t->chunk, NULL};
     int64_t spare = 0;
     for (int i = 0; i < tables(t); i++) plan_tensors(&t->tensors[i], arena);
     heads_of(t)->values = rp_arena_take(arena, (size_t)t->heads->total, sizeof(float));
     for (int64_t i = 0; i < o->objectives; i++) {
-        int64_t floats =
-            is_active(&t->objective[i]) ? rp_objective_floats(&t->objective[i], params, t->micro_tokens) : 0;
+        int64_t floats = is_active(&t->objective[i]) ? rp_objective_floats(&t->objective[i], &sizes) : 0;
         if (floats > spare) spare = floats;
     }
     rp_capacity most = {o->micro_samples, t->micro_tokens, true, o->dtype, spare};
     rp_join_plan(&t->join, arena, host, &most);
     t->vectors = rp_arena_take(arena, (size_t)o->samples, row);
     t->dvectors = rp_arena_take(arena, (size_t)o->samples, row);
-    rp_objective_sizes sizes = {params, t->join.dim, t->micro_tokens, first_network(t)->encoder.spare};
+    sizes.spare = first_network(t)->encoder.spare;
     for (int64_t i = 0; i < o->objectives; i++)
         if (is_active(&t->objective[i])) rp_objective_plan(&t->objective[i], &sizes, arena, host);
 }
@@ -148,6 +149,9 @@ static rp_status measure(rp_trainer *t, const rp_trainer_options *o, rp_arena *d
     t->options = *o;
     t->micro_tokens = o->micro_samples * o->max_length;
     RP_TRY(rp_join_open(&t->join, &o->join));
+    const rp_ops *ops = rp_ops_find(o->join.part[t->join.first].model->backend);
+    if (ops == NULL) return RP_STATUS_STATE; /* rp_ops_find has written the message */
+    t->chunk = ops->chunk;
     RP_TRY(compose(t));
     plan(t, device, host);
     RP_TRY(rp_arena_check(device));

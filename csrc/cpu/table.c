@@ -7,6 +7,7 @@ const rp_ops *RP_CPU(table)(void) {
     static const rp_ops table = {
         .name = "cpu/" RP_CPU_TEXT(RP_LEVEL),
         .concurrent = 1,
+        .chunk = 512,
         .open = rp_host_open,
         .close = rp_host_close,
         .scratch = rp_host_scratch,

@@ -72,6 +72,7 @@ rp_status rp_cuda_scratch(rp_dev *dev, int64_t *bytes, const rp_extent *most) {
 
 static const rp_ops table = {
     .name = RP_CUDA_NAME,
+    .chunk = 4096, /* each reads and writes the vocabulary's weights and their gradient */
     .bits = RP_CUDA_WIDEST_BFLOAT16,
     .bucket = 64,
 #define OWN(slot) .slot = rp_cuda_##slot

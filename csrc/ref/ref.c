@@ -6,6 +6,7 @@
 static const rp_ops table = {
     .name = "ref",
     .concurrent = 1,
+    .chunk = 512,
     .open = rp_host_open,
     .close = rp_host_close,
     .scratch = rp_host_scratch,
