@@ -165,17 +165,31 @@ def test_it_has_no_hidden_states_for_masked_words():
         network.forward(ENDS, BARE, [0], CM, masked=True)
 
 
+ENCODER = Config(
+    vocab_size=200, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12,
+    max_position_embeddings=64, type_vocab_size=2, embedding_size=8, layer_norm_eps=1e-5, initializer_range=0.3,
+    attended_dropout=True, feed_forward_dropout=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["ref", "cpu"])
+def test_an_encoders_masks_are_other_ones_in_each_step(backend):
+    from corpora import TOKENS
+
+    with Network(ENCODER, 5, backend=backend, spec=(0, 2)) as network:
+        vectors = [
+            network.forward(RANDOM, TOKENS, np.arange(5), CM, dropout=0.3, step=step) for step in (0, 1, 2**32 - 1, 1)
+        ]
+    assert len({one.tobytes() for one in vectors[:3]}) == 3
+    assert vectors[3].tobytes() == vectors[1].tobytes()
+
+
 def test_an_encoder_by_the_same_calls():
     """Its gradients through the seam, along a direction, against differences of its vectors."""
-    config = Config(
-        vocab_size=200, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12,
-        max_position_embeddings=64, type_vocab_size=2, embedding_size=8, layer_norm_eps=1e-5, initializer_range=0.3,
-        attended_dropout=True, feed_forward_dropout=True,
-    )  # fmt: skip
     from corpora import TOKENS
 
     rng = np.random.default_rng(0)
-    with Network(config, 5, spec=(0, 2)) as network:
+    with Network(ENCODER, 5, spec=(0, 2)) as network:
         assert network.dim == 24
         vectors = network.forward(RANDOM, TOKENS, np.arange(5), CM)
         dvectors, values = rng.normal(size=vectors.shape), network.values.copy()
