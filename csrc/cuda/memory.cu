@@ -115,7 +115,7 @@ rp_status rp_cuda_release(rp_dev *dev, void *memory) {
 }
 
 rp_status rp_cuda_reserve(rp_dev *dev, int64_t bytes) {
-    void *scratch;
+    void *scratch = nullptr;
     RP_TRY(check_bytes(bytes, "reserve"));
     if ((size_t)bytes <= dev->scratch_bytes) return RP_OK;
     RP_TRY(rp_cuda_alloc(dev, &scratch, bytes));
