@@ -118,7 +118,7 @@ def test_more_lists_than_are_remembered(name, monkeypatch):
         device.raw("release", address)
 
 
-def test_a_list_that_no_graph_can_be_made_of_goes_one_by_one(monkeypatch):
+def test_emulated_lists_that_no_graph_can_be_made_of_go_one_by_one(monkeypatch):
     """In the emulated back end, which can be told to refuse; with a graph asked for, that is an error."""
     name, inputs = backends.require(emulated.NAME), np.random.default_rng(9).normal(size=(8, ROWS, INPUTS))
     refuse = ctypes.c_int.in_dll(emulated.register(), "emulated_refuse_graphs")
