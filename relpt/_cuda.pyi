@@ -11,5 +11,5 @@ def search(paths: str, /) -> None:
     """Files to try for cuBLASLt before the system's, "a:b"."""
 
 def lists() -> dict[str, int]:
-    """direct, graphs, refused: how many lists of operations were carried out one by one and as CUDA graphs, and how many
+    """direct, graphs, refused: lists of operations that were carried out one by one and as CUDA graphs, and those that
     could not be made graphs of."""
