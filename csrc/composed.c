@@ -25,6 +25,7 @@ rp_status rp_composed_residual_layernorm_forward(rp_dev *dev, float *out, uint16
                                                  float *rstd, const float *inp, const float *residual,
                                                  const float *gamma, const float *beta, const rp_dropout *d, float eps,
                                                  int64_t T, int64_t H) {
+    if (sum == NULL) sum = out;
     RP_TRY(dev->ops->dropout_forward(dev, sum, inp, d, T, H));
     RP_TRY(dev->ops->add_forward(dev, sum, sum, residual, T * H));
     return dev->ops->layernorm_forward(dev, out, out_bits, mean, rstd, sum, gamma, beta, eps, T, H);

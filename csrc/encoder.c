@@ -193,6 +193,9 @@ static rp_status attention_forward(rp_encoder *e, rp_dev *dev, const float *valu
         in->sequences, in->T, rows.N, A, c->hidden_size / A, e->train);
 }
 
+/* The backward pass reads what was normalised. */
+static float *kept_sum(const rp_encoder *e, float *sum) { return e->train ? sum : NULL; }
+
 /* m->out(N,H) from what the attention gave, in m->sum1, and the layer's input at its rows, x(N,H). */
 static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, const rp_inputs *in, const rp_pass *pass,
                               int64_t i, const float *x) {
@@ -206,12 +209,12 @@ static rp_status rows_forward(rp_encoder *e, rp_dev *dev, const float *values, c
     uint16_t *next = i < c->num_hidden_layers - 1 ? input_bits(e, i + 1) : NULL;
     rp_dropout first = dropout_of(e, in, pass, SITE_ATTENDED, i, rows),
                second = dropout_of(e, in, pass, SITE_FEED_FORWARD, i, rows);
-    RP_TRY(ops->residual_layernorm_forward(dev, e->mid, mid_bits(e), m->sum1, m->mean1, m->rstd1, m->sum1, x,
-                                           values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
+    RP_TRY(ops->residual_layernorm_forward(dev, e->mid, mid_bits(e), kept_sum(e, m->sum1), m->mean1, m->rstd1, m->sum1,
+                                           x, values + w->norm1_gamma, values + w->norm1_beta, &first, eps, N, H));
     RP_TRY(ops->feed_forward_forward(dev, m->sum2, pre_of(e, i), m->pre.kept, e->act, e->mid, mid_bits(e),
                                      values + w->up_weight, values + w->up_bias, values + w->down_weight,
                                      values + w->down_bias, N, H, c->intermediate_size, e->train));
-    return ops->residual_layernorm_forward(dev, m->out, next, m->sum2, m->mean2, m->rstd2, m->sum2, e->mid,
+    return ops->residual_layernorm_forward(dev, m->out, next, kept_sum(e, m->sum2), m->mean2, m->rstd2, m->sum2, e->mid,
                                            values + w->norm2_gamma, values + w->norm2_beta, &second, eps, N, H);
 }
 

@@ -154,7 +154,8 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
     /* out(N) = a + b; out may alias either. */                                                                        \
     X(add_forward, (rp_dev * dev, float *out, const float *a, const float *b, int64_t N))                              \
                                                                                                                        \
-    /* out(T,H) = (inp - mean) * rstd * gamma(H) + beta(H); mean(T), rstd(T) = 1/sqrt(var + eps), var biased. */       \
+    /* out(T,H) = (inp - mean) * rstd * gamma(H) + beta(H); mean(T), rstd(T) = 1/sqrt(var + eps), var biased. out may  \
+     * alias inp. */                                                                                                   \
     X(layernorm_forward, (rp_dev * dev, float *out, uint16_t *out_bits, float *mean, float *rstd, const float *inp,    \
                           const float *gamma, const float *beta, float eps, int64_t T, int64_t H))                     \
     X(layernorm_backward,                                                                                              \
@@ -264,7 +265,8 @@ typedef enum rp_activation { RP_TANH, RP_RELU, RP_ACTIVATIONS } rp_activation;
     /* pre(T,O) = linear_forward; act(T,O) = gelu_forward(pre). act may alias pre. */                                  \
     X(linear_gelu_forward, (rp_dev * dev, float *act, float *pre, const float *inp, const float *weight,               \
                             const float *bias, int64_t T, int64_t I, int64_t O))                                       \
-    /* sum(T,H) = dropout(inp) + residual; out = layernorm(sum). sum may alias inp. */                                 \
+    /* sum(T,H) = dropout(inp) + residual; out = layernorm(sum). sum may alias inp; NULL: it is not kept, and          \
+     * out is there. */                                                                                                \
     X(residual_layernorm_forward, (rp_dev * dev, float *out, uint16_t *out_bits, float *sum, float *mean, float *rstd, \
                                    const float *inp, const float *residual, const float *gamma, const float *beta,     \
                                    const rp_dropout *d, float eps, int64_t T, int64_t H))                              \

@@ -59,7 +59,7 @@ rp_status RP_CPU(residual_layernorm_forward)(rp_dev *dev, float *out, uint16_t *
         uint32_t mode = rp_threads_flush_denormals();
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < T; t++) {
-            float *row = sum + t * H;
+            float *row = (sum != NULL ? sum : out) + t * H;
             const float *branch = inp + t * H;
             if (d->threshold != 0) {
                 RP_CPU(dropout_row)(row, branch, d, t, H);

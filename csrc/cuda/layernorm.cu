@@ -1,6 +1,79 @@
 /* Layer normalisation (Ba et al. 2016) over the last axis, alone and behind dropout and a residual connection. A warp
- * has a row; it reads it anew for mean, variance and result, which the chip's first cache serves. */
+ * has a row: of up to WIDEST columns in its registers; a wider one it reads anew for mean, variance and result, which
+ * the chip's first cache serves. */
 #include "cuda/kernel.cuh"
+
+static constexpr int GROUP = WARP * 8, GROUPS_MOST = 4, WIDEST = GROUPS_MOST * GROUP;
+
+/* What dropout asks of a row. */
+static __device__ __forceinline__ uint32_t sample_of(const rp_dropout &d, int64_t t) {
+    return d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
+}
+static __device__ __forceinline__ uint32_t place_of(const rp_dropout &d, int64_t t) {
+    return d.threshold != 0 ? (uint32_t)d.pos[t] : 0;
+}
+
+/* -- forward ----------------------------------------------------------------------------------------- */
+
+/* x = dropout(x) + residual, eight neighbours from column `first` of a row on. */
+static __device__ __forceinline__ void add_residual(float x[8], const float *residual, const rp_dropout &d,
+                                                    uint32_t sample, uint32_t row, int64_t first, int64_t left) {
+    float keep[8], past[8];
+    load_eight(past, residual, left);
+    keep_eight(keep, d, sample, row, (uint32_t)(first / 8));
+#pragma unroll
+    for (int j = 0; j < 8; j++) x[j] = dropped(x[j], keep[j]) + past[j];
+}
+
+/* sum = dropout(inp) + residual where there is a residual, and kept where it may; (x - mean) rstd gamma + beta of that
+ * or of inp, in `out` and its bits in `bits`, either of which may be NULL. */
+template <int GROUPS>
+static __global__ void __launch_bounds__(THREADS, 3)
+    whole_row_forward(float *out, uint16_t *bits, float *sum, float *mean, float *rstd, const float *inp,
+                      const float *residual, const float *gamma, const float *beta, rp_dropout d, float eps, int64_t T,
+                      int64_t H) {
+    int64_t t = warp_row();
+    if (t >= T) return;
+    float x[GROUPS][8], total = 0.0f, squares = 0.0f;
+    uint32_t sample = sample_of(d, t), row = place_of(d, t);
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+        int64_t column = i * GROUP + lane_of() * 8;
+        load_eight(x[i], inp + t * H + column, H - column);
+    }
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+        int64_t column = i * GROUP + lane_of() * 8;
+        if (residual != nullptr) {
+            add_residual(x[i], residual + t * H + column, d, sample, row, column, H - column);
+            if (sum != nullptr) store_eight(sum + t * H + column, x[i], H - column);
+        }
+#pragma unroll
+        for (int j = 0; j < 8; j++) total += x[i][j]; /* 0 behind the row */
+    }
+    float m = warp_sum(total) / (float)H;
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (i * GROUP + lane_of() * 8 + j < H) squares += (x[i][j] - m) * (x[i][j] - m);
+    float r = 1.0f / sqrtf(warp_sum(squares) / (float)H + eps);
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+        int64_t column = i * GROUP + lane_of() * 8;
+        float scale[8], shift[8];
+        load_eight(scale, gamma + column, H - column);
+        load_eight(shift, beta + column, H - column);
+#pragma unroll
+        for (int j = 0; j < 8; j++) x[i][j] = (x[i][j] - m) * r * scale[j] + shift[j];
+        if (out != nullptr) store_eight(out + t * H + column, x[i], H - column);
+        if (bits != nullptr) store_eight(bits + t * H + column, x[i], H - column);
+    }
+    if (lane_of() == 0) mean[t] = m, rstd[t] = r;
+}
+
+static constexpr decltype(&whole_row_forward<1>) whole_forward[GROUPS_MOST] = {
+    whole_row_forward<1>, whole_row_forward<2>, whole_row_forward<3>, whole_row_forward<4>};
 
 static __device__ __forceinline__ float row_mean(const float *x, int64_t H) {
     float sum = 0.0f;
@@ -8,7 +81,8 @@ static __device__ __forceinline__ float row_mean(const float *x, int64_t H) {
     return warp_sum(sum) / (float)H;
 }
 
-/* Mean and 1 / deviation of x(H), and (x - mean) rstd gamma + beta in `out`, its bits in `bits`; either may be NULL. */
+/* Of wider rows: mean and 1 / deviation of x(H), and (x - mean) rstd gamma + beta in `out`, its bits in `bits`; either
+ * may be NULL. */
 static __device__ __forceinline__ void normalize_row(float *out, uint16_t *bits, float *mean, float *rstd,
                                                      const float *x, const float *gamma, const float *beta, float eps,
                                                      int64_t H) {
@@ -41,8 +115,15 @@ static __global__ void forward_kernel(float *out, uint16_t *bits, float *mean, f
 rp_status rp_cuda_layernorm_forward(rp_dev *dev, float *out, uint16_t *out_bits, float *mean, float *rstd,
                                     const float *inp, const float *gamma, const float *beta, float eps, int64_t T,
                                     int64_t H) {
+    float *no_sum = nullptr;
+    const float *none = nullptr;
     (void)dev;
-    if (T > 0) LAUNCH_ROWS(forward_kernel, T, out, out_bits, mean, rstd, inp, gamma, beta, eps, T, H);
+    if (T == 0) return RP_OK;
+    if (H <= WIDEST)
+        LAUNCH_ROWS(whole_forward[(H - 1) / GROUP], T, out, out_bits, no_sum, mean, rstd, inp, none, gamma, beta,
+                    rp_dropout(), eps, T, H);
+    else
+        LAUNCH_ROWS(forward_kernel, T, out, out_bits, mean, rstd, inp, gamma, beta, eps, T, H);
     return RP_OK;
 }
 
@@ -52,15 +133,11 @@ static __global__ void residual_kernel(float *out, uint16_t *bits, float *sum, f
                                        rp_dropout d, float eps, int64_t T, int64_t H) {
     int64_t t = warp_row();
     if (t >= T) return;
-    uint32_t sample = d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
-    uint32_t row = d.threshold != 0 ? (uint32_t)d.pos[t] : 0;
+    uint32_t sample = sample_of(d, t), row = place_of(d, t);
     for (int64_t first = lane_of() * 8; first < H; first += WARP * 8) {
-        float keep[8], x[8], past[8];
+        float x[8];
         load_eight(x, inp + t * H + first, H - first);
-        load_eight(past, residual + t * H + first, H - first);
-        keep_eight(keep, d, sample, row, (uint32_t)(first / 8));
-#pragma unroll
-        for (int j = 0; j < 8; j++) x[j] = dropped(x[j], keep[j]) + past[j];
+        add_residual(x, residual + t * H + first, d, sample, row, first, H - first);
         store_eight(sum + t * H + first, x, H - first);
     }
     __syncwarp(); /* the row's sums were written by other lanes than those that read them now */
@@ -71,10 +148,17 @@ rp_status rp_cuda_residual_layernorm_forward(rp_dev *dev, float *out, uint16_t *
                                              float *rstd, const float *inp, const float *residual, const float *gamma,
                                              const float *beta, const rp_dropout *d, float eps, int64_t T, int64_t H) {
     (void)dev;
-    if (T > 0)
-        LAUNCH_ROWS(residual_kernel, T, out, out_bits, sum, mean, rstd, inp, residual, gamma, beta, *d, eps, T, H);
+    if (T == 0) return RP_OK;
+    if (H <= WIDEST)
+        LAUNCH_ROWS(whole_forward[(H - 1) / GROUP], T, out, out_bits, sum, mean, rstd, inp, residual, gamma, beta, *d,
+                    eps, T, H);
+    else
+        LAUNCH_ROWS(residual_kernel, T, out, out_bits, sum != nullptr ? sum : out, mean, rstd, inp, residual, gamma,
+                    beta, *d, eps, T, H);
     return RP_OK;
 }
+
+/* -- backward ---------------------------------------------------------------------------------------- */
 
 /* With n = (x - mean) rstd and g = dout gamma: dinp = rstd (g - mean(g) - n mean(g n)); partials(2,row_blocks,H): sums
  * of dout n, and of dout; blocks as those of sums.cu. `dropped_to` and `dropped_bits` are dinp with dropout; both may
@@ -82,15 +166,14 @@ rp_status rp_cuda_residual_layernorm_forward(rp_dev *dev, float *out, uint16_t *
 
 /* -- rows of up to WIDEST columns: one pass, a warp has a row in registers ----------------------------- */
 
-static constexpr int GROUP = WARP * 8, GROUPS_MOST = 4, WIDEST = GROUPS_MOST * GROUP;
 static constexpr int ROW_WARPS = 4; /* of a block: three such share a multiprocessor's registers */
 
 /* backward_kernel and partial_kernel at once, for block x of rows. */
 template <int GROUPS>
 static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
-    whole_row_kernel(float *dinp, float *dropped_to, uint16_t *dropped_bits, float *partials, const float *dout,
-                     const float *inp, const float *mean, const float *rstd, const float *gamma, rp_dropout d,
-                     int64_t T, int64_t H, int64_t rows) {
+    whole_row_backward(float *dinp, float *dropped_to, uint16_t *dropped_bits, float *partials, const float *dout,
+                       const float *inp, const float *mean, const float *rstd, const float *gamma, rp_dropout d,
+                       int64_t T, int64_t H, int64_t rows) {
     __shared__ float line[ROW_WARPS][GROUP];
     float dgamma[GROUPS][8] = {}, dbeta[GROUPS][8] = {};
     int64_t begin = blockIdx.x * rows, end = begin + rows < T ? begin + rows : T;
@@ -118,8 +201,7 @@ static __global__ void __launch_bounds__(ROW_WARPS *WARP, 3)
             }
         }
         float mean_g = warp_sum(sum_g) / (float)H, mean_gn = warp_sum(sum_gn) / (float)H;
-        uint32_t sample = d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
-        uint32_t row = d.threshold != 0 ? (uint32_t)d.pos[t] : 0;
+        uint32_t sample = sample_of(d, t), row = place_of(d, t);
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
             int64_t column = i * GROUP + lane_of() * 8;
@@ -158,8 +240,7 @@ static __global__ void backward_kernel(float *dinp, float *dropped_to, uint16_t 
         sum_gn += g * ((x[h] - m) * r);
     }
     float mean_g = warp_sum(sum_g) / (float)H, mean_gn = warp_sum(sum_gn) / (float)H;
-    uint32_t sample = d.threshold != 0 ? (uint32_t)d.sample[d.sequence[t]] : 0;
-    uint32_t row = d.threshold != 0 ? (uint32_t)d.pos[t] : 0;
+    uint32_t sample = sample_of(d, t), row = place_of(d, t);
     for (int64_t first = lane_of() * 8; first < H; first += WARP * 8) {
         float keep[8], g[8], here[8], scale[8];
         load_eight(g, dy + first, H - first);
@@ -203,8 +284,8 @@ static __global__ void partial_kernel(float *partials, const float *dout, const 
     partials[(gridDim.y + blockIdx.y) * H + column] = beta;
 }
 
-static constexpr decltype(&whole_row_kernel<1>) whole_row[GROUPS_MOST] = {whole_row_kernel<1>, whole_row_kernel<2>,
-                                                                          whole_row_kernel<3>, whole_row_kernel<4>};
+static constexpr decltype(&whole_row_backward<1>) whole_backward[GROUPS_MOST] = {
+    whole_row_backward<1>, whole_row_backward<2>, whole_row_backward<3>, whole_row_backward<4>};
 
 static rp_status backward(rp_dev *dev, float *dropped_to, uint16_t *dropped_bits, float *dinp, float *dgamma,
                           float *dbeta, const float *dout, const float *inp, const float *mean, const float *rstd,
@@ -217,7 +298,7 @@ static rp_status backward(rp_dev *dev, float *dropped_to, uint16_t *dropped_bits
     int64_t rows = rp_cuda_ceil(T, blocks);
     dim3 grid(rp_cuda_blocks(H, WARP), (unsigned)blocks);
     if (H <= WIDEST) {
-        auto kernel = whole_row[(H - 1) / GROUP];
+        auto kernel = whole_backward[(H - 1) / GROUP];
         RP_CUDA_LAUNCH(kernel, (unsigned)blocks, ROW_WARPS * WARP, 0, dinp, dropped_to, dropped_bits, partials, dout,
                        inp, mean, rstd, gamma, *d, T, H, rows);
     } else {

@@ -191,7 +191,9 @@ def _layernorm_pair(name, inp, d, eps=1e-12, rtol=1e-5):
     T, H = inp.shape
     gamma, beta = d.normal(H, scale=0.3, shift=1.0), d.normal(H)
     out = dict(out=empty(T, H), mean=empty(T), rstd=empty(T))
-    yield Case("layernorm_forward", name, dict(out, inp=inp, gamma=gamma, beta=beta, eps=eps, T=T, H=H), rtol)
+    forward = dict(out, inp=inp, gamma=gamma, beta=beta, eps=eps, T=T, H=H)
+    yield Case("layernorm_forward", name, forward, rtol)
+    yield Case("layernorm_forward", f"{name}-alias", dict(forward, out=Same("inp")), rtol)
     mean = inp.astype(np.float64).mean(axis=1)
     rstd = 1 / np.sqrt(inp.astype(np.float64).var(axis=1) + eps)
     saved = dict(mean=mean.astype(np.float32), rstd=rstd.astype(np.float32), gamma=gamma)
@@ -212,7 +214,14 @@ def layernorm():
 
 
 def residual_layernorm():
-    for lengths, H, p in [(ONE, 8, 0.0), (SHORT, 33, 0.1), (MIXED, 64, 0.1), (MANY, 99, 0.0), ((), 8, 0.1)]:
+    for lengths, H, p in [
+        (ONE, 8, 0.0),
+        (SHORT, 33, 0.1),
+        (MIXED, 64, 0.1),
+        (MANY, 99, 0.0),
+        (SHORT, 1032, 0.1),
+        ((), 8, 0.1),
+    ]:
         T = sum(lengths)
         name, d = f"T{T}-H{H}-p{p}", Draw(f"residual{T},{H}")
         inp, residual, gamma, beta = d.normal(T, H), d.normal(T, H), d.normal(H), d.normal(H)
@@ -221,6 +230,7 @@ def residual_layernorm():
         forward |= dict(gamma=gamma, beta=beta, eps=1e-12, **rest)
         yield Case("residual_layernorm_forward", name, forward)
         yield Case("residual_layernorm_forward", f"{name}-alias", dict(forward, sum=Same("inp")))
+        yield Case("residual_layernorm_forward", f"{name}-unkept", dict(forward, sum=None), rooms=("sum",))
         total = d.normal(T, H)
         saved = dict(mean=total.mean(axis=1), rstd=1 / total.std(axis=1), sum=total, gamma=gamma)
         grads = dict(dinp=empty(T, H), dresidual=empty(T, H), dgamma=d.normal(H), dbeta=d.normal(H))
