@@ -64,6 +64,8 @@ def check_within(got, want, share, least):
 
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
 def test_agrees_with_ref(case, device):
+    if case.op == "rows_scatter_add":  # exact where rows are added one after another; here they are in runs
+        case = dataclasses.replace(case, rtol=1e-5)
     case.check(run(case, device), reference(case), device.name)
 
 
