@@ -538,16 +538,16 @@ template <int COLUMNS, typename number> static unsigned blocks_of(const rp_cuda_
 template <int COLUMNS, typename number>
 static rp_status forward(number *out, float *lse, const rp_cuda_attention<number> *c, int64_t S) {
     size_t bytes = sizeof(uint16_t) * 2 * TILE * PITCH<COLUMNS>;
-    auto kernel = forward_kernel<COLUMNS, number>;
-    RP_CUDA_LAUNCH(kernel, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, out, lse, *c);
+    auto forward = forward_kernel<COLUMNS, number>;
+    RP_CUDA_LAUNCH(forward, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, out, lse, *c);
     return RP_OK;
 }
 
 template <int COLUMNS, typename number>
 static rp_status backward(const rp_cuda_attention_gradients<number> *g, const rp_cuda_attention<number> *c, int64_t S) {
     size_t bytes = sizeof(uint16_t) * (4 * TILE * PITCH<COLUMNS> + 2 * TILE * SCORES);
-    auto kernel = backward_kernel<COLUMNS, number>;
-    RP_CUDA_LAUNCH(kernel, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, *g, *c);
+    auto backward = backward_kernel<COLUMNS, number>;
+    RP_CUDA_LAUNCH(backward, blocks_of<COLUMNS>(c, S), ATTENTION_THREADS, bytes, *g, *c);
     return RP_OK;
 }
 

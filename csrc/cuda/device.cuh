@@ -56,6 +56,14 @@ rp_status rp_cuda_lists_open(rp_cuda_lists **out);
 void rp_cuda_lists_close(rp_cuda_lists *lists);
 rp_cuda_lists *rp_cuda_lists_of(const rp_dev *dev);
 
+/* -- profile.cu: a word on each thing issued, where a profile was begun ------------------------------- */
+
+bool rp_cuda_profiled();
+rp_status rp_cuda_did(cudaStream_t stream, const char *name);
+rp_status rp_cuda_did_product(cudaStream_t stream, const rp_lt_product *product);
+
+/* -- launches ----------------------------------------------------------------------------------------- */
+
 template <typename... parameters>
 static inline rp_status rp_cuda_launch_kernel(const char *name, void (*kernel)(parameters...), dim3 blocks,
                                               dim3 threads, size_t shared, std::type_identity_t<parameters>... given) {
@@ -67,9 +75,9 @@ static inline rp_status rp_cuda_launch_kernel(const char *name, void (*kernel)(p
     return rp_cuda_issue_launch(&launch, arguments, bytes);
 }
 
-/* kernel<<<blocks, threads, shared>>>(arguments) */
+/* kernel<<<blocks, threads, shared>>>(arguments); in errors and profiles it is named as it is written here. */
 #define RP_CUDA_LAUNCH(kernel, blocks, threads, shared, ...)                                                           \
-    RP_TRY(rp_cuda_launch_kernel("launching " #kernel, kernel, blocks, threads, shared, __VA_ARGS__))
+    RP_TRY(rp_cuda_launch_kernel("launching " __FILE__ ":" #kernel, kernel, blocks, threads, shared, __VA_ARGS__))
 
 static inline int64_t rp_cuda_ceil(int64_t n, int64_t by) { return (n + by - 1) / by; }
 

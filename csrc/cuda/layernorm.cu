@@ -298,9 +298,8 @@ static rp_status backward(rp_dev *dev, float *dropped_to, uint16_t *dropped_bits
     int64_t rows = rp_cuda_ceil(T, blocks);
     dim3 grid(rp_cuda_blocks(H, WARP), (unsigned)blocks);
     if (H <= WIDEST) {
-        auto kernel = whole_backward[(H - 1) / GROUP];
-        RP_CUDA_LAUNCH(kernel, (unsigned)blocks, ROW_WARPS * WARP, 0, dinp, dropped_to, dropped_bits, partials, dout,
-                       inp, mean, rstd, gamma, *d, T, H, rows);
+        RP_CUDA_LAUNCH(whole_backward[(H - 1) / GROUP], (unsigned)blocks, ROW_WARPS * WARP, 0, dinp, dropped_to,
+                       dropped_bits, partials, dout, inp, mean, rstd, gamma, *d, T, H, rows);
     } else {
         RP_CUDA_LAUNCH(partial_kernel, grid, THREADS, 0, partials, dout, inp, mean, rstd, T, H, rows);
         LAUNCH_ROWS(backward_kernel, T, dinp, dropped_to, dropped_bits, dout, inp, mean, rstd, gamma, *d, T, H);

@@ -100,6 +100,7 @@ rp_status rp_cuda_alloc(rp_dev *dev, void **out, int64_t bytes) {
                        (long long)bytes, free, total);
     }
     rp_status status = rp_cuda_check(cudaMemsetAsync(memory, 0, (size_t)bytes, stream), "clearing memory");
+    if (status == RP_OK) status = rp_cuda_did(stream, "clearing");
     if (status == RP_OK)
         *out = memory;
     else
@@ -154,6 +155,7 @@ rp_status rp_cuda_upload(rp_dev *dev, void *out, const void *host, int64_t bytes
         memcpy(room, (const char *)host + done, (size_t)part);
         RP_TRY(rp_cuda_check(cudaMemcpyAsync((char *)out + done, room, (size_t)part, cudaMemcpyHostToDevice, stream),
                              "uploading"));
+        RP_TRY(rp_cuda_did(stream, "upload"));
     }
     return RP_OK;
 }
@@ -164,6 +166,7 @@ rp_status rp_cuda_download(rp_dev *dev, void *host, const void *inp, int64_t byt
     RP_TRY(rp_cuda_outside_list("a download"));
     if (bytes == 0) return RP_OK;
     RP_TRY(rp_cuda_check(cudaMemcpyAsync(host, inp, (size_t)bytes, cudaMemcpyDeviceToHost, stream), "downloading"));
+    RP_TRY(rp_cuda_did(stream, "download"));
     return rp_cuda_check(cudaStreamSynchronize(stream), "computing");
 }
 

@@ -4,6 +4,7 @@ import ctypes
 import functools
 
 import pytest
+from ops.harness import message
 
 from gpu import emulated
 from relpt import _core
@@ -46,6 +47,50 @@ def lists(name):
     from relpt import _cuda
 
     return _cuda.lists()
+
+
+class Work(ctypes.Structure):
+    """rp_cuda_work."""
+
+    _fields_ = (("name", ctypes.c_char * 104), ("seconds", ctypes.c_double), ("operations", ctypes.c_double))
+
+
+class EmulatedTimes:
+    """relpt._cuda's functions that tell times, of the emulated back end."""
+
+    def __init__(self):
+        self.library = emulated.register()
+
+    def call(self, function, *arguments):
+        if getattr(self.library, function)(*arguments):
+            raise RuntimeError(message())
+
+    def mark(self):
+        mark = ctypes.c_void_p()
+        self.call("rp_cuda_mark", ctypes.byref(mark))
+        return mark
+
+    def seconds(self, begin, end):
+        found = ctypes.c_double()
+        self.call("rp_cuda_seconds", ctypes.byref(found), begin, end)
+        return found.value
+
+    def profile_begin(self):
+        self.call("rp_cuda_profile_begin")
+
+    def profile_end(self):
+        rows, count = ctypes.POINTER(Work)(), ctypes.c_int64()
+        self.call("rp_cuda_profile_end", ctypes.byref(rows), ctypes.byref(count))
+        return [(rows[i].name.decode(), rows[i].seconds, rows[i].operations) for i in range(count.value)]
+
+
+def times(name):
+    """What has mark, seconds, profile_begin and profile_end."""
+    if name == emulated.NAME:
+        return EmulatedTimes()
+    from relpt import _cuda
+
+    return _cuda
 
 
 def require(name):
