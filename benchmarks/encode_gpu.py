@@ -9,7 +9,8 @@ sentences sorted by length and padded to the longest of a batch; it gets the tok
 contestants "from text" also tokenize: sentence-transformers in bfloat16 by its ``encode``, relpt by ``Encoder.encode``.
 Few sentences (--sentences 1 is the time that one takes) go as CUDA graphs where that is faster; "relpt direct", which
 has to be named, makes none. The opponents take the number of sentences a batch that proves fastest when they start.
-``cosine`` is the lowest one, over the sentences, to relpt's vectors in float32.
+``cosine`` is the lowest one, over the sentences, to relpt's vectors in float32. Times, the host's part included, are
+those between CUDA events before and behind.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +28,7 @@ import numpy as np
 from contest import contest, turns
 from encode_cpu import MAX_LENGTH, bert, lowest_cosine
 from report import add_data, dataset, installed, options_of, publish, ranged, spread
+from stopwatch import Stop, stopwatch
 from train_cpu import BERT_BASE, write_random
 
 OURS = {"relpt bfloat16": "bfloat16", "relpt float32": "float32", "relpt direct": "bfloat16"}
@@ -88,7 +89,7 @@ def make_torch(folder: Path, options: argparse.Namespace) -> Callable[[], np.nda
             means.append((states.float() * there[..., None]).sum(1) / there.sum(1)[:, None])
         return torch.cat(means).cpu().numpy()[np.argsort(order)]
 
-    return partial(encode, fastest(encode))
+    return partial(encode, fastest(encode, stopwatch("torch", options.device)))
 
 
 def make_sentence_transformers(folder: Path, options: argparse.Namespace) -> Callable[[], np.ndarray]:
@@ -103,17 +104,17 @@ def make_sentence_transformers(folder: Path, options: argparse.Namespace) -> Cal
     def encode(size: int) -> np.ndarray:
         return model.encode(texts, batch_size=size, show_progress_bar=False)
 
-    return partial(encode, fastest(encode))
+    return partial(encode, fastest(encode, stopwatch("torch", options.device)))
 
 
-def fastest(work: Callable[[int], object]) -> int:
+def fastest(work: Callable[[int], object], start: Callable[[], Stop]) -> int:
     """The batch size of the shortest run, after one that is not timed."""
     work(BATCH_SIZES[0])
     seconds = {}
     for size in BATCH_SIZES:
-        begin = time.perf_counter()
+        stop = start()
         work(size)
-        seconds[size] = time.perf_counter() - begin
+        seconds[size] = stop()
     return min(seconds, key=seconds.__getitem__)
 
 
@@ -130,10 +131,12 @@ def contestant(folder: Path, options: argparse.Namespace, name: str) -> Callable
     for _ in range(10 if options.sentences <= 64 else 1):  # few sentences try CUDA graphs out first
         encode()
 
+    start = stopwatch("relpt" if name.startswith("relpt") else "torch", options.device)
+
     def work(_: int) -> tuple[float, np.ndarray]:
-        begin = time.perf_counter()
+        stop = start()
         found = encode()
-        return time.perf_counter() - begin, found
+        return stop(), found
 
     return work
 

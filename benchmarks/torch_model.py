@@ -4,7 +4,8 @@ Packed rows for every linear layer, scaled_dot_product_attention on runs of sequ
 GPU, on a jagged tensor: FlashAttention's form for any lengths), the MLM head on masked rows alone, fused AdamW. Two
 other forms: buckets of sequences of near-equal length, each padded to its longest and run through all layers by itself,
 which is what one writes without packing; and as the published recipe does it, padded to the maximal length with the MLM
-head on every position. It trains on relpt's own batches, so that both sides do the same work.
+head on every position. It trains on relpt's own batches, so that both sides do the same work; in micro-batches, whose
+pairs are contrasted with those of the same one alone, it does a little less.
 """
 
 from __future__ import annotations
@@ -64,6 +65,21 @@ class PackedBatch:
                 setattr(self, name, value.to(device, non_blocking=True))
         self.chunks = [(n, width, None if mask is None else mask.to(device)) for n, width, mask in self.chunks]
         return self
+
+
+def micro_batches(batch: dict, pairs: int) -> list[dict]:
+    """relpt's batch cut into batches of so many pairs; the last one may have fewer."""
+    cu, found = batch["cu_seqlens"].astype(np.int64), []
+    for first in range(0, len(cu) - 1, 2 * pairs):
+        ends = cu[first : first + 2 * pairs + 1]
+        tokens, samples = slice(ends[0], ends[-1]), slice(first, first + 2 * pairs)
+        inside = (batch["mlm_row"] >= ends[0]) & (batch["mlm_row"] < ends[-1])
+        part = {name: batch[name][tokens] for name in ("ids", "pos")}
+        part |= {name: batch[name][samples] - ends[0] for name in ("head", "tail")}
+        part |= {"mlm_row": batch["mlm_row"][inside] - ends[0], "mlm_label": batch["mlm_label"][inside]}
+        part |= {"relation": batch["relation"][samples], "cu_seqlens": ends - ends[0]}
+        found.append(part)
+    return found
 
 
 def buckets(batch: dict, size: int) -> list[PackedBatch]:
@@ -144,9 +160,10 @@ class Opponent(nn.Module):
         bucket: int | None = None,
         jagged: bool = False,
         compiled: bool = False,
+        at_once: int | None = None,
     ) -> None:
         super().__init__()
-        self.device, self.chunk, self.bucket = device, chunk, bucket
+        self.device, self.chunk, self.bucket, self.at_once = device, chunk, bucket, at_once
         c = json.loads((folder / "config.json").read_text())
         h = c["hidden_size"]
         self.padded_to, self.bf16, self.p = padded_to, bf16, c["hidden_dropout_prob"]
@@ -226,8 +243,8 @@ class Opponent(nn.Module):
         same = relation[:, None] == relation[None]
         return F.cross_entropy(s.masked_fill(same & ~positive, -torch.inf), partner)
 
-    def step(self, arrays: dict) -> float:
-        """One update on a batch of relpt's sampler; the loss."""
+    def losses(self, arrays: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """CP's, the mean over the samples, and MLM's, over the masked tokens."""
         if self.bucket is None:
             batches = [PackedBatch(arrays, self.chunk, self.padded_to).to(self.device)]
         else:
@@ -235,8 +252,17 @@ class Opponent(nn.Module):
         with torch.autocast(self.device, torch.bfloat16, self.bf16):
             found = [(self.hidden(batch), batch) for batch in batches]
             mlm = self.mlm_loss(found)
-        loss = self.cp_loss(found) + mlm
-        loss.backward()
+        return self.cp_loss(found), mlm
+
+    def step(self, arrays: dict) -> float:
+        """One update on a batch of relpt's sampler; the loss."""
+        loss: torch.Tensor | float = 0.0
+        for part in micro_batches(arrays, self.at_once) if self.at_once else [arrays]:
+            cp, mlm = self.losses(part)
+            samples, masked = (len(part[name]) / len(arrays[name]) for name in ("relation", "mlm_label"))
+            mean = samples * cp + masked * mlm
+            mean.backward()
+            loss = loss + mean.detach()
         torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
