@@ -344,6 +344,18 @@ static rp_status check_head(int64_t D) {
                    (long long)D, WIDEST);
 }
 
+static rp_status check_shared(size_t bytes, int64_t D) {
+    int most = 0;
+    RP_TRY(rp_cuda_check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
+                         "asking for a block's most shared memory"));
+    if (bytes <= (size_t)most) return RP_OK;
+    return rp_fail(
+        RP_STATUS_VALUE,
+        "attention heads have a size of %lld, for which %zu bytes of a block's shared memory are needed; this "
+        "GPU has %d: use the CPU",
+        (long long)D, bytes, most);
+}
+
 /* Wider heads than any common model's are not worth kernels of their own. */
 static bool on_tensor_cores(const rp_dev *dev, int64_t D) {
     return dev->products == RP_BFLOAT16 && D <= RP_CUDA_WIDEST_BFLOAT16;
@@ -351,6 +363,7 @@ static bool on_tensor_cores(const rp_dev *dev, int64_t D) {
 
 template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp_cuda_attention<float> &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(3 * TILE * width_of(c.D) + TILE * SCORES);
+    RP_TRY(check_shared(bytes, c.D));
     RP_CUDA_LAUNCH(forward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, out, lse, c);
     return RP_OK;
 }
@@ -358,6 +371,7 @@ template <int COLUMNS> static rp_status forward(float *out, float *lse, const rp
 template <int COLUMNS>
 static rp_status backward(const rp_cuda_attention_gradients<float> &g, const rp_cuda_attention<float> &c, int64_t S) {
     size_t bytes = sizeof(float) * (size_t)(4 * TILE * width_of(c.D) + 2 * TILE * SCORES + 2 * TILE);
+    RP_TRY(check_shared(bytes, c.D));
     RP_CUDA_LAUNCH(backward_kernel<COLUMNS>, (unsigned)(S * c.A), ATTENTION_THREADS, bytes, g, c);
     return RP_OK;
 }

@@ -71,6 +71,7 @@ def test_large_transfers_go_in_parts(dev):
     assert np.array_equal(got, sent)
 
 
+HEADS = ("q", "k", "v", "out", "dq", "dk", "dv", "dout")  # arrays of attention
 LONG = [max(cases_of("linear_backward"), key=lambda case: case.arguments["T"])]
 LONG += [case for case in feed_forward_of(4000, 48, 48) if case.arguments["kept"] is not None]
 
@@ -127,6 +128,27 @@ def test_heads_that_are_too_wide_are_refused(dev):
     with pytest.raises(OpError, match="size of 257") as caught:
         dev.call("attention_forward", **a)
     assert caught.value.code == VALUE
+
+
+@pytest.mark.parametrize(("D", "ways"), [(160, 2), (161, 1), (224, 1), (225, 0)])
+def test_emulated_heads_for_which_a_gpu_has_too_little_shared_memory_are_refused(D, ways, monkeypatch):
+    """99 KiB a block, as many GPUs have: forward takes wider heads than backward."""
+    name = backends.require(emulated.NAME)
+    monkeypatch.setattr(ctypes.c_int.in_dll(emulated.register(), "emulated_most_shared"), "value", 99 << 10)
+    refusals = []
+    with Device(name) as device:
+        for op in ("attention_forward", "attention_backward"):
+            a = dict(cases_of(op)[0].arguments, D=D, A=1, q_stride=D, kv_stride=D)
+            a |= {name: np.zeros((len(a[name]), D), np.float32) for name in a if name in HEADS}
+            try:
+                device.call(op, **a)
+            except OpError as error:
+                refusals.append(error)
+    assert len(refusals) == 2 - ways
+    for refusal in refusals:
+        assert refusal.code == VALUE
+        assert f"size of {D}, for which" in str(refusal)
+        assert f"this GPU has {99 << 10}" in str(refusal)
 
 
 class Backend(ctypes.Structure):

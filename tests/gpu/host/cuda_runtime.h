@@ -156,6 +156,9 @@ cudaError_t cudaMallocHost(void **out, size_t bytes);
 cudaError_t cudaFreeHost(void *memory);
 cudaError_t cudaMemsetAsync(void *out, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaMemcpyAsync(void *out, const void *inp, size_t bytes, int kind, cudaStream_t stream);
+extern int emulated_most_shared; /* bytes that a block may ask for */
+enum { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+cudaError_t cudaDeviceGetAttribute(int *out, int attribute, int device);
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
