@@ -384,7 +384,7 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--pairs", type=positive, metavar="N", help="pairs of sentences a step")
     p.add_argument("--lr", type=float, metavar="F", help="learning rate")
     p.add_argument("--seed", type=natural, metavar="S", help="seed of every draw (default: 42)")
-    add_encoder_options(p, device=True)
+    add_encoder_options(p, trains=True)
     p.add_argument("--graph", metavar="DIR", help="saved relpt.GraphEmbeddings, injected at the entities' markers")
     p.add_argument("--graph-dropout", type=float, metavar="P", help="share of sentences given without it (default: 0)")
     p.add_argument(

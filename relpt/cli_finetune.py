@@ -12,6 +12,7 @@ from typing import Any
 from relpt.cli_shared import (
     add_data_options,
     add_encoder_options,
+    add_machine_options,
     given_options,
     input_settings,
     load_data,
@@ -170,7 +171,7 @@ def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--seeds", type=seed_list, default=list(range(42, 47)), metavar="S", help="default: 42-46")
     p.add_argument("-o", "--output", metavar="DIR", help="folder for rows, predictions and the best model")
     add_training_options(p)
-    add_encoder_options(p, device=True)
+    add_encoder_options(p, trains=True)
     add_data_options(p)
     p.set_defaults(run=finetune)
 
@@ -200,9 +201,11 @@ def predict(args: argparse.Namespace) -> int:
     from relpt.classifier import Classifier
 
     begin = time.monotonic()
-    options = {"num_threads": args.threads} if args.threads is not None else {}
+    options = given_options(args, "dtype", "device")
+    if args.threads is not None:
+        options["num_threads"] = args.threads
     target = None if args.output is None else new_file(args.output, "the file of JSON lines")
-    classifier = Classifier.from_pretrained(args.model, **options, **given_options(args, "dtype"))
+    classifier = Classifier.from_pretrained(args.model, **options)
     data = _records(args)
     found = classifier.predict_top(data, k=args.top_k, show_progress_bar=False if args.quiet else None)
     rows = []
@@ -238,7 +241,6 @@ def add_predict(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--model", required=True, metavar="DIR", help="folder of the classifier")
     p.add_argument("--top-k", type=positive, default=3, metavar="K", help="relations a sentence (default: 3)")
     p.add_argument("-o", "--output", metavar="OUT", help="file to write (default: stdout)")
-    p.add_argument("--threads", type=positive, metavar="N", help="default: the CPUs this process may use")
-    p.add_argument("--dtype", help="float32 (default) or bfloat16")
+    add_machine_options(p, trains=True)
     add_data_options(p)
     p.set_defaults(run=predict)

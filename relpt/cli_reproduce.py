@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from relpt.cli_ablate import tell_run
-from relpt.cli_shared import callbacks_for, given_options, positive, print_json, print_rows, seed_list
+from relpt.cli_shared import add_machine_options, callbacks_for, given_options, print_json, print_rows, seed_list
 from relpt.runlog import duration, tell
 
 __all__ = ["add_reproduce"]
@@ -93,9 +93,7 @@ def add_reproduce(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--skip-missing", action="store_true", help="leave out data sets that are not there, and say so")
     p.add_argument("--encoder", metavar="E", help="in place of the kit's: a name or folder")
     p.add_argument("--seeds", type=seed_list, metavar="S", help="of all evaluations, such as 42-44")
-    p.add_argument("--threads", type=positive, metavar="N", help="default: the CPUs this process may use")
-    p.add_argument("--dtype", help="float32 (default) or bfloat16")
-    p.add_argument("--device", help="cpu (default)")
+    add_machine_options(p, trains=True)
     p.add_argument(
         "--set",
         action="append",

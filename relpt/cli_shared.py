@@ -17,6 +17,7 @@ __all__ = [
     "FORMATS",
     "add_data_options",
     "add_encoder_options",
+    "add_machine_options",
     "callbacks_for",
     "count_list",
     "given_options",
@@ -200,8 +201,8 @@ def add_data_options(parser: argparse.ArgumentParser, *, on_bad: bool = True) ->
         group.add_argument("--on-bad", choices=("raise", "skip"), help="what to do at a bad record (default: raise)")
 
 
-def add_encoder_options(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
-    """How an encoder is opened and run; ``device``: also where, for commands that train it."""
+def add_encoder_options(parser: argparse.ArgumentParser, *, trains: bool = False) -> None:
+    """How an encoder is opened and run, or trained; --dtype of a command that only encodes is ``encoding_dtype``."""
     parser.add_argument(
         "--representation",
         metavar="R",
@@ -224,17 +225,18 @@ def add_encoder_options(parser: argparse.ArgumentParser, *, device: bool = False
         help="role (head, tail) or text: whose the first marker is (default: the model's)",
     )
     parser.add_argument("--max-length", type=positive, metavar="N", help="word pieces a sentence")
+    add_machine_options(parser, trains=trains)
+
+
+def add_machine_options(parser: argparse.ArgumentParser, *, trains: bool = False) -> None:
+    """Where and in what an encoder computes, see ``add_encoder_options``."""
     parser.add_argument("--threads", type=positive, metavar="N", help="default: the CPUs this process may use")
-    if device:
-        parser.add_argument(
-            "--dtype",
-            help="float32 (default on the CPU) or bfloat16 (on a GPU), faster where there are instructions for it",
-        )
-        parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu (default), or cuda: the first GPU")
+    dtypes = "float32 (default on the CPU) or bfloat16 (on a GPU), faster where there are instructions for it"
+    if trains:
+        parser.add_argument("--dtype", help=f"of matrix products: {dtypes}")
     else:
+        dtypes += "; int8 on the CPU, the fastest where it has instructions for that"
         parser.add_argument(
-            "--dtype",
-            dest="encoding_dtype",
-            choices=ENCODING_DTYPES,
-            help="of matrix products (default: float32); int8 is the fastest where the CPU has instructions for it",
+            "--dtype", dest="encoding_dtype", choices=ENCODING_DTYPES, help=f"of matrix products: {dtypes}"
         )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu (default), or cuda: the first GPU")

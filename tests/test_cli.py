@@ -173,10 +173,18 @@ def test_usage_errors_exit_2_and_write_nothing(relpt_command, place, words):
         (("fewshot", "--model", "encoder", "--data", "data.jsonl", "--shot", "1,12"), "k_shot + n_query is 13"),
         (("encode", "--model", "data.jsonl", "data.jsonl", "-o", "x.npy"), "data.jsonl is a file"),
         (pretrain("never", "--set", "p_blank=3"), "p_blank is 3"),
-        pytest.param(
-            pretrain("never", "--device", "cuda"),
-            "CUDA",
-            marks=pytest.mark.skipif(cuda_facts()["problem"] is None, reason="this machine has a GPU"),
+        *(
+            pytest.param(
+                (*words, "--device", "cuda"),
+                "device 'cuda' cannot be used",
+                marks=pytest.mark.skipif(cuda_facts()["problem"] is None, reason="this machine has a GPU"),
+            )
+            for words in (
+                pretrain("never"),
+                ("encode", "--model", "encoder", "data.jsonl", "-o", "x.npy"),
+                ("fewshot", "--model", "encoder", "--data", "data.jsonl", "--way", "2"),
+                ("ablate", "--model", "encoder", "--data", "data.jsonl", "-o", "table"),
+            )
         ),
         (pretrain("never", "--dtype", "float16"), "float32"),
         (pretrain("data.jsonl"), "data.jsonl is a file"),

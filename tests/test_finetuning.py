@@ -18,6 +18,7 @@ from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
 
 import relpt
 from relpt import cli, metrics
+from relpt.devices import cuda_facts
 
 FAST: dict[str, Any] = {"epochs": 2, "batch_size": 8, "max_length": 40, "learning_rate": 3e-3}
 FLAGS = ("--epochs", 2, "--batch-size", 8, "--max-length", 40, "--lr", 3e-3, "--threads", 1, "-q")
@@ -308,6 +309,13 @@ def test_predict_reads_stdin(
     code, out, err = with_stdin("".join(json.dumps(line) + "\n" for line in bare))
     assert (code, out) == (1, "")
     assert "stdin: record 1: h.pos" in err
+
+
+@pytest.mark.skipif(cuda_facts()["problem"] is None, reason="this machine has a GPU")
+def test_predict_says_why_there_is_no_gpu(command: Any, model: relpt.Classifier) -> None:
+    code, out, err = command("predict", "--model", "model", "test.jsonl", "--device", "cuda")
+    assert (code, out) == (1, "")
+    assert "device 'cuda' cannot be used" in err
 
 
 def test_predict_without_a_classifier(command: Any) -> None:
