@@ -98,3 +98,11 @@ def require(name):
     if problem(name):
         pytest.skip(problem(name))
     return name
+
+
+def stand_for_cuda(name, monkeypatch):
+    """The name, or a skip; device "cuda" means this back end until the test ends."""
+    require(name)
+    monkeypatch.setattr("relpt.encoder.backend_of", lambda device: name if device == "cuda" else device)
+    monkeypatch.setattr("relpt.trainer.usable_memory", lambda device: 1 << 30)
+    return name

@@ -195,8 +195,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def on_cuda(name, monkeypatch):
     """Device "cuda" means the back end."""
-    monkeypatch.setattr("relpt.encoder.backend_of", lambda device: name if device == "cuda" else device)
-    monkeypatch.setattr("relpt.trainer.usable_memory", lambda device: 1 << 30)
+    backends.stand_for_cuda(name, monkeypatch)
 
 
 def trained(folder, dtype, steps, **options):

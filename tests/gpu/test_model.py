@@ -20,10 +20,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(params=backends.NAMES)
 def backend(request, monkeypatch):
     """The back end's name; device "cuda" means it."""
-    name = backends.require(request.param)
-    monkeypatch.setattr("relpt.encoder.backend_of", lambda device: name if device == "cuda" else device)
-    monkeypatch.setattr("relpt.trainer.usable_memory", lambda device: 1 << 30)
-    return name
+    return backends.stand_for_cuda(request.param, monkeypatch)
 
 
 def encoder(folder, device, dtype="float32"):
