@@ -42,8 +42,9 @@ typedef struct rp_kept rp_kept;
 /* In what matrix products are computed; everything else is float32 always.
  * bfloat16: operands rounded to 8 bits of mantissa, ties to even, products summed in float32.
  * int8, forward only: every row of inp and of weight rounded to 255 values around 0, -127 … 127 times its largest
- * magnitude / 127, ties to even; products summed exactly. */
-typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16, RP_INT8 } rp_dtype;
+ * magnitude / 127, ties to even; products summed exactly.
+ * tf32: operands rounded to 11 bits of mantissa where the back end has such products (rp_ops_has), else as float32. */
+typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16, RP_INT8, RP_TF32 } rp_dtype;
 
 /* The sizes that an operation is called with at most, for its scratch. */
 typedef struct rp_extent {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from relpt.inputs import ENCODING_DTYPES, input_name
+from relpt.inputs import DTYPES, input_name
 from relpt.runlog import StepLines
 
 __all__ = [
@@ -231,12 +231,13 @@ def add_encoder_options(parser: argparse.ArgumentParser, *, trains: bool = False
 def add_machine_options(parser: argparse.ArgumentParser, *, trains: bool = False) -> None:
     """Where and in what an encoder computes, see ``add_encoder_options``."""
     parser.add_argument("--threads", type=positive, metavar="N", help="default: the CPUs this process may use")
-    dtypes = "float32 (default on the CPU) or bfloat16 (on a GPU), faster where there are instructions for it"
+    dtypes = (
+        "float32 (default on the CPU), bfloat16 (on a GPU), which is faster where there are instructions for it, or on "
+        "a GPU tf32"
+    )
     if trains:
         parser.add_argument("--dtype", help=f"of matrix products: {dtypes}")
     else:
         dtypes += "; int8 on the CPU, the fastest where it has instructions for that"
-        parser.add_argument(
-            "--dtype", dest="encoding_dtype", choices=ENCODING_DTYPES, help=f"of matrix products: {dtypes}"
-        )
+        parser.add_argument("--dtype", dest="encoding_dtype", choices=DTYPES, help=f"of matrix products: {dtypes}")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu (default), or cuda: the first GPU")

@@ -18,7 +18,7 @@ from relpt.devices import dtype_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
 from relpt.errors import FormatError
 from relpt.files import read_table, write_file, write_into, write_json
-from relpt.inputs import ENCODING_DTYPES, choice, input_name
+from relpt.inputs import choice, input_name
 from relpt.weights import map_tensors, save_tensors
 from relpt.words import MARKERS, count_words, load_word_vectors, word_tokenizer, word_tokens
 
@@ -329,8 +329,7 @@ class CNNEncoder:
                 setting needs are missing, or a type has a word that the vocabulary lacks.
         """
         inputs = input_name(inputs)
-        dtype = self.dtype if dtype is None else dtype
-        choice(dtype, ENCODING_DTYPES, "dtype")
+        dtype = dtype_of("cpu", self.dtype if dtype is None else dtype, encodes=True)
         corpus, single = self._as_corpus(data, max_length, show_progress_bar)
         vectors = self._states(corpus, np.arange(len(corpus)), inputs, max_length, dtype, show_progress_bar)
         if normalize_embeddings:

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from relpt import _core
 from relpt.errors import CudaError
-from relpt.inputs import DTYPES, choice
 
 __all__ = ["backend_of", "cuda_facts", "dtype_of", "usable_memory"]
 
+_DTYPES: Final = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "tf32", "bfloat16")}
+_ENCODING_DTYPES: Final = {"cpu": ("int8",), "cuda": ()}
 _CUBLASLT: Final = "cu13/lib/libcublasLt.so.13"  # inside the folder that the nvidia packages share
 _BESIDE: Final = 3 << 30  # bytes on a GPU for what a trainer does not plan: scratch of the operations, the driver
 
@@ -57,11 +58,23 @@ def backend_of(device: str) -> str:
     return device
 
 
-def dtype_of(device: str, dtype: str | None) -> str:
-    """The dtype of matrix products: the given one, else float32 on the CPU and bfloat16 on a GPU."""
+def dtype_of(device: str, dtype: str | None, *, encodes: bool = False) -> str:
+    """The dtype of matrix products: the given one, else float32 on the CPU and bfloat16 on a GPU.
+
+    Args:
+        device, dtype: see ``Encoder.from_pretrained``.
+        encodes: there will be no gradients: int8 is for that alone.
+
+    Raises:
+        ValueError: the device does not have it.
+    """
     if dtype is None:
         return "bfloat16" if device == "cuda" else "float32"
-    return DTYPES[choice(dtype, DTYPES, "dtype")]
+    own = _DTYPES[device] + (_ENCODING_DTYPES[device] if encodes else ())
+    if dtype not in own:
+        where = "the GPU" if device == "cuda" else "the CPU"
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(own)} on {where}")
+    return dtype
 
 
 def usable_memory(device: str) -> int:

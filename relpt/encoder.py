@@ -19,7 +19,6 @@ from relpt.files import read_table, write_file, write_into, write_json
 from relpt.graph import GraphEmbeddings
 from relpt.injection import Injection, load_injection
 from relpt.inputs import (
-    ENCODING_DTYPES,
     PARTS,
     choice,
     input_name,
@@ -148,8 +147,8 @@ class Encoder:
             types: the types that markers say, such as ``data.types``, beside those that relpt.json names.
             device: "cpu", or "cuda": the first GPU that this process sees.
             dtype: "float32", or "bfloat16": matrix products of operands rounded to it, everything else in float32.
-                Trains about 1.6 times as fast where the CPU has instructions for it (see ``relpt info``). None:
-                float32 on the CPU, bfloat16 on a GPU.
+                Trains about 1.6 times as fast where the CPU has instructions for it (see ``relpt info``). On a GPU also
+                "tf32", between the two. None: float32 on the CPU, bfloat16 on a GPU.
             num_threads: threads of the core; None takes the CPUs that this process may use.
             seed: of what the checkpoint lacks (MLM head, added tokens).
 
@@ -337,9 +336,9 @@ class Encoder:
             inputs: the input setting "C+M", "C+T", "OnlyC", "OnlyM" or "OnlyT" (Peng et al. 2020, section 2.2).
             max_length: word pieces a sentence, special tokens included (16 to the model's positions). Longer ones get
                 a window around both entities, counted in one TruncationWarning.
-            dtype: "float32", "bfloat16" or "int8", that of matrix products; None takes the encoder's own. int8 rounds
-                each row of activations and of weights to 255 values in proportion to its largest (dynamic, symmetric
-                quantization) and sums exactly.
+            dtype: that of matrix products, one of ``from_pretrained``'s, or on the CPU "int8"; None takes the encoder's
+                own. int8 rounds each row of activations and of weights to 255 values in proportion to its largest
+                (dynamic, symmetric quantization) and sums exactly.
             normalize_embeddings: divide each vector by its Euclidean length.
             show_progress_bar: None shows it in a notebook or on a terminal.
 
@@ -350,8 +349,7 @@ class Encoder:
             ValueError: unknown setting or dtype, max_length out of range, a type missing where the setting needs one.
         """
         input_number(inputs)
-        dtype = self.dtype if dtype is None else dtype
-        choice(dtype, ENCODING_DTYPES, "dtype")
+        dtype = dtype_of(self.device, self.dtype if dtype is None else dtype, encodes=True)
         corpus, single = self._as_corpus(data, max_length, show_progress_bar)
         vectors = self._states(corpus, np.arange(len(corpus)), inputs, max_length, dtype, show_progress_bar)
         if self.projection is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from relpt import _core
 from relpt.errors import TruncationWarning
-from relpt.inputs import ENCODING_DTYPES, input_number
+from relpt.inputs import DTYPES, input_number
 from relpt.progress import progress
 
 __all__ = ["Runs", "as_corpus", "check_corpus", "encode_rows", "unit_length", "warn_truncated"]
@@ -40,7 +40,7 @@ class Runs:
         tokens = max(_GPU_CAPACITY if self._gpu else _CAPACITY, max_length)
         if dtype not in self._made or self._made[dtype][0] < tokens:
             most = _GPU_BATCH if self._gpu else _CHUNK
-            run = _core.EncodeRun(self._model, most, tokens, self._num_threads, ENCODING_DTYPES.index(dtype))
+            run = _core.EncodeRun(self._model, most, tokens, self._num_threads, DTYPES.index(dtype))
             self._made[dtype] = tokens, run
         return self._made[dtype][1]
 

@@ -18,8 +18,7 @@ __all__ = [
 INPUTS: Final = ("C+M", "C+T", "OnlyC", "OnlyM", "OnlyT")
 _ALIASES: Final = {"CM": "C+M", "CT": "C+T", "OC": "OnlyC", "OM": "OnlyM", "OT": "OnlyT"}
 SIMILARITIES: Final = ("dot", "cosine", "euclidean")
-DTYPES: Final = ("float32", "bfloat16")
-ENCODING_DTYPES: Final = (*DTYPES, "int8")  # int8 has no gradients
+DTYPES: Final = ("float32", "bfloat16", "int8", "tf32")  # numbered as in the core
 PARTS: Final = ("entity_start", "cls", "mean", "mask", "mention_mean")
 _WIDE: Final = ("entity_start", "mention_mean")  # one vector for the head and one for the tail
 

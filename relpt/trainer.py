@@ -16,7 +16,7 @@ import numpy as np
 from relpt import _core
 from relpt.checkpoint import latest_checkpoint, load_checkpoint
 from relpt.cnn import CNNEncoder
-from relpt.devices import usable_memory
+from relpt.devices import dtype_of, usable_memory
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
 from relpt.loop import Loop, compare_cards
@@ -454,7 +454,7 @@ class Trainer:
             "attention_dropout": (
                 encoder.config.get("attention_probs_dropout_prob", 0.0) if o["dropout"] is None else o["dropout"]
             ),
-            "dtype": choice(encoder.dtype, DTYPES, "dtype"),
+            "dtype": DTYPES.index(dtype_of(getattr(encoder, "device", "cpu"), encoder.dtype)),
             "optimizer": choice(self._optimizer, tuple(_DECAY), "optimizer"),
             "momentum": o.get("momentum", 0.0),
         }

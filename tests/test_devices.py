@@ -43,6 +43,14 @@ def test_products_are_bfloat16_on_a_gpu_unless_told() -> None:
     assert devices.dtype_of("cpu", None) == "float32"
     assert devices.dtype_of("cuda", None) == "bfloat16"
     assert devices.dtype_of("cuda", "float32") == "float32"
+    assert devices.dtype_of("cuda", "tf32") == "tf32"
+    assert devices.dtype_of("cpu", "int8", encodes=True) == "int8"
+    with pytest.raises(ValueError, match="dtype is 'tf32'; expected one of float32, bfloat16, int8 on the CPU"):
+        devices.dtype_of("cpu", "tf32", encodes=True)
+    with pytest.raises(ValueError, match="dtype is 'int8'; expected one of float32, tf32, bfloat16 on the GPU"):
+        devices.dtype_of("cuda", "int8", encodes=True)
+    with pytest.raises(ValueError, match="dtype is 'int8'; expected one of float32, bfloat16 on the CPU"):
+        devices.dtype_of("cpu", "int8")
 
 
 def test_a_missing_extension_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

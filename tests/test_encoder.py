@@ -18,7 +18,7 @@ from tiny import tiny_dataset, tiny_encoder_folder
 import relpt
 from relpt import _core, weights
 from relpt.devices import cuda_facts
-from relpt.inputs import ENCODING_DTYPES, INPUTS, input_number
+from relpt.inputs import INPUTS, input_number
 from relpt.markers import MARKERS
 
 ROLES = ("head", "tail")
@@ -84,7 +84,7 @@ def test_a_vector_does_not_depend_on_its_neighbours(folder: Path, data: relpt.Da
     assert np.abs(together - np.roll(together, 1, 0)).max() > 1e-2
 
 
-@pytest.mark.parametrize("dtype", ENCODING_DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_bytes_do_not_depend_on_the_number_of_threads(folder: Path, data: relpt.Dataset, dtype: str) -> None:
     """Which thread takes a sentence, and with which others, changes from run to run."""
     expected = None

@@ -92,7 +92,7 @@ rp_status rp_lt_find(const char **path, size_t *version) {
 /* What the choice of an algorithm depends on. Compared as bytes: no gaps. */
 typedef struct key {
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t transpose_a, transpose_b, bfloat16, bfloat16_c, accumulate, bias, align_a, align_b, align_c, align_bias;
+    int32_t transposed, bfloat16, bfloat16_c, tf32, accumulate, bias, align_a, align_b, align_c, align_bias;
 } key;
 
 typedef struct plan {
@@ -160,11 +160,13 @@ static int32_t alignment(const void *pointer) {
     return (int32_t)(address & (~address + 1));
 }
 
+const char *rp_lt_kind(int32_t bfloat16, int32_t tf32) { return bfloat16 ? "bfloat16" : tf32 ? "tf32" : "float32"; }
+
 static key key_of(const rp_lt_product *p) {
     key of = key();
     of.m = p->m, of.n = p->n, of.k = p->k, of.lda = p->lda, of.ldb = p->ldb, of.ldc = p->ldc;
-    of.transpose_a = p->transpose_a, of.transpose_b = p->transpose_b;
-    of.bfloat16 = p->bfloat16, of.bfloat16_c = p->bfloat16_c;
+    of.transposed = (p->transpose_a != 0) | (p->transpose_b != 0) << 1;
+    of.bfloat16 = p->bfloat16, of.bfloat16_c = p->bfloat16_c, of.tf32 = p->tf32;
     of.accumulate = p->beta != 0, of.bias = p->bias != nullptr;
     of.align_bias = p->bias != nullptr ? alignment(p->bias) : 0;
     of.align_a = alignment(p->a), of.align_b = alignment(p->b), of.align_c = alignment(p->c);
@@ -180,7 +182,8 @@ static rp_status describe(plan *p, const rp_lt_product *x) {
     int32_t op_a = x->transpose_a ? LT_OP_T : LT_OP_N, op_b = x->transpose_b ? LT_OP_T : LT_OP_N;
     uint32_t epilogue = x->bias != nullptr ? LT_EPILOGUE_BIAS : LT_EPILOGUE_DEFAULT;
     uint64_t m = (uint64_t)x->m, n = (uint64_t)x->n, k = (uint64_t)x->k;
-    RP_TRY(lt_check(library.desc_create(&p->desc, LT_COMPUTE_FLOAT32, LT_FLOAT32), "describing a product"));
+    int compute = x->tf32 ? LT_COMPUTE_TF32 : LT_COMPUTE_FLOAT32;
+    RP_TRY(lt_check(library.desc_create(&p->desc, compute, LT_FLOAT32), "describing a product"));
     RP_TRY(set(p, LT_DESC_TRANSA, &op_a, sizeof op_a));
     RP_TRY(set(p, LT_DESC_TRANSB, &op_b, sizeof op_b));
     RP_TRY(set(p, LT_DESC_EPILOGUE, &epilogue, sizeof epilogue));
@@ -214,7 +217,7 @@ static rp_status choose(rp_lt *lt, plan *p) {
     }
     return rp_fail(RP_STATUS_CUDA,
                    "cuBLASLt has no algorithm for a %s product of (%lld,%lld) and (%lld,%lld): status %d, %d found",
-                   p->of.bfloat16 ? "bfloat16" : "float32", (long long)p->of.m, (long long)p->of.k, (long long)p->of.k,
+                   rp_lt_kind(p->of.bfloat16, p->of.tf32), (long long)p->of.m, (long long)p->of.k, (long long)p->of.k,
                    (long long)p->of.n, status, found);
 }
 

@@ -30,7 +30,7 @@ typedef struct lt_heuristic_result {
 } lt_heuristic_result;
 
 enum { LT_FLOAT32 = 0, LT_BFLOAT16 = 14 };                    /* cudaDataType */
-enum { LT_COMPUTE_FLOAT32 = 68 };                             /* cublasComputeType_t: no TF32 */
+enum { LT_COMPUTE_FLOAT32 = 68, LT_COMPUTE_TF32 = 77 };       /* cublasComputeType_t; the first: no TF32 */
 enum { LT_SUCCESS = 0, LT_NOT_SUPPORTED = 15 };               /* cublasStatus_t */
 enum { LT_OP_N = 0, LT_OP_T = 1 };                            /* cublasOperation_t */
 enum { LT_REDUCTION_COMPUTE_TYPE = 2, LT_REDUCTION_ANY = 7 }; /* cublasLtReductionScheme_t */
@@ -76,11 +76,14 @@ typedef struct rp_lt_product {
     int32_t transpose_a, transpose_b;
     int32_t bfloat16, bfloat16_c;
     float beta;
-    int32_t no_gap;   /* 0 */
+    int32_t tf32;     /* of float32: operands may be rounded to 11 bits of mantissa */
     const void *bias; /* or NULL; 16-byte aligned */
     const void *a, *b;
     void *c;
 } rp_lt_product;
+
+/* The name of what a product's operands are. */
+const char *rp_lt_kind(int32_t bfloat16, int32_t tf32);
 
 /* Bytes of workspace that a product may use, RP_ALIGN-aligned. */
 #ifndef RP_LT_WORKSPACE

@@ -129,8 +129,8 @@ static bool find_kept(operand *out, const rp_dev *dev, const float *weight, int6
 
 static rp_status check_products(const rp_dev *dev) {
     if (dev->products != RP_INT8) return RP_OK;
-    return rp_fail(RP_STATUS_VALUE, "int8 products are for encoding on the CPU: the CUDA back end has float32 and "
-                                    "bfloat16");
+    return rp_fail(RP_STATUS_VALUE, "int8 products are for encoding on the CPU: the CUDA back end has float32, "
+                                    "tf32 and bfloat16");
 }
 
 /* Scratch of one call: partial sums of the bias' gradient, the bias and the weight in bits, and `rows` rows of each of
@@ -243,6 +243,13 @@ rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias,
     return round_and_sum(room, dbias, partials, numbers, T, n);
 }
 
+static rp_lt_product product_of(const rp_dev *dev) {
+    rp_lt_product p = rp_lt_product();
+    p.bfloat16 = dev->products == RP_BFLOAT16;
+    p.tf32 = dev->products == RP_TF32;
+    return p;
+}
+
 /* -- forward ----------------------------------------------------------------------------------------- */
 
 static __global__ void bias_kernel(float *out, const float *bias, int64_t T, int64_t O, float keep) {
@@ -270,11 +277,10 @@ static rp_status forward_rows(const rp_dev *dev, const room *r, rp_cuda_matrix o
     /* The library adds the bias where it takes wide words of it and of bits, and the product is one of matrices. */
     bool narrow_words = (uintptr_t)epilogue % BIAS_ALIGN != 0 || (out.bits && O % LANE != 0);
     if (narrow_words || T == 1 || I == 1 || O == 1) epilogue = nullptr;
-    rp_lt_product p = rp_lt_product();
+    rp_lt_product p = product_of(dev);
     p.m = O, p.n = T, p.k = I, p.ldc = O, p.c = out.data, p.bfloat16_c = out.bits;
     p.a = weight.data, p.lda = weight.ld, p.transpose_a = 1;
     p.b = inp.data, p.ldb = inp.ld;
-    p.bfloat16 = dev->products == RP_BFLOAT16;
     p.bias = epilogue;
     RP_TRY(rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace));
     return bias == nullptr || epilogue != nullptr ? RP_OK : add_bias(out, bias, T, O, 1.0f);
@@ -308,23 +314,21 @@ rp_status rp_cuda_linear_forward(rp_dev *dev, float *out, const float *inp, cons
 /* dinp^T(I,T) = weight^T(I,O) dout^T(O,T) */
 static rp_status backward_inp(const rp_dev *dev, const room *r, rp_cuda_matrix dinp, operand dout, operand weight,
                               int64_t T, int64_t I, int64_t O, bool accumulate) {
-    rp_lt_product p = rp_lt_product();
+    rp_lt_product p = product_of(dev);
     p.m = I, p.n = T, p.k = O, p.ldc = I, p.c = dinp.data, p.beta = accumulate ? 1.0f : 0.0f;
     p.bfloat16_c = dinp.bits;
     p.a = weight.data, p.lda = weight.ld;
     p.b = dout.data, p.ldb = dout.ld;
-    p.bfloat16 = dev->products == RP_BFLOAT16;
     return rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace);
 }
 
 /* dweight^T(I,O) += inp^T(I,T) dout(T,O) */
 static rp_status backward_weight(const rp_dev *dev, const room *r, float *dweight, operand dout, operand inp, int64_t T,
                                  int64_t I, int64_t O) {
-    rp_lt_product p = rp_lt_product();
+    rp_lt_product p = product_of(dev);
     p.m = I, p.n = O, p.k = T, p.ldc = I, p.c = dweight, p.beta = 1.0f;
     p.a = inp.data, p.lda = inp.ld;
     p.b = dout.data, p.ldb = dout.ld, p.transpose_b = 1;
-    p.bfloat16 = dev->products == RP_BFLOAT16;
     return rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace);
 }
 

@@ -90,7 +90,7 @@ rp_status rp_cuda_did_product(cudaStream_t stream, const rp_lt_product *x) {
     char name[sizeof(rp_cuda_work::name)];
     if (!rp_cuda_profiled() || stream != rp_cuda_stream()) return RP_OK;
     /* In rows, as the rest of relpt has its matrices: the library's n is first there. */
-    snprintf(name, sizeof name, "product %s%s%s (%lld,%lld) (%lld,%lld)%s%s", x->bfloat16 ? "bfloat16" : "float32",
+    snprintf(name, sizeof name, "product %s%s%s (%lld,%lld) (%lld,%lld)%s%s", rp_lt_kind(x->bfloat16, x->tf32),
              x->transpose_b ? " T" : " N", x->transpose_a ? "T" : "N", (long long)x->n, (long long)x->k,
              (long long)x->k, (long long)x->m, x->bias != nullptr ? " + bias" : "", x->beta != 0 ? " +=" : "");
     return add(name, 2.0 * (double)x->m * (double)x->n * (double)x->k);

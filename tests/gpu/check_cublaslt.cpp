@@ -9,7 +9,7 @@ static_assert(offsetof(lt_heuristic_result, workspace_bytes) ==
               offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize));
 static_assert(offsetof(lt_heuristic_result, state) == offsetof(cublasLtMatmulHeuristicResult_t, state));
 static_assert(LT_FLOAT32 == CUDA_R_32F && LT_BFLOAT16 == CUDA_R_16BF);
-static_assert(LT_COMPUTE_FLOAT32 == CUBLAS_COMPUTE_32F);
+static_assert(LT_COMPUTE_FLOAT32 == CUBLAS_COMPUTE_32F && LT_COMPUTE_TF32 == CUBLAS_COMPUTE_32F_FAST_TF32);
 static_assert(LT_SUCCESS == CUBLAS_STATUS_SUCCESS && LT_NOT_SUPPORTED == CUBLAS_STATUS_NOT_SUPPORTED);
 static_assert(LT_OP_N == CUBLAS_OP_N && LT_OP_T == CUBLAS_OP_T);
 static_assert(LT_EPILOGUE_DEFAULT == CUBLASLT_EPILOGUE_DEFAULT && LT_EPILOGUE_BIAS == CUBLASLT_EPILOGUE_BIAS);

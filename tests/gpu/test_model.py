@@ -41,6 +41,7 @@ def fit(folder, device, steps, dtype="float32", **options):
         ("float32", 1e-5, "cls"),
         ("float32", 1e-5, "mention_mean"),
         ("float32", 1e-5, "mean"),
+        ("tf32", 5e-3, "entity_start"),
         ("bfloat16", 4e-2, "entity_start"),
     ],
 )
@@ -79,6 +80,13 @@ def test_two_runs_give_the_same_bytes(folder, backend):
     first, second = (fit(folder, "cuda", steps, "bfloat16")[0] for _ in range(2))
     for name, _ in first._model.parameters():
         assert first._model.get(name).tobytes() == second._model.get(name).tobytes(), name
+
+
+def test_tf32_follows_float32(folder, backend):
+    """And is not the same: the sums of losses differ."""
+    losses = {dtype: [r["loss"] for r in fit(folder, "cuda", 3, dtype)[1]] for dtype in ("float32", "tf32")}
+    np.testing.assert_allclose(losses["tf32"], losses["float32"], rtol=1e-3)
+    assert losses["tf32"] != losses["float32"]
 
 
 def test_bfloat16_follows_the_cpus(folder, backend):

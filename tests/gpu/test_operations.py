@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ops import formulas, harness
 from ops.cases import all_cases, attention_saved, cases_of
-from ops.harness import BFLOAT16, FLOAT32, INT8, VALUE, Device, OpError
+from ops.harness import BFLOAT16, FLOAT32, INT8, TF32, VALUE, Device, OpError
 
 from gpu import backends
 
@@ -76,6 +76,19 @@ def test_bfloat16_products(case, device):
     check_within(got, reference(case), 4e-2, 4e-2)
     if all(case.arguments[size] > 1 for size in "TIO"):
         assert any(not np.array_equal(value, reference(case)[name]) for name, value in got.items()), "in float32"
+
+
+@pytest.mark.parametrize("case", cases_of(*LINEAR), ids=lambda case: case.id)
+def test_tf32_products(case, device):
+    check_within(run(case, device, TF32), reference(case), 1e-2, 1e-2)
+
+
+def test_tf32_is_rounded_and_float32_is_not(device, monkeypatch):
+    monkeypatch.setattr(harness._Buffer.__init__, "__defaults__", (256,))  # as tensor cores want it
+    case = next(case for case in cases_of("linear_forward") if case.name == "T130-I64-O96")
+    rounded, whole, want = run(case, device, TF32)["out"], run(case, device)["out"], reference(case)["out"]
+    off = [np.abs(found - want).max() / np.abs(want).max() for found in (rounded, whole)]
+    assert off[1] < 1e-5 < 1e-4 < off[0]
 
 
 @pytest.mark.parametrize("case", cases_of(*ATTENTION), ids=lambda case: case.id)

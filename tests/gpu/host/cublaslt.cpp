@@ -7,6 +7,7 @@
 #include <string.h>
 
 struct desc {
+    int compute;
     int32_t op[2];
     uint32_t epilogue;
     const void *bias;
@@ -41,8 +42,8 @@ int cublasLtCreate(lt_handle *out) { return *out = malloc(1), LT_SUCCESS; }
 int cublasLtDestroy(lt_handle handle) { return free(handle), LT_SUCCESS; }
 
 int cublasLtMatmulDescCreate(lt_matmul_desc *out, int compute, int scale) {
-    if (compute != 68 || scale != 0) return INVALID;
-    *out = new desc{{0, 0}, 1, nullptr};
+    if ((compute != 68 && compute != 77) || scale != 0) return INVALID;
+    *out = new desc{compute, {0, 0}, 1, nullptr};
     return LT_SUCCESS;
 }
 int cublasLtMatmulDescDestroy(lt_matmul_desc d) { return delete (desc *)d, LT_SUCCESS; }
@@ -123,9 +124,20 @@ static void put(void *data, int type, int64_t at, float x) {
         ((uint16_t *)data)[at] = (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
-static double element(const void *data, const layout *l, int32_t transposed, uint64_t row, uint64_t column) {
-    uint64_t r = transposed ? column : row, c = transposed ? row : column;
-    return number(data, l->type, (int64_t)(c * (uint64_t)l->ld + r));
+/* To 11 bits of mantissa, ties to even. */
+static double tf32(double value) {
+    float x = (float)value;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7F800000u) != 0x7F800000u) bits = (bits + 0xFFFu + (bits >> 13 & 1u)) & ~0x1FFFu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static double element(const void *data, const layout *l, const desc &d, int which, uint64_t row, uint64_t column) {
+    uint64_t r = d.op[which] ? column : row, c = d.op[which] ? row : column;
+    double x = number(data, l->type, (int64_t)(c * (uint64_t)l->ld + r));
+    return d.compute == 77 ? tf32(x) : x;
 }
 
 static void multiply(void *out, const void *a, const void *b, const desc &d, const layout &la, const layout &lb,
@@ -136,8 +148,7 @@ static void multiply(void *out, const void *a, const void *b, const desc &d, con
         for (uint64_t row = 0; row < lc.rows; row++) {
             double sum = 0;
             int64_t at = (int64_t)(column * (uint64_t)lc.ld + row);
-            for (uint64_t i = 0; i < k; i++)
-                sum += element(a, &la, d.op[0], row, i) * element(b, &lb, d.op[1], i, column);
+            for (uint64_t i = 0; i < k; i++) sum += element(a, &la, d, 0, row, i) * element(b, &lb, d, 1, i, column);
             sum *= alpha;
             if (beta != 0) sum += (double)beta * number(out, lc.type, at);
             if (d.epilogue == 4) sum += number(d.bias, lc.type, (int64_t)row);
