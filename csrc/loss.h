@@ -48,7 +48,8 @@ typedef struct rp_contrastive {
 } rp_contrastive;
 
 rp_status rp_contrastive_check(const rp_contrastive_options *options);
-void rp_contrastive_plan(rp_contrastive *memory, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim);
+void rp_contrastive_plan(rp_contrastive *memory, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim,
+                         int64_t chunk);
 
 /* dvectors(S,dim) += weight * gradient; *loss the mean, *accuracy the share of anchors whose most similar
  * candidate is a positive. group_of (S) is host memory. */

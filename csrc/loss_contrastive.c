@@ -1,6 +1,5 @@
 #include "loss.h"
 
-enum { CHUNK = 512 };
 enum { TARGET, SKIP, GROUP, ROWS, INDICES }; /* the rows of index (4,S) */
 
 rp_status rp_contrastive_check(const rp_contrastive_options *o) {
@@ -10,9 +9,10 @@ rp_status rp_contrastive_check(const rp_contrastive_options *o) {
     return RP_OK;
 }
 
-void rp_contrastive_plan(rp_contrastive *m, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim) {
+void rp_contrastive_plan(rp_contrastive *m, rp_arena *arena, rp_arena *host, int64_t max_samples, int64_t dim,
+                         int64_t chunk) {
     size_t S = (size_t)max_samples, row = (size_t)dim * sizeof(float);
-    m->chunk = max_samples < CHUNK ? max_samples : CHUNK;
+    m->chunk = max_samples < chunk ? max_samples : chunk;
     m->unit = rp_arena_take(arena, S, row);
     m->dunit = rp_arena_take(arena, S, row);
     m->anchors = rp_arena_take(arena, S, row);

@@ -29,7 +29,7 @@ static rp_status check_contrastive(const rp_objective_options *o) {
 }
 
 static void plan_contrastive(rp_objective *o, const rp_objective_sizes *sizes, rp_arena *arena, rp_arena *host) {
-    rp_contrastive_plan(&o->memory.contrastive, arena, host, o->options.samples, sizes->dim);
+    rp_contrastive_plan(&o->memory.contrastive, arena, host, o->options.samples, sizes->dim, sizes->chunk);
 }
 
 static rp_status run_contrastive(rp_objective *o, const rp_view *v) {
