@@ -43,8 +43,10 @@ typedef struct rp_kept rp_kept;
  * bfloat16: operands rounded to 8 bits of mantissa, ties to even, products summed in float32.
  * int8, forward only: every row of inp and of weight rounded to 255 values around 0, -127 … 127 times its largest
  * magnitude / 127, ties to even; products summed exactly.
- * tf32: operands rounded to 11 bits of mantissa where the back end has such products (rp_ops_has), else as float32. */
-typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16, RP_INT8, RP_TF32 } rp_dtype;
+ * tf32: operands rounded to 11 bits of mantissa where the back end has such products (rp_ops_has), else as float32.
+ * two bfloat16: where the back end gains by it, operands as sums of two numbers of bfloat16, together 16 bits of
+ * mantissa, of whose four products that of the lesser ones is left out; else as float32. */
+typedef enum rp_dtype { RP_FLOAT32, RP_BFLOAT16, RP_INT8, RP_TF32, RP_TWO_BFLOAT16 } rp_dtype;
 
 /* The sizes that an operation is called with at most, for its scratch. */
 typedef struct rp_extent {

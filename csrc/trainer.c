@@ -302,7 +302,8 @@ static rp_status run_objectives(rp_trainer *t, const rp_view *view, bool over_ve
 
 static rp_status over_vectors(rp_trainer *t, const rp_view *view) {
     RP_TRY(t->dev->ops->zero(t->dev, t->dvectors, t->options.samples * t->join.dim * (int64_t)sizeof(float)));
-    t->dev->products = RP_FLOAT32; /* a similarity over a small temperature needs its digits */
+    /* A similarity over a small temperature needs its digits. */
+    t->dev->products = t->options.dtype == RP_BFLOAT16 ? RP_TWO_BFLOAT16 : RP_FLOAT32;
     rp_status status = run_objectives(t, view, true);
     t->dev->products = t->options.dtype;
     return status;

@@ -44,7 +44,7 @@ static kernel *kernel_of(bool lines, packing how) {
     return lines ? multiply_lines : multiply_columns;
 }
 
-static bool tried[RP_TF32 + 1]; /* of the last there is none */
+static bool tried[RP_TWO_BFLOAT16 + 1]; /* of the last two there is none */
 static pthread_once_t tried_once = PTHREAD_ONCE_INIT;
 
 static bool pays(rp_dtype products, kernel *run, packing how, double float32_seconds) {

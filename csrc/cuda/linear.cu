@@ -1,4 +1,6 @@
-/* Linear maps. Their products are cuBLASLt's; the operands of those in bfloat16 are rounded into scratch first. */
+/* Linear maps. Their products are cuBLASLt's; the operands of those in bfloat16 are rounded into scratch first, and of
+ * those in two bfloat16 also what rounding left, rounded: then there are three products, on tensor cores still several
+ * times as fast as one of float32. */
 #include <stdlib.h>
 
 #include "cuda/bits.cuh"
@@ -25,8 +27,23 @@ static __global__ void round_kernel(uint4 *out, const float *inp, int64_t T, int
     out[i] = round_eight(x);
 }
 
-/* The same, and partials(y,n): the sums of columns over block y of rows, as sums.cu has them. A lane: eight columns. Of
- * `number` uint16_t inp is bits already, and out NULL. */
+/* out and low(T,ld): inp rounded, and what that left of it, rounded. */
+static __global__ void split_kernel(uint4 *out, uint4 *low, const float *inp, int64_t T, int64_t n, int64_t groups) {
+    uint32_t i = blockIdx.x * THREADS + threadIdx.x;
+    int64_t t = i / (uint32_t)groups, first = i % (uint32_t)groups * 8;
+    if (t >= T) return;
+    float x[8], rounded[8];
+    load_eight(x, inp + t * n + first, n - first);
+    uint4 bits = round_eight(x);
+    load_eight(rounded, (const uint16_t *)&bits, 8);
+#pragma unroll
+    for (int j = 0; j < 8; j++) x[j] -= rounded[j];
+    out[i] = bits;
+    low[i] = round_eight(x);
+}
+
+/* The same as round_kernel's, and partials(y,n): the sums of columns over block y of rows, as sums.cu has them. A lane:
+ * eight columns. Of `number` uint16_t inp is bits already, and out NULL. */
 template <typename number>
 static __global__ void round_and_sum_kernel(uint4 *out, float *partials, const number *inp, int64_t T, int64_t n,
                                             int64_t groups, int64_t rows) {
@@ -50,7 +67,7 @@ static int64_t padded(int64_t n) { return rp_cuda_ceil(n, LANE) * LANE; }
 
 /* A matrix (rows,n) as a product takes it. */
 typedef struct operand {
-    const void *data;
+    const void *data, *low; /* low: what rounding left of data, rounded; or NULL */
     int64_t ld;
 } operand;
 
@@ -58,12 +75,18 @@ static uint16_t *take_rounded(rp_arena *arena, int64_t rows, int64_t n) {
     return (uint16_t *)rp_arena_take(arena, (size_t)rows, (size_t)padded(n) * sizeof(uint16_t));
 }
 
-/* `room` NULL: float32, as it is. */
-static rp_status make_operand(operand *out, uint16_t *room, const float *matrix, int64_t rows, int64_t n) {
-    *out = operand{matrix, n};
+/* `room` NULL: float32, as it is. `low` is room as well, or NULL. */
+static rp_status make_operand(operand *out, uint16_t *room, uint16_t *low, const float *matrix, int64_t rows,
+                              int64_t n) {
+    *out = operand{matrix, nullptr, n};
     if (room == nullptr || rows * n == 0) return RP_OK;
-    *out = operand{room, padded(n)};
+    *out = operand{room, low, padded(n)};
     int64_t groups = padded(n) / LANE;
+    if (low != nullptr) {
+        RP_CUDA_LAUNCH(split_kernel, rp_cuda_blocks(rows * groups, THREADS), THREADS, 0, (uint4 *)room, (uint4 *)low,
+                       matrix, rows, n, groups);
+        return RP_OK;
+    }
     RP_CUDA_LAUNCH(round_kernel, rp_cuda_blocks(rows * groups, THREADS), THREADS, 0, (uint4 *)room, matrix, rows, n,
                    groups);
     return RP_OK;
@@ -110,7 +133,7 @@ rp_status rp_cuda_keep_weights(rp_dev *dev, const float *values, int64_t count, 
     if (!same) RP_TRY(drop_kept(dev));
     if (!same) RP_TRY(make_kept(dev, values, count));
     dev->kept->version = version;
-    rp_status status = make_operand(&whole, dev->kept->rounded, values, 1, count);
+    rp_status status = make_operand(&whole, dev->kept->rounded, nullptr, values, 1, count);
     if (status != RP_OK) drop_kept(dev);
     return status;
 }
@@ -121,7 +144,7 @@ static bool find_kept(operand *out, const rp_dev *dev, const float *weight, int6
     if (kept == nullptr || dev->products != RP_BFLOAT16 || I != padded(I)) return false;
     if (weight < kept->values || weight + O * I > kept->values + kept->count) return false;
     const uint16_t *rounded = kept->rounded + (weight - kept->values);
-    *out = operand{rounded, I};
+    *out = operand{rounded, nullptr, I};
     return (int64_t)((uintptr_t)rounded % (uintptr_t)alignment) == 0;
 }
 
@@ -133,34 +156,50 @@ static rp_status check_products(const rp_dev *dev) {
                                     "tf32 and bfloat16");
 }
 
+/* Below so many multiplications a product in two bfloat16 is one of float32: launches would take longer. */
+#ifndef RP_CUDA_TWO_FROM
+#define RP_CUDA_TWO_FROM ((int64_t)1 << 30)
+#endif
+
 /* Scratch of one call: partial sums of the bias' gradient, the bias and the weight in bits, and `rows` rows of each of
- * the two others that are numbers. */
+ * the two others that are numbers; in two bfloat16 also of what is left. */
 typedef struct room {
     void *workspace;
     float *partials;
     uint16_t *bias, *weight, *inp, *dout; /* NULL where they are taken as they are */
+    uint16_t *weight_low, *inp_low, *dout_low;
     int64_t rows;
+    bool narrow; /* the operands are bfloat16 */
 } room;
+
+/* Room for rows of n; `low`, unless NULL, for as many. */
+static void take_both(uint16_t **out, uint16_t **low, bool two, rp_arena *arena, int64_t rows, int64_t n) {
+    *out = take_rounded(arena, rows, n);
+    *low = two ? take_rounded(arena, rows, n) : nullptr;
+}
 
 /* dout, or what comes out forward, is `outer`. */
 static rp_status take_room(room *r, const rp_dev *dev, rp_cuda_matrix inp, rp_cuda_matrix outer, int64_t T, int64_t I,
                            int64_t O, bool backward) {
     rp_arena arena = rp_cuda_scratch_arena(dev);
-    bool narrow = dev->products == RP_BFLOAT16, rounds_inp = narrow && !inp.bits;
+    bool two = dev->products == RP_TWO_BFLOAT16 && T * I * O >= RP_CUDA_TWO_FROM;
+    bool narrow = dev->products == RP_BFLOAT16 || two, rounds_inp = narrow && !inp.bits;
     bool rounds_dout = narrow && backward && !outer.bits;
     *r = room{};
     r->rows = T;
+    r->narrow = narrow;
     r->workspace = rp_arena_take(&arena, RP_LT_WORKSPACE, 1);
     if (backward) r->partials = rp_cuda_take_partials(&arena, 1, T, O);
     if (!backward && outer.bits) r->bias = take_rounded(&arena, 1, O);
-    if (narrow) r->weight = take_rounded(&arena, O, I);
+    if (narrow) take_both(&r->weight, &r->weight_low, two, &arena, O, I);
     if (rounds_inp || rounds_dout) {
         int64_t row = (int64_t)sizeof(uint16_t) * ((rounds_inp ? padded(I) : 0) + (rounds_dout ? padded(O) : 0));
-        int64_t left = (int64_t)arena.capacity - (int64_t)arena.used - 2 * RP_ALIGN, fit = left / row;
+        if (two) row *= 2;
+        int64_t left = (int64_t)arena.capacity - (int64_t)arena.used - 4 * RP_ALIGN, fit = left / row;
         if (fit < T) r->rows = fit > ROWS ? fit / ROWS * ROWS : T < ROWS ? T : ROWS;
     }
-    if (rounds_inp) r->inp = take_rounded(&arena, r->rows, I);
-    if (rounds_dout) r->dout = take_rounded(&arena, r->rows, O);
+    if (rounds_inp) take_both(&r->inp, &r->inp_low, two, &arena, r->rows, I);
+    if (rounds_dout) take_both(&r->dout, &r->dout_low, two, &arena, r->rows, O);
     return rp_cuda_fits(&arena, "a matrix product");
 }
 
@@ -169,14 +208,14 @@ static rp_status make_weight(operand *out, const rp_dev *dev, const room *r, con
     /* One that is rounded for the call is aligned so, and the choice among a product's algorithms depends on it: what
      * is kept is to change no result. */
     if (find_kept(out, dev, weight, O, I, RP_ALIGN)) return RP_OK;
-    return make_operand(out, r->weight, weight, O, I);
+    return make_operand(out, r->weight, r->weight_low, weight, O, I);
 }
 
 static constexpr int64_t BIAS_ALIGN = 16; /* for the library to add it */
 static rp_status make_bias(operand *out, const rp_dev *dev, const room *r, const float *bias, int64_t O) {
-    *out = operand{bias, O};
+    *out = operand{bias, nullptr, O};
     if (bias == nullptr || r->bias == nullptr || find_kept(out, dev, bias, 1, O, BIAS_ALIGN)) return RP_OK;
-    return make_operand(out, r->bias, bias, 1, O);
+    return make_operand(out, r->bias, nullptr, bias, 1, O);
 }
 
 /* A matrix of n columns from row t on. */
@@ -186,10 +225,11 @@ static rp_cuda_matrix from_row(rp_cuda_matrix matrix, int64_t t, int64_t n) {
     return matrix;
 }
 
-/* `rows` rows as an operand; `room` as in make_operand. */
-static rp_status take_operand(operand *out, uint16_t *room, rp_cuda_matrix matrix, int64_t rows, int64_t n) {
-    if (!matrix.bits) return make_operand(out, room, (const float *)matrix.data, rows, n);
-    *out = operand{matrix.data, n};
+/* `rows` rows as an operand; `room` and `low` as in make_operand. */
+static rp_status take_operand(operand *out, uint16_t *room, uint16_t *low, rp_cuda_matrix matrix, int64_t rows,
+                              int64_t n) {
+    if (!matrix.bits) return make_operand(out, room, low, (const float *)matrix.data, rows, n);
+    *out = operand{matrix.data, nullptr, n};
     return RP_OK;
 }
 
@@ -198,15 +238,15 @@ int64_t rp_cuda_linear_scratch(const rp_dev *dev, const rp_extent *most) {
     if (most->weight == 0) return 0;
     rp_arena_take(&arena, RP_LT_WORKSPACE, 1);
     rp_cuda_take_partials(&arena, 1, most->rows, most->widest);
-    if (dev->products != RP_BFLOAT16) return (int64_t)arena.used;
+    if (dev->products != RP_BFLOAT16 && dev->products != RP_TWO_BFLOAT16) return (int64_t)arena.used;
     take_rounded(&arena, 1, most->widest); /* a bias */
     /* a weight's rows are padded too; there are at most as many as it has numbers, and as columns are wide */
     int64_t rows = most->widest < most->weight ? most->widest : most->weight;
-    take_rounded(&arena, 1, most->weight + LANE * rows);
+    for (int i = 0; i < 2; i++) take_rounded(&arena, 1, most->weight + LANE * rows); /* two: in two bfloat16 */
     int64_t row = 2 * (int64_t)sizeof(uint16_t) * padded(most->widest), fit = RP_CUDA_ROUNDED_BYTES / row;
-    int64_t fewest = most->rows < ROWS ? most->rows : ROWS;
+    int64_t fewest = 2 * (most->rows < ROWS ? most->rows : ROWS);
     if (fit > most->rows) fit = most->rows;
-    return (int64_t)arena.used + row * (fit > fewest ? fit : fewest) + 3 * RP_ALIGN;
+    return (int64_t)arena.used + row * (fit > fewest ? fit : fewest) + 5 * RP_ALIGN;
 }
 
 template <typename number>
@@ -220,11 +260,13 @@ static rp_status round_and_sum(uint16_t *out, float *dbias, float *partials, con
 
 /* The gradient dout(T,O) as an operand; dbias, unless NULL, += its column sums, from the same pass over it. */
 static rp_status make_dout(operand *out, const room *r, float *dbias, rp_cuda_matrix dout, int64_t T, int64_t O) {
-    RP_TRY(take_operand(out, dbias == nullptr ? r->dout : nullptr, dout, T, O));
+    bool apart = dbias == nullptr || r->dout_low != nullptr;
+    RP_TRY(take_operand(out, apart ? r->dout : nullptr, r->dout_low, dout, T, O));
     if (dbias == nullptr) return RP_OK;
+    if (apart) return rp_cuda_column_sums(r->partials, dbias, (const float *)dout.data, T, O);
     if (dout.bits) return round_and_sum(nullptr, dbias, r->partials, (const uint16_t *)dout.data, T, O);
     if (r->dout == nullptr) return rp_cuda_column_sums(r->partials, dbias, (const float *)dout.data, T, O);
-    *out = operand{r->dout, padded(O)};
+    *out = operand{r->dout, nullptr, padded(O)};
     return round_and_sum(r->dout, dbias, r->partials, (const float *)dout.data, T, O);
 }
 
@@ -243,11 +285,19 @@ rp_status rp_cuda_round_gradient(rp_dev *dev, rp_cuda_matrix *out, float *dbias,
     return round_and_sum(room, dbias, partials, numbers, T, n);
 }
 
-static rp_lt_product product_of(const rp_dev *dev) {
-    rp_lt_product p = rp_lt_product();
-    p.bfloat16 = dev->products == RP_BFLOAT16;
-    p.tf32 = dev->products == RP_TF32;
-    return p;
+/* The product of a and b, whose sizes and place p has. */
+static rp_status multiply(const rp_dev *dev, const room *r, rp_lt_product *p, operand a, operand b) {
+    p->bfloat16 = r->narrow;
+    p->tf32 = dev->products == RP_TF32;
+    p->a = a.data, p->lda = a.ld;
+    p->b = b.data, p->ldb = b.ld;
+    RP_TRY(rp_cuda_issue_product(rp_cuda_lt(dev), p, r->workspace));
+    if (a.low == nullptr) return RP_OK;
+    p->bias = nullptr, p->beta = 1.0f;
+    p->b = b.low;
+    RP_TRY(rp_cuda_issue_product(rp_cuda_lt(dev), p, r->workspace));
+    p->a = a.low, p->b = b.data;
+    return rp_cuda_issue_product(rp_cuda_lt(dev), p, r->workspace);
 }
 
 /* -- forward ----------------------------------------------------------------------------------------- */
@@ -277,12 +327,11 @@ static rp_status forward_rows(const rp_dev *dev, const room *r, rp_cuda_matrix o
     /* The library adds the bias where it takes wide words of it and of bits, and the product is one of matrices. */
     bool narrow_words = (uintptr_t)epilogue % BIAS_ALIGN != 0 || (out.bits && O % LANE != 0);
     if (narrow_words || T == 1 || I == 1 || O == 1) epilogue = nullptr;
-    rp_lt_product p = product_of(dev);
+    rp_lt_product p = rp_lt_product();
     p.m = O, p.n = T, p.k = I, p.ldc = O, p.c = out.data, p.bfloat16_c = out.bits;
-    p.a = weight.data, p.lda = weight.ld, p.transpose_a = 1;
-    p.b = inp.data, p.ldb = inp.ld;
+    p.transpose_a = 1;
     p.bias = epilogue;
-    RP_TRY(rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace));
+    RP_TRY(multiply(dev, r, &p, weight, inp));
     return bias == nullptr || epilogue != nullptr ? RP_OK : add_bias(out, bias, T, O, 1.0f);
 }
 
@@ -298,7 +347,7 @@ rp_status rp_cuda_multiply_forward(rp_dev *dev, rp_cuda_matrix out, rp_cuda_matr
     RP_TRY(make_bias(&b, dev, &r, bias, O));
     for (int64_t t = 0; t < T; t += r.rows) {
         int64_t rows = T - t < r.rows ? T - t : r.rows;
-        RP_TRY(take_operand(&x, r.inp, from_row(inp, t, I), rows, I));
+        RP_TRY(take_operand(&x, r.inp, r.inp_low, from_row(inp, t, I), rows, I));
         RP_TRY(forward_rows(dev, &r, from_row(out, t, O), x, w, bias, b.data, rows, I, O));
     }
     return RP_OK;
@@ -314,22 +363,19 @@ rp_status rp_cuda_linear_forward(rp_dev *dev, float *out, const float *inp, cons
 /* dinp^T(I,T) = weight^T(I,O) dout^T(O,T) */
 static rp_status backward_inp(const rp_dev *dev, const room *r, rp_cuda_matrix dinp, operand dout, operand weight,
                               int64_t T, int64_t I, int64_t O, bool accumulate) {
-    rp_lt_product p = product_of(dev);
+    rp_lt_product p = rp_lt_product();
     p.m = I, p.n = T, p.k = O, p.ldc = I, p.c = dinp.data, p.beta = accumulate ? 1.0f : 0.0f;
     p.bfloat16_c = dinp.bits;
-    p.a = weight.data, p.lda = weight.ld;
-    p.b = dout.data, p.ldb = dout.ld;
-    return rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace);
+    return multiply(dev, r, &p, weight, dout);
 }
 
 /* dweight^T(I,O) += inp^T(I,T) dout(T,O) */
 static rp_status backward_weight(const rp_dev *dev, const room *r, float *dweight, operand dout, operand inp, int64_t T,
                                  int64_t I, int64_t O) {
-    rp_lt_product p = product_of(dev);
+    rp_lt_product p = rp_lt_product();
     p.m = I, p.n = O, p.k = T, p.ldc = I, p.c = dweight, p.beta = 1.0f;
-    p.a = inp.data, p.lda = inp.ld;
-    p.b = dout.data, p.ldb = dout.ld, p.transpose_b = 1;
-    return rp_cuda_issue_product(rp_cuda_lt(dev), &p, r->workspace);
+    p.transpose_b = 1;
+    return multiply(dev, r, &p, inp, dout);
 }
 
 static rp_status clear(rp_dev *dev, rp_cuda_matrix matrix, int64_t n) {
@@ -353,7 +399,7 @@ rp_status rp_cuda_multiply_backward(rp_dev *dev, rp_cuda_matrix dinp, float *dwe
         if (!products) continue;
         if (dinp.data != nullptr) RP_TRY(backward_inp(dev, &r, from_row(dinp, t, I), dy, w, rows, I, O, accumulate));
         if (dweight == nullptr) continue;
-        RP_TRY(take_operand(&x, r.inp, from_row(inp, t, I), rows, I));
+        RP_TRY(take_operand(&x, r.inp, r.inp_low, from_row(inp, t, I), rows, I));
         RP_TRY(backward_weight(dev, &r, dweight, dy, x, rows, I, O));
     }
     return RP_OK;

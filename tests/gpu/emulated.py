@@ -45,6 +45,7 @@ def _compile(folder):
         f'-DRP_CUDA_NAME="{NAME}"',
         "-DRP_LT_WORKSPACE=65536",
         "-DRP_CUDA_RANKED=64",
+        "-DRP_CUDA_TWO_FROM=100",
         "-DRP_CUDA_ROUNDED_BYTES=131072",
     ]
     commands = [[cxx, *common, "-x", "c++", "-c", path, "-o", folder / f"{path.stem}.o"] for path in kernels]

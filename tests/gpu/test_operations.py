@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ops import formulas, harness
 from ops.cases import all_cases, attention_saved, cases_of
-from ops.harness import BFLOAT16, FLOAT32, INT8, TF32, VALUE, Device, OpError
+from ops.harness import BFLOAT16, FLOAT32, INT8, TF32, TWO_BFLOAT16, VALUE, Device, OpError
 
 from gpu import backends
 
@@ -89,6 +89,29 @@ def test_tf32_is_rounded_and_float32_is_not(device, monkeypatch):
     rounded, whole, want = run(case, device, TF32)["out"], run(case, device)["out"], reference(case)["out"]
     off = [np.abs(found - want).max() / np.abs(want).max() for found in (rounded, whole)]
     assert off[1] < 1e-5 < 1e-4 < off[0]
+
+
+@pytest.mark.parametrize("margin", [harness.MARGIN, 256])
+@pytest.mark.parametrize("case", cases_of(*LINEAR), ids=lambda case: case.id)
+def test_products_of_two_bfloat16(case, margin, device, monkeypatch):
+    """The factors, of size 1, are off by some 4e-6, and the sums as random walks of as many steps are."""
+    monkeypatch.setattr(harness._Buffer.__init__, "__defaults__", (margin,))
+    least = 1e-5 * max(case.arguments[size] for size in "TIO") ** 0.5
+    check_within(run(case, device, TWO_BFLOAT16), reference(case), 2e-5, least)
+
+
+def test_two_bfloat16_have_twice_the_digits_of_one(device):
+    """From so many multiplications on that the back end takes them."""
+    rows, inputs, outputs = (1100, 1030, 1000) if device.name == "cuda" else (40, 33, 24)
+    rng = np.random.default_rng(11)
+    inp, weight = (rng.normal(size=(size, inputs)).astype(np.float32) for size in (rows, outputs))
+    arguments = {"out": np.empty((rows, outputs), np.float32), "inp": inp, "weight": weight, "bias": None}
+    arguments |= {"T": rows, "I": inputs, "O": outputs}
+    case = dataclasses.replace(cases_of("linear_forward")[0], arguments=arguments)
+    want, off = inp.astype(np.float64) @ weight.astype(np.float64).T, {}
+    for products in (FLOAT32, TWO_BFLOAT16, BFLOAT16):
+        off[products] = np.abs(run(case, device, products)["out"] - want).max() / np.abs(want).max()
+    assert off[FLOAT32] < off[TWO_BFLOAT16] / 2 < 1e-5 < 1e-3 < off[BFLOAT16]
 
 
 @pytest.mark.parametrize("case", cases_of(*ATTENTION), ids=lambda case: case.id)

@@ -133,7 +133,7 @@ class _SGDStruct(ctypes.Structure):
     _fields_ = [(field.name, ctypes.c_float) for field in dataclasses.fields(SGDStep)]
 
 
-FLOAT32, BFLOAT16, INT8, TF32 = 0, 1, 2, 3  # rp_dtype
+FLOAT32, BFLOAT16, INT8, TF32, TWO_BFLOAT16 = range(5)  # rp_dtype
 TYPES = {"float": np.float32, "int32_t": np.int32, "uint16_t": np.uint16}  # of arrays
 TANH, RELU = 0, 1  # rp_activation
 
