@@ -611,9 +611,7 @@ def _writing(encoder: Any, folder: Path) -> AbstractContextManager[Path]:
     """A temporary folder whose files go into ``folder``; a hybrid's, which has folders of its own, takes its place."""
     if isinstance(encoder, HybridEncoder):
         return HybridEncoder.replace(folder)
-    if (folder / "hybrid.json").exists():
-        raise FileExistsError(f"{folder} holds a hybrid; give another path, or remove it")
-    return write_into(folder)
+    return write_into(folder, unless="hybrid.json")
 
 
 def _defaults() -> dict[str, Any]:

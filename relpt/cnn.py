@@ -269,10 +269,11 @@ class CNNEncoder:
             card: further fields of relpt.json.
 
         Raises:
+            FileExistsError: the folder holds a hybrid.
             OSError: the folder cannot be written (a full disk); what was there stays.
         """
         folder = Path(folder)
-        with write_into(folder) as new:
+        with write_into(folder, unless="hybrid.json") as new:
             self._write(new, card or self.card)
         return folder
 

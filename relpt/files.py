@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ __all__ = [
     "read_table",
     "replace_file",
     "replace_folder",
+    "replaceable",
     "sync_folder",
     "write_file",
     "write_into",
@@ -55,6 +57,33 @@ def read_table(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{path}: holds no JSON object; the file is damaged")
     return value
+
+
+def replaceable(folder: str | os.PathLike[str], card: str, form: str, *more: str) -> Path:
+    """The real path of a folder that may be written as a whole.
+
+    That is one that is not there, is empty, or holds ``card``, which says that its format is ``form``, and beside it
+    only files whose names match one of ``more``.
+
+    Raises:
+        FileExistsError: something else is there, which would be lost.
+    """
+    target = Path(os.path.realpath(folder))
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return target
+    if not (target / card).is_file():
+        raise FileExistsError(f"{target} is there and has no {card}; give another path, or remove it")
+    try:
+        own = read_table(target / card).get("format") == form
+    except ValueError:
+        own = False
+    others = [name for name in sorted(os.listdir(target)) if name != card and not any(fnmatch(name, m) for m in more)]
+    if not own or others:
+        raise FileExistsError(
+            f"{target} holds {others[0] if others else f'another {card}'}, which would be lost; give another path, or "
+            "remove it"
+        )
+    return target
 
 
 def sync_folder(path: Path) -> None:
@@ -128,12 +157,19 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def write_into(folder: Path) -> Iterator[Path]:
+def write_into(folder: Path, *, unless: str | None = None) -> Iterator[Path]:
     """Gives a temporary folder; when the block ends well its files are moved, one rename each, into ``folder``.
 
     Other files of ``folder`` stay. Nothing is moved before everything is written and synced.
+
+    Raises:
+        FileExistsError: the folder holds a file called ``unless``, by which it would be opened as something else.
     """
     folder = Path(os.path.realpath(folder))
+    if unless is not None and (folder / unless).exists():
+        raise FileExistsError(
+            f"{folder} holds a {unless}, by which it would be opened; give another path, or remove it"
+        )
     new = _open_folder(folder)
     try:
         yield new

@@ -20,7 +20,7 @@ import numpy as np
 from relpt import _core
 from relpt.data.triples import Triple, read_triples
 from relpt.errors import FormatError
-from relpt.files import read_table, replace_folder, write_file, write_json
+from relpt.files import read_table, replace_folder, replaceable, write_file, write_json
 from relpt.inputs import choice
 from relpt.metrics import hits_at, mrr
 from relpt.progress import progress
@@ -437,10 +437,7 @@ class GraphEmbeddings:
             OSError: the folder cannot be written.
         """
         self._check_trained()
-        target = Path(os.path.realpath(folder))
-        if target.exists() and not (target / _CARD).is_file() and not (target.is_dir() and not any(target.iterdir())):
-            raise FileExistsError(f"{target} is there and has no {_CARD}; give another path, or remove it")
-        with replace_folder(target) as new:
+        with replace_folder(replaceable(folder, _CARD, "relpt-graph", _TENSORS)) as new:
             self._write(new)
         return Path(folder)
 

@@ -16,13 +16,14 @@ import numpy as np
 from relpt.cnn import MODEL_TYPE, CNNEncoder
 from relpt.encoder import Encoder
 from relpt.errors import FormatError
-from relpt.files import read_table, replace_folder, write_json
+from relpt.files import read_table, replace_folder, replaceable, write_json
 from relpt.inputs import input_name
 from relpt.weights import load_tensors, save_tensors
 
 __all__ = ["EntityTable", "HybridEncoder", "open_encoder"]
 
 _CARD: Final = "hybrid.json"
+_PARTS: Final = ("[0-9]*", "relpt.json", "*.safetensors")  # what stands beside it, a classifier's among them
 _TABLE_CARD, _TABLE_FILE = "entities.json", "entities.safetensors"
 
 
@@ -168,7 +169,7 @@ class EntityTable:
             FileExistsError: something else than a table is there.
             OSError: the folder cannot be written.
         """
-        target = _target(folder, _TABLE_CARD)
+        target = replaceable(folder, _TABLE_CARD, "relpt-entities", _TABLE_FILE)
         with replace_folder(target) as new:
             entry = ("vectors", self.vectors.shape, partial(np.asarray, self.vectors))
             save_tensors(new / _TABLE_FILE, [entry])
@@ -331,7 +332,7 @@ class HybridEncoder:
     def replace(folder: str | os.PathLike[str]) -> AbstractContextManager[Path]:
         """A temporary folder that takes the place of ``folder`` when the block ends well; FileExistsError where
         something else than a hybrid is there."""
-        return replace_folder(_target(folder, _CARD))
+        return replace_folder(replaceable(folder, _CARD, "relpt-hybrid", *_PARTS))
 
     def _write(self, new: Path) -> None:
         for number, encoder in enumerate(self.encoders):
@@ -488,15 +489,6 @@ def _names(mentions: Iterable[tuple[str | None, int]], n_ids: int) -> dict[str, 
 def _warn(count: int, total: int, what: str) -> None:
     if count:
         warnings.warn(f"{count:,} of {total:,} mentions {what}", stacklevel=3)
-
-
-def _target(folder: str | os.PathLike[str], card: str) -> Path:
-    """The real path of a folder that may be written as a whole."""
-    target = Path(os.path.realpath(folder))
-    empty = target.is_dir() and not any(target.iterdir())
-    if target.exists() and not empty and not (target / card).is_file():
-        raise FileExistsError(f"{target} is there and has no {card}; give another path, or remove it")
-    return target
 
 
 def _read_card(folder: str | os.PathLike[str], file: str, kinds: Mapping[str, type], writer: str) -> dict[str, Any]:

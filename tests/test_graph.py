@@ -306,6 +306,10 @@ def test_other_things_are_not_overwritten(trained: relpt.GraphEmbeddings, tmp_pa
     with pytest.raises(FileExistsError, match=r"has no graph\.json"):
         trained.save(tmp_path)
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+    trained.save(tmp_path / "graph")
+    (tmp_path / "graph" / "config.json").write_text("{}", encoding="utf-8")  # as where it is injected into an encoder
+    with pytest.raises(FileExistsError, match=r"holds config\.json, which would be lost"):
+        trained.save(tmp_path / "graph")
 
 
 def test_damaged_folders_are_named(trained: relpt.GraphEmbeddings, tmp_path: Path) -> None:

@@ -186,7 +186,15 @@ def test_folders_that_are_no_hybrid(
             save(tmp_path / "notes")
     with pytest.raises(FileNotFoundError, match=r"has no hybrid\.json"):
         relpt.HybridEncoder.from_pretrained(tmp_path / "notes")
+    (tmp_path / "notes" / "entities.json").write_text("[]")  # as a corpus has one
+    with pytest.raises(FileExistsError, match=r"holds mine\.txt, which would be lost"):
+        table.save(tmp_path / "notes")
+    (tmp_path / "notes" / "mine.txt").unlink()
+    with pytest.raises(FileExistsError, match=r"holds another entities\.json, which would be lost"):
+        table.save(tmp_path / "notes")
     folder = hybrid.save_pretrained(tmp_path / "hybrid")
+    with pytest.raises(FileExistsError, match=r"holds a hybrid\.json"):
+        a.save_pretrained(folder)
     card = json.loads((folder / "hybrid.json").read_text())
     for change, match in (({"weights": None}, "'weights' is missing"), ({"encoders": [{"kind": "X"}]}, "kind is none")):
         (folder / "hybrid.json").write_text(json.dumps({**card, **change}))
