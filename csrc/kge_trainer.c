@@ -110,6 +110,7 @@ static void initialize(rp_kge_trainer *t) {
 rp_status rp_kge_trainer_new(rp_kge_trainer **out, const rp_graph *graph, const rp_kge_options *options) {
     *out = NULL;
     RP_TRY(check_options(options));
+    RP_TRY(rp_threads_begin(options->num_threads));
     RP_TRY(rp_graph_check_corruption(graph, &options->corruption));
     rp_kge_trainer *t = calloc(1, sizeof *t);
     if (t == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a trainer of embeddings");

@@ -74,6 +74,20 @@ rp_status rp_threads_check_pid(int64_t owner) {
     if (owner == rp_threads_pid()) return RP_OK;
     return rp_fail(RP_STATUS_STATE,
                    "this handle was made in process %lld and is used in its forked child %lld; OpenMP does "
-                   "not survive a fork: start workers with the \"spawn\" method, or make the handle in the child",
+                   "not survive a fork: start workers with the \"spawn\" method, or make the handle in the child, with "
+                   "num_threads=1",
                    (long long)owner, (long long)rp_threads_pid());
+}
+
+static int64_t team_pid; /* of the process that had several threads first; 0: none had */
+
+rp_status rp_threads_begin(int64_t num_threads) {
+    int64_t mine = rp_threads_pid(), first = 0;
+    if (num_threads <= 1) return RP_OK;
+    if (__atomic_compare_exchange_n(&team_pid, &first, mine, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return RP_OK;
+    if (first == mine) return RP_OK;
+    return rp_fail(RP_STATUS_STATE,
+                   "process %lld computed on several threads before this forked child of it, %lld, and OpenMP does not "
+                   "survive a fork: start workers with the \"spawn\" method, or take num_threads=1 here",
+                   (long long)first, (long long)mine);
 }

@@ -20,6 +20,10 @@ int omp_get_num_threads(void);
 
 /* RP_STATUS_STATE when this process is a forked child of `owner` (OpenMP's team does not survive a fork). */
 rp_status rp_threads_check_pid(int64_t owner);
+
+/* Before a process computes on so many threads: RP_STATUS_STATE when it is to be more than one, and it was forked from
+ * a process that had done so. There the work would wait for threads that are not there. */
+rp_status rp_threads_begin(int64_t num_threads);
 int64_t rp_threads_pid(void);
 
 #endif

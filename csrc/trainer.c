@@ -221,6 +221,7 @@ static rp_status allocate(rp_trainer *t, const rp_trainer_options *o) {
 }
 
 rp_status rp_trainer_new(rp_trainer **out, const rp_trainer_options *options, int (*poll)(void *), void *poll_context) {
+    RP_TRY(rp_threads_begin(options->num_threads));
     rp_trainer *t = calloc(1, sizeof *t);
     if (t == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a trainer handle");
     rp_status status = allocate(t, options);

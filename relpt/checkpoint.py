@@ -40,7 +40,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def save_checkpoint(
     folder: Path, encoder: Any, trainer: Any, history: History, card: dict[str, Any], keep: int = 2
 ) -> Path:
-    """Writes folder/step-NNNNNNNN whole or not at all; then removes all but the last ``keep``."""
+    """Writes folder/step-NNNNNNNN whole or not at all; then removes all up to it but the last ``keep``."""
     step = len(history)
     target = folder / f"step-{step:08d}"
     with replace_folder(target) as new:
@@ -56,7 +56,7 @@ def save_checkpoint(
         save_heads(new, {name: trainer.get(_VALUE, name) for name, _ in trainer.heads()})
         lines = "".join(json.dumps(record) + "\n" for record in history)
         write_file(new / "history.jsonl", lambda file: file.write(lines.encode()))
-    for _, old in _steps(folder)[:-keep]:
+    for _, old in [found for found in _steps(folder) if found[0] <= step][:-keep]:
         shutil.rmtree(old)
     return target
 

@@ -560,6 +560,7 @@ class Trainer:
             The History, the steps before a resume among them.
 
         Raises:
+            FileExistsError: checkpoint_dir holds checkpoints, and the run does not resume.
             ValueError: a source can draw nothing (no two sentences with a common relation, or pair of entities); a
                 resumed run has other options or data; an objective can use no sentence; a target without ``Domain``,
                 or ``Domain`` without one.
@@ -660,6 +661,12 @@ class Trainer:
     @staticmethod
     def _resume_from(folder: Path | None, resume: bool | str | os.PathLike[str] | None) -> Path | None:
         if resume is None or resume is False:
+            there = None if folder is None else latest_checkpoint(folder)
+            if there is not None:
+                raise FileExistsError(
+                    f"{there} is there, of an earlier run: resume=True goes on from it; for a new run give another "
+                    "checkpoint_dir, or remove that one"
+                )
             return None
         if resume is not True:
             return Path(resume)

@@ -722,15 +722,51 @@ def test_a_forked_child_is_refused(folder: Path) -> None:
     if child == 0:
         signal.alarm(20)
         codes = []
-        for call in (lambda: core.step(sampler, 1), lambda: encoder.encode(data)):
+        other = relpt.Encoder.from_pretrained(sys.argv[1], num_threads=2)
+        alone = relpt.Encoder.from_pretrained(sys.argv[1], num_threads=1)
+        trainers = [trainer_of(made, prefetch=False, max_steps=1) for made in (other, alone)]
+        refused = [lambda: core.step(sampler, 1), lambda: encoder.encode(data), lambda: other.encode(data)]
+        refused += [lambda: trainers[0].fit(data)]
+        for call in refused:
             try:
                 call()
                 codes.append(1)
             except RuntimeError as error:
                 codes.append(0 if "forked child" in str(error) else 2)
-        os._exit(10 * codes[0] + codes[1])
+        alone.encode(data)
+        trainers[1].fit(data)
+        os._exit(sum(codes))
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     core.step(sampler, 1)
+    """
+    done = process(script, folder)
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
+
+
+def test_checkpoints_of_another_run_are_neither_taken_nor_lost(folder: Path, tmp_path: Path) -> None:
+    data, where = relpt.load(tiny_dataset()), tmp_path / "run"
+    trainer_of(encoder_of(folder), max_steps=4).fit(data, checkpoint_dir=where, checkpoint_every=1)
+    with pytest.raises(FileExistsError, match=r"step-00000004 is there, of an earlier run: resume=True"):
+        trainer_of(encoder_of(folder), max_steps=2).fit(data, checkpoint_dir=where)
+    again = {"checkpoint_dir": where, "resume": where / "step-00000003", "callbacks": [lambda record: True]}
+    (where / "step-00000004").rename(where / "step-00000009")
+    trainer_of(encoder_of(folder), max_steps=4).fit(data, **again)
+    assert sorted(path.name for path in where.iterdir()) == [f"step-0000000{step}" for step in (3, 4, 9)]
+
+
+def test_a_child_of_a_process_that_has_not_computed_may_have_threads(folder: Path) -> None:
+    script = """
+    import os, signal, sys
+    import relpt
+    from tiny import tiny_dataset
+
+    data, encoder = relpt.load(tiny_dataset()), relpt.Encoder.from_pretrained(sys.argv[1], num_threads=2)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        encoder.encode(data)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     done = process(script, folder)
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr

@@ -434,7 +434,7 @@ static PyObject *py_project(PyObject *module, PyObject *args) {
     PyObject *result = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
     if (result == NULL) return NULL;
     const relpt_state *state = relpt_module_state(module);
-    rp_status status = num_threads > 1 ? rp_threads_check_pid(state->pid) : RP_OK;
+    rp_status status = rp_threads_begin(num_threads);
     Py_BEGIN_ALLOW_THREADS if (status == RP_OK) status =
         rp_projection_apply(out, table, matrix, offset, shape[0], shape[1], num_threads);
     Py_END_ALLOW_THREADS if (status == RP_OK) return result;
@@ -459,7 +459,7 @@ static PyObject *py_logits(PyObject *module, PyObject *args) {
     PyObject *result = relpt_array_new(RELPT_FLOAT32, 2, out_shape, &out);
     if (result == NULL) return NULL;
     const relpt_state *state = relpt_module_state(module);
-    rp_status status = num_threads > 1 ? rp_threads_check_pid(state->pid) : RP_OK;
+    rp_status status = rp_threads_begin(num_threads);
     Py_BEGIN_ALLOW_THREADS if (status == RP_OK) status =
         rp_projection_logits(out, table, matrix, offset, shape[0], shape[1], head[0], num_threads);
     Py_END_ALLOW_THREADS if (status == RP_OK) return result;

@@ -19,9 +19,9 @@ static rp_status make_episodes(const episode_args *a, rp_episodes **out) {
 }
 
 static rp_status score(const episode_args *a, double *accuracy, const float *vectors, int64_t dim, int64_t count,
-                       rp_similarity similarity, int64_t num_threads, const relpt_state *state) {
+                       rp_similarity similarity, int64_t num_threads) {
     rp_episodes *episodes;
-    if (num_threads > 1) RP_TRY(rp_threads_check_pid(state->pid));
+    RP_TRY(rp_threads_begin(num_threads));
     RP_TRY(make_episodes(a, &episodes));
     rp_status status = rp_fewshot_score(accuracy, episodes, vectors, dim, count, similarity, num_threads);
     rp_episodes_free(episodes);
@@ -50,7 +50,7 @@ static PyObject *py_fewshot_score(PyObject *module, PyObject *args, PyObject *kw
     const relpt_state *state = relpt_module_state(module);
     rp_status status;
     Py_BEGIN_ALLOW_THREADS status =
-        score(&a, accuracy, table, shape[1], episodes, (rp_similarity)similarity, num_threads, state);
+        score(&a, accuracy, table, shape[1], episodes, (rp_similarity)similarity, num_threads);
     Py_END_ALLOW_THREADS if (status == RP_OK) return result;
     Py_DECREF(result);
     return relpt_raise(state, status);
@@ -89,8 +89,8 @@ static int parse_answer(PyObject *args, PyObject *kwargs, answer_args *a) {
     return 0;
 }
 
-static rp_status answer(const answer_args *a, const rp_fewshot_answers *out, const relpt_state *state) {
-    if (a->num_threads > 1) RP_TRY(rp_threads_check_pid(state->pid));
+static rp_status answer(const answer_args *a, const rp_fewshot_answers *out) {
+    RP_TRY(rp_threads_begin(a->num_threads));
     return rp_fewshot_answer(out, &a->rows, a->vectors, a->n, a->dim, a->similarity, a->num_threads);
 }
 
@@ -107,7 +107,7 @@ static PyObject *py_fewshot_answers(PyObject *module, PyObject *args, PyObject *
     if (result != NULL) {
         const rp_fewshot_answers out = {way_data, similarity_data, margin_data};
         rp_status status;
-        Py_BEGIN_ALLOW_THREADS status = answer(&a, &out, state);
+        Py_BEGIN_ALLOW_THREADS status = answer(&a, &out);
         Py_END_ALLOW_THREADS if (status != RP_OK) {
             Py_CLEAR(result);
             relpt_raise(state, status);

@@ -285,10 +285,6 @@ static const int32_t *parse_tables(int model, PyObject *const arrays[3], rp_embe
     return triple;
 }
 
-static rp_status check_fork(const relpt_state *state, long long num_threads) {
-    return num_threads > 1 ? rp_threads_check_pid(state->pid) : RP_OK;
-}
-
 static PyObject *py_graph_scores(PyObject *module, PyObject *args) {
     const relpt_state *state = relpt_module_state(module);
     PyObject *arrays[3];
@@ -302,7 +298,7 @@ static PyObject *py_graph_scores(PyObject *module, PyObject *args) {
     if (triple == NULL) return NULL;
     void *score;
     PyObject *result = relpt_array_new(RELPT_FLOAT64, 1, &n, &score);
-    rp_status status = check_fork(state, num_threads);
+    rp_status status = rp_threads_begin(num_threads);
     if (result != NULL && status == RP_OK) {
         Py_BEGIN_ALLOW_THREADS status = rp_link_scores(score, &e, triple, n, num_threads);
         Py_END_ALLOW_THREADS
@@ -329,7 +325,7 @@ static PyObject *py_graph_ranks(PyObject *module, PyObject *args) {
     void *raw_data = NULL, *filtered_data = NULL;
     PyObject *raw = relpt_array_new(RELPT_FLOAT64, 2, shape, &raw_data);
     PyObject *filtered = raw == NULL ? NULL : relpt_array_new(RELPT_FLOAT64, 2, shape, &filtered_data);
-    rp_status status = check_fork(state, num_threads);
+    rp_status status = rp_threads_begin(num_threads);
     if (filtered != NULL && status == RP_OK) {
         Py_BEGIN_ALLOW_THREADS status =
             rp_link_ranks(raw_data, filtered_data, &e, triple, n, known->graph, num_threads);

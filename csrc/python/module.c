@@ -11,7 +11,6 @@
 #include "training.h"
 
 static int module_exec(PyObject *module) {
-    relpt_module_state(module)->pid = rp_threads_pid();
     if (relpt_array_import() < 0) return -1;
     if (relpt_add_exceptions(module) < 0) return -1;
     if (relpt_add_data(module) < 0) return -1;

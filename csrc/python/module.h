@@ -13,7 +13,6 @@
 typedef struct relpt_state {
     PyObject *format_error, *cuda_error; /* exception classes */
     PyObject *corpus_type, *sampler_type, *model_type, *graph_type;
-    int64_t pid; /* of the process that imported the module */
 } relpt_state;
 
 /* The state behind an object of one of the module's types (none of them can be subclassed), or behind the module. */
