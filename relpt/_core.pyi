@@ -262,9 +262,9 @@ def graph_ranks(
 
 @final
 class Model:
-    """An encoder with an MLM head, or a CNN (cnn_model): configuration and weights on a device. Reading calls wait for
-    a busy model, writing ones get RuntimeError "busy". embedding_size 0 is hidden_size. graph: float32 (entities,
-    size), embeddings that stay as they are, injected by the parameter graph_projection.weight."""
+    """An encoder with an MLM head, or a CNN (cnn_model): configuration and weights on a device. A call waits while
+    another thread has the model; RuntimeError "busy" where both write. embedding_size 0 is hidden_size. graph: float32
+    (entities, size), embeddings that stay as they are, injected by the parameter graph_projection.weight."""
 
     def __new__(
         cls,
@@ -292,6 +292,9 @@ class Model:
     @property
     def backend(self) -> str:
         """The back end's name."""
+    @property
+    def busy(self) -> bool:
+        """Whether a call reads or writes it just now."""
     def parameters(self) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of all parameters, in the order of the table."""
     def get(self, name: str, /) -> NDArray[np.float32]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from relpt.analysis import _markdown, _markdown_table, _mcnemar
 from relpt.fewshot import FewShot
+from relpt.files import json_text
 from relpt.finetuning import Protocol, grid, prediction_file
 from relpt.frames import data_frame
 from relpt.hybrid import open_encoder
@@ -488,7 +488,7 @@ class _Tested:
         line = {name: getattr(value, "tolist", lambda value=value: value)() for name, value in packed.items()}
         name = f"{place['inputs']}-{_shape(task)}-{place['seed']}".replace(" ", "-")
         row = {"metric": "accuracy", "sentences": len(self.data), **result.to_dict()}
-        return row, (name, json.dumps(line, ensure_ascii=False) + "\n"), _unpacked(line)
+        return row, (name, json_text(line) + "\n"), _unpacked(line)
 
     def facts(self, row: Row) -> Row:
         """What the row of a few-shot test is in this table."""

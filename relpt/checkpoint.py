@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from relpt.errors import FormatError
-from relpt.files import read_json, replace_folder, write_file
+from relpt.files import json_text, read_json, replace_folder, write_file
 from relpt.history import History
 from relpt.weights import load_tensors, map_tensors, save_tensors
 
@@ -54,7 +53,7 @@ def save_checkpoint(
             encoder._write(new, {**card, "step": step})
             second.result()
         save_heads(new, {name: trainer.get(_VALUE, name) for name, _ in trainer.heads()})
-        lines = "".join(json.dumps(record) + "\n" for record in history)
+        lines = "".join(json_text(record) + "\n" for record in history)
         write_file(new / "history.jsonl", lambda file: file.write(lines.encode()))
     for _, old in [found for found in _steps(folder) if found[0] <= step][:-keep]:
         shutil.rmtree(old)
@@ -107,7 +106,7 @@ def _load_heads(folder: Path, trainer: Any, moments: dict[str, np.ndarray]) -> d
     wanted = trainer.heads()
     if not wanted:
         return {}
-    found = load_tensors(folder, _HEADS)
+    found = load_tensors(folder, _HEADS, rename=False)
     for name, shape in wanted:
         _tensor(found, name, shape, folder / _HEADS)
         for kind in _MOMENTS:

@@ -22,7 +22,7 @@ from relpt.errors import FormatError, TruncationWarning
 from relpt.files import read_table, write_into, write_json
 from relpt.history import History
 from relpt.hybrid import HybridEncoder, open_encoder
-from relpt.inputs import choice, input_name
+from relpt.inputs import choice, input_name, plain
 from relpt.objectives import MIL, POOLINGS, RC
 from relpt.parts import Parts, Reading, for_head
 from relpt.scores import (
@@ -84,6 +84,9 @@ class _FineTuning(Trainer):
         """What bags leave out; of single sentences each is used."""
         if "bags" in self._layout():
             super()._tell_left_out(sampler[0], corpus)
+
+    def _tell_truncated(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Not here: ``Classifier.fit`` counts each sentence once."""
 
     def run_card(self, corpus: Any) -> dict[str, Any]:
         """What relpt.json says of the run."""
@@ -188,8 +191,8 @@ class Classifier:
         unknown_labels: str = "raise",
         seed: int = 42,
     ) -> None:
-        options = dict(locals())
-        self.options: dict[str, Any] = {name: options[name] for name in options if name not in ("self", "encoder")}
+        options = {name: value for name, value in locals().items() if name not in ("self", "encoder")}
+        self.options: dict[str, Any] = plain(options)
         self.options["frozen"] = tuple(frozen)
         self.encoder = encoder
         self.parts.dtype()
@@ -223,7 +226,7 @@ class Classifier:
 
     def get_params(self) -> dict[str, Any]:
         """The options by name."""
-        return dict(self.options)
+        return dict(plain(self.options))
 
     def __repr__(self) -> str:
         defaults = _defaults()
@@ -287,6 +290,8 @@ class Classifier:
             judged = self._read(parts, dev, inputs, show_progress_bar)
             watch.dev = judged, self._measures(names, metric, negative)
             self._check_judged(judged, names, watch.dev[1])
+        if not self.options["copy"]:
+            self.labels, self.tuned, self._head = [], None, None  # the old head is of the weights that change now
         begin = reading.corpora[parts.numbers[0]]
         history = run.fit(begin, callbacks=[watch, *callbacks], show_progress_bar=show_progress_bar)
         watch.restore_best()

@@ -77,14 +77,14 @@ def encode_rows(
     return vectors
 
 
-def warn_truncated(cut: int, mentions: int, max_length: int, *, stacklevel: int = 4) -> None:
-    """One TruncationWarning with the counts, where a sentence was cut."""
+def warn_truncated(cut: int, mentions: int, max_length: int, *, drawn: int = 0, stacklevel: int = 4) -> None:
+    """One TruncationWarning with the counts, where a sentence was cut; in training, of so many that were drawn."""
     if not cut:
         return
     also = f", {mentions} of them inside a mention" if mentions else ""
+    what = f"of {drawn:,} drawn sentences are" if drawn else "sentence is" if cut == 1 else "sentences are"
     warnings.warn(
-        f"{cut} {'sentence is' if cut == 1 else 'sentences are'} longer than max_length={max_length}: "
-        f"a window around both entities is used{also}",
+        f"{cut:,} {what} longer than max_length={max_length}: a window around both entities is used{also}",
         TruncationWarning,
         stacklevel=stacklevel,
     )

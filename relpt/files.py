@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 __all__ = [
+    "check_writable",
+    "json_text",
     "read_json",
     "read_table",
     "replace_file",
@@ -33,9 +35,20 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(file.fileno())
 
 
+def json_text(value: Any, **options: Any) -> str:
+    """The value as JSON, in which NumPy's numbers are numbers."""
+    return json.dumps(value, ensure_ascii=False, default=_plain, **options)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{value!r} cannot be written as JSON")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, synced."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(value, indent=2) + "\n"
     write_file(path, lambda file: file.write(text.encode()))
 
 
@@ -84,6 +97,12 @@ def replaceable(folder: str | os.PathLike[str], card: str, form: str, *more: str
             "remove it"
         )
     return target
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder where it is not there; OSError where nothing can be written into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def sync_folder(path: Path) -> None:

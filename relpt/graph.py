@@ -22,6 +22,7 @@ from relpt.data.triples import Triple, read_triples
 from relpt.errors import FormatError
 from relpt.files import read_table, replace_folder, replaceable, write_file, write_json
 from relpt.inputs import choice
+from relpt.loop import asks_to_stop
 from relpt.metrics import hits_at, mrr
 from relpt.progress import progress
 
@@ -161,7 +162,7 @@ class GraphEmbeddings:
         entities, relations: names in the order of the rows; those that ``fit`` was given.
         entity_embeddings, relation_embeddings: float32 (entities, dim), (relations, dim).
         history: a record of each epoch: epoch (from 1), loss (mean over triples), triples_per_second.
-        status: "untrained", "finished", "interrupted" (Ctrl-C) or "stopped" (by a callback).
+        status: "untrained", "finished", "interrupted" (Ctrl-C, or an exception) or "stopped" (by a callback).
 
     Raises:
         ValueError: an option is out of range.
@@ -271,12 +272,11 @@ class GraphEmbeddings:
         numbers = _numbered(named, _rows(entities), _rows(relations))
         trainer = self._trainer(numbers, len(entities), len(relations))
         self._name_rows(entities, relations)
-        self._triples, self.history, self.status = numbers, [], "finished"
+        self._triples, self.history, self.status = numbers, [], "interrupted"  # where an exception ends it
         self._read(trainer)
         try:
             self._run(trainer, list(callbacks), show_progress_bar)
         except KeyboardInterrupt:
-            self.status = "interrupted"
             _log.warning("interrupted after %d whole epochs; the embeddings can be used", len(self.history))
         finally:
             self._read(trainer)
@@ -320,9 +320,10 @@ class GraphEmbeddings:
                 bar.update(1)
                 if callbacks:
                     self._read(trainer)
-                if any([callback(self.history[-1]) is True for callback in callbacks]):
+                if any([asks_to_stop(callback(self.history[-1])) for callback in callbacks]):
                     self.status = "stopped"
                     return
+        self.status = "finished"
 
     # -- use ---------------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,9 @@ class History:
             FormatError: a line is no record; names file and line.
         """
         records = []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+            if not line:
+                continue
             try:
                 records.append(json.loads(line))
             except ValueError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
 
 __all__ = [
     "INPUTS",
@@ -12,6 +15,7 @@ __all__ = [
     "input_name",
     "input_number",
     "part_width",
+    "plain",
     "representation_parts",
 ]
 
@@ -28,6 +32,17 @@ def choice(value: object, choices: tuple[str, ...], name: str) -> int:
     if isinstance(value, str) and value in choices:
         return choices.index(value)
     raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def plain(value: Any) -> Any:
+    """A copy with Python's own numbers, lists, tuples and dicts, all the way down, where NumPy's or others stood."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+    return value
 
 
 def input_name(inputs: object) -> str:

@@ -11,14 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from relpt.checkpoint import save_checkpoint
 from relpt.history import History
 from relpt.progress import progress
 
-__all__ = ["Loop", "compare_cards", "free_memory"]
+__all__ = ["Loop", "asks_to_stop", "compare_cards", "free_memory"]
 
 _log = logging.getLogger("relpt")
 _OLDER: Final = {"markers": "plain", "marker_order": "role", "optimizer": "adamw", "momentum": 0.0}  # if cards say none
+
+
+def asks_to_stop(answer: object) -> bool:
+    """Whether a callback returned True, or NumPy's; what else a function happens to return does not count."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
 
 class Loop:
@@ -42,7 +49,7 @@ class Loop:
     def run(self, callbacks: list[Callable[[dict[str, Any]], Any]], show: bool | None) -> History:
         """All steps that are left; always ends with a checkpoint of the last whole step."""
         steps = int(self.owner.options["max_steps"])
-        self.history.status = "finished"
+        self.history.status = "interrupted"  # where an exception ends it
         with progress(steps, show, desc=self.owner._task, unit="step", initial=len(self.history)) as bar:
             try:
                 while len(self.history) < steps:
@@ -50,11 +57,13 @@ class Loop:
                     shown = {"loss": f"{record['loss']:.3f}", "sent_s": f"{record['sentences_per_second']:.0f}"}
                     bar.set_postfix(shown, refresh=False)
                     bar.update(1)
-                    if any([callback(record) is True for callback in callbacks]):
+                    if self.ask(callbacks, record):
                         self.history.status = "stopped"
                         break
                     if len(self.history) % self.every == 0:
                         self.save()
+                else:
+                    self.history.status = "finished"
             except KeyboardInterrupt:
                 self.complete()
                 self.history.status = "interrupted"
@@ -64,6 +73,14 @@ class Loop:
         except KeyboardInterrupt:  # held until the checkpoint was whole
             self.history.status = "interrupted"
         return self.history
+
+    def ask(self, callbacks: list[Callable[[dict[str, Any]], Any]], record: dict[str, Any]) -> bool:
+        """Whether one of the callbacks, which all hear of the step, asks to stop."""
+        try:
+            return any([asks_to_stop(callback(record)) for callback in callbacks])
+        except Exception:
+            self.save()  # what was trained is not lost with a callback
+            raise
 
     def step(self) -> dict[str, Any]:
         """One step and its record."""

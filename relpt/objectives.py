@@ -59,6 +59,9 @@ class Objective:
     source: str | None = None
 
     def __post_init__(self) -> None:
+        for name, value in self.get_params().items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
         if not isinstance(self.name, str) or not self.name.isidentifier() or len(self.name) > 20:
             raise ValueError(f"name is {self.name!r}; expected letters, digits and _, at most 20")
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight >= 0:

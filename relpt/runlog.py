@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from relpt.files import json_text
 
 __all__ = ["HistoryFile", "StepLines", "duration", "tell"]
 
@@ -42,13 +43,13 @@ class HistoryFile:
         if self._file is None:
             self._replace(self.kept)
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json_text(record) + "\n")
         self._file.flush()
         self.count += 1
 
     def _replace(self, records: Sequence[dict[str, Any]]) -> None:
         new = self.path.with_name(f".{self.path.name}.new")
-        new.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        new.write_text("".join(json_text(record) + "\n" for record in records), encoding="utf-8")
         os.replace(new, self.path)
         self.count = len(records)
 

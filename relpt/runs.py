@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from relpt.errors import FormatError
-from relpt.files import replace_file
+from relpt.files import json_text, replace_file
+from relpt.inputs import plain
 
 __all__ = ["Row", "RunFolder", "data_identity", "encoder_identity", "json_lines", "projection_identity", "run_key"]
 
@@ -64,17 +65,22 @@ class RunFolder:
             raise FileNotFoundError(
                 f"{self.path / 'predictions'} has no file of the run {key}; take its line out of {_ROWS} to run it anew"
             )
-        return [json.loads(line) for line in found[0].read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in _lines(found[0])]
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of json_lines: names may hold what else ends a line, such as U+2028."""
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def json_lines(rows: list[Row]) -> str:
     """The rows as JSON, a line each."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json_text(row) + "\n" for row in rows)
 
 
 def _read_rows(path: Path) -> list[Row]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], 1):
+    for number, line in enumerate(_lines(path) if path.is_file() else [], 1):
         try:
             row = json.loads(line)
         except ValueError:
@@ -92,7 +98,7 @@ def _read_rows(path: Path) -> list[Row]:
 
 def run_key(identity: Any) -> str:
     """16 hexadecimal digits for plain values that say all that a run's result depends on."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(plain(identity), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def encoder_identity(encoder: Any) -> list[Any]:
@@ -135,7 +141,7 @@ def data_identity(data: Any) -> str:
     """A hash of a ``Dataset``'s sentences, in their order."""
     digest = hashlib.sha256()
     for instance in data:
-        digest.update(json.dumps(instance.to_dict(), sort_keys=True).encode() + b"\n")
+        digest.update(json.dumps(plain(instance.to_dict()), sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 

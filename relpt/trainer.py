@@ -17,8 +17,10 @@ from relpt import _core
 from relpt.checkpoint import latest_checkpoint, load_checkpoint
 from relpt.cnn import CNNEncoder
 from relpt.devices import dtype_of, usable_memory
+from relpt.encoding import warn_truncated
+from relpt.files import check_writable
 from relpt.history import History
-from relpt.inputs import DTYPES, INPUTS, choice, input_name, representation_parts
+from relpt.inputs import DTYPES, INPUTS, choice, input_name, plain, representation_parts
 from relpt.loop import Loop, compare_cards
 from relpt.objectives import CP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes, Spans
 
@@ -251,7 +253,7 @@ class Trainer:
                 hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(self._defaults)}"
                 raise TypeError(f"{self._kind} has no option {name!r}{hint}")
         self.encoder, self.preset = encoder, preset
-        self.options: dict[str, Any] = {**self._defaults, **preset_options, **options}
+        self.options: dict[str, Any] = plain({**self._defaults, **preset_options, **options})
         self._running: Any = None  # the core's trainer, while fit runs
         self._heads: dict[str, np.ndarray] = {}
         self._check_values()
@@ -370,7 +372,7 @@ class Trainer:
 
     def get_params(self) -> dict[str, Any]:
         """All options by name, the objectives among them."""
-        return {"objectives": [*self.objectives], **self.options}
+        return {"objectives": [*self.objectives], **plain(self.options)}
 
     def __repr__(self) -> str:
         changed = {key: value for key, value in self.options.items() if value != self._defaults[key]}
@@ -577,6 +579,8 @@ class Trainer:
         if check is not None:
             check(corpus)
         target = self._target(target, show_progress_bar)
+        if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every is {checkpoint_every!r}; expected a whole number from 1 on")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         sampler = self._sampler(corpus, target)
         self._tell_left_out(sampler, corpus)
@@ -588,17 +592,27 @@ class Trainer:
             card["options"]["micro_batch_pairs"] = compare_cards(card, start)
         micro = card["options"]["micro_batch_pairs"]
         trainer = _core.Trainer(**self._core_options(micro, corpus.relations))
+        if folder is not None:
+            check_writable(folder)  # rather than at the first checkpoint
         history = load_checkpoint(start, self.encoder, trainer)[0] if start is not None else History()
         self.encoder.card = card
         if self.encoder.projection is not None:
             self.encoder.projection = None
             _log.info("%s: its projection is of the weights before this run and is dropped", self.encoder.name)
         loop = Loop(self, sampler, trainer, history, folder, checkpoint_every, card)
+        before = len(history)
         self._running = trainer
         try:
-            return loop.run(list(callbacks), show_progress_bar)
+            loop.run(list(callbacks), show_progress_bar)
         finally:
             self._heads, self._running = self.heads, None
+        self._tell_truncated(history.records[before:])
+        return history
+
+    def _tell_truncated(self, records: Sequence[Mapping[str, Any]]) -> None:
+        names = ("truncated", "truncated_mentions", "sentences")
+        cut, mentions, drawn = (sum(record[name] for record in records) for name in names)
+        warn_truncated(cut, mentions, self.options["max_length"], drawn=drawn)
 
     def _target(self, target: Any, show: bool | None) -> Any:
         """The tokenized target text; None where no objective asks for it."""
@@ -714,7 +728,7 @@ class _ReadyMade(Trainer):
 
     def get_params(self) -> dict[str, Any]:
         """All options by name, the preset's among them."""
-        return {"preset": self.preset, **self.options}
+        return {"preset": self.preset, **plain(self.options)}
 
     def __repr__(self) -> str:
         changed = {key: value for key, value in self.options.items() if value != self._defaults[key]}

@@ -265,8 +265,9 @@ def _tensor_files(folder: Path, file: str) -> list[Path]:
     raise FormatError(f"{folder}: there is no {file}")
 
 
-def map_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.ndarray]:
-    """All float tensors of a folder by their plain names, float32. Buffers of position ids are left out.
+def map_tensors(folder: Path, file: str = "model.safetensors", *, rename: bool = True) -> dict[str, np.ndarray]:
+    """All float tensors of a folder by their plain names, float32, or without ``rename`` by those that they have.
+    Buffers of position ids are left out.
 
     What is float32 in the file is a view of the file, mapped for reading as long as one of them lives: weights on their
     way into a model take no memory of their own.
@@ -289,13 +290,13 @@ def map_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.n
                 continue
             begin, end = entry["data_offsets"]
             tensor = _to_float32(np.asarray(data[start + begin : start + end]), entry["dtype"], path, name)
-            tensors[_plain_name(name)] = tensor.reshape(entry["shape"])
+            tensors[_plain_name(name) if rename else name] = tensor.reshape(entry["shape"])
     return tensors
 
 
-def load_tensors(folder: Path, file: str = "model.safetensors") -> dict[str, np.ndarray]:
+def load_tensors(folder: Path, file: str = "model.safetensors", *, rename: bool = True) -> dict[str, np.ndarray]:
     """The tensors of `map_tensors`, in memory: for those who keep them."""
-    return {name: np.array(tensor) for name, tensor in map_tensors(folder, file).items()}
+    return {name: np.array(tensor) for name, tensor in map_tensors(folder, file, rename=rename).items()}
 
 
 Entry = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]  # name, shape, and what gives the tensor
@@ -400,7 +401,11 @@ def save_model(folder: Path, model: Any, config: dict[str, Any], extras: dict[st
     """config.json and model.safetensors of a model with an MLM head, as transformers' AutoModel opens it."""
     family = family_of(config)
     kind = {"architectures": [family.architecture], "model_type": config.get("model_type") or "bert"}
-    write_json(folder / "config.json", {**folder_config(config), **kind, "tie_word_embeddings": True})
+    stored = {**folder_config(config), **kind, "tie_word_embeddings": True}
+    for name in ("dtype", "torch_dtype"):  # transformers rounds what it loads to it, and these are the file's numbers
+        if name in stored:
+            stored[name] = "float32"
+    write_json(folder / "config.json", stored)
     entries: list[Entry] = [
         (model_name(name, family), shape, partial(model.get, name)) for name, shape in model.parameters()
     ]

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 import relpt
 
-BIAS = "embeddings.LayerNorm.bias"
-
 
 @contextmanager
 def alarm_as_ctrl_c() -> Iterator[None]:
@@ -24,31 +22,19 @@ def alarm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGALRM, former)
 
 
-class Watched:
-    """An encoder that another thread trains or reads. Made before that begins: it keeps a weight to write back."""
-
-    def __init__(self, encoder: relpt.Encoder) -> None:
-        self._model, self._bias = encoder._model, encoder._model.get(BIAS)
-
-    def is_busy(self) -> bool:
-        try:
-            self._model.set(BIAS, self._bias)
-        except RuntimeError as error:
-            return str(error).startswith("busy: another thread is training")
-        return False
-
-    def wait_until_busy(self) -> None:
-        deadline = time.perf_counter() + 20
-        while not self.is_busy():
-            assert time.perf_counter() < deadline, "nobody took the encoder"
+def wait_until_busy(encoder: relpt.Encoder) -> None:
+    """Until another thread trains or reads the encoder."""
+    deadline = time.perf_counter() + 20
+    while not encoder._model.busy:
+        assert time.perf_counter() < deadline, "nobody took the encoder"
 
 
 def interrupt_when_busy(encoder: relpt.Encoder) -> None:
     """Sends this thread SIGALRM as soon as the core has taken the encoder."""
-    watched, caller = Watched(encoder), threading.get_ident()
+    caller = threading.get_ident()
 
     def interrupt() -> None:
-        watched.wait_until_busy()
+        wait_until_busy(encoder)
         signal.pthread_kill(caller, signal.SIGALRM)
 
     threading.Thread(target=interrupt).start()

@@ -197,6 +197,17 @@ def test_comparisons_that_make_no_sense(made: Ablation, a: Any, b: Any, where: A
         made.compare(a, b, **where)
 
 
+def test_names_that_hold_ends_of_lines(models: Any, place: Path, tmp_path: Path) -> None:
+    """U+2028 and U+0085 end a line for str.splitlines, and none of a file."""
+    train, test = (relpt.load(place / "tiny" / f"{part}.jsonl") for part in ("train", "test"))
+    odd = [relpt.load([{**i.to_dict(), "relation": f"{i.relation}\u2028x"} for i in part]) for part in (train, test)]
+    run = {"inputs": ["C+M"], "seeds": [np.int64(1)], "output": tmp_path, "epochs": 1, "batch_size": 8}
+    sets = {"da\u0085ta": {"train": odd[0], "test": odd[1]}}
+    first = relpt.ablate({"a": models["a"]}, sets, **run)
+    assert set(first.predictions(seed=1).gold) == set(odd[1].labels)
+    assert relpt.ablate({"a": models["a"]}, sets, **run).computed == 0
+
+
 def test_predictions_of_several_runs(made: Ablation) -> None:
     with pytest.raises(ValueError, match="4 runs have model='a', data='tiny', inputs='C"):
         made.predictions(model="a", data="tiny", inputs="C+M")

@@ -146,6 +146,20 @@ def test_without_a_copy_the_encoder_itself_is_trained(
     assert state(classifier) == state(fit(encoder, train))
 
 
+def test_a_head_does_not_outlive_its_encoders_weights(folder: Path, train: relpt.Dataset) -> None:
+    own = relpt.Encoder.from_pretrained(folder, representation=PARTS, num_threads=1)
+    classifier = fit(own, train, copy=False)
+
+    def fail(record: dict[str, Any]) -> None:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        classifier.fit(train, callbacks=[fail], show_progress_bar=False)
+    assert (classifier.head, classifier.labels) == (None, [])
+    with pytest.raises(RuntimeError, match="fit"):
+        classifier.predict(train)
+
+
 def test_micro_batches_give_the_gradients_of_the_whole(encoder: relpt.Encoder, train: relpt.Dataset) -> None:
     whole, parts = (fit(encoder, train, epochs=1, micro_batch_size=size) for size in (None, 3))
     np.testing.assert_allclose(parts.history["loss"], whole.history["loss"], rtol=1e-4)

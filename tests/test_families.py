@@ -161,6 +161,14 @@ def test_saved_under_the_folders_names(tmp_path: Path, kind: str) -> None:
         assert (tmp_path / "twice" / file).read_bytes() == (saved / file).read_bytes(), file
 
 
+@pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
+def test_what_was_half_precision_is_said_to_be_whole(tmp_path: Path, field: str) -> None:
+    """transformers would round the tensors to it again."""
+    encoder = relpt.Encoder.from_pretrained(write(tmp_path / "source", "roberta", **{field: "bfloat16"}))
+    config = json.loads((encoder.save_pretrained(tmp_path / "saved") / "config.json").read_text())
+    assert config[field] == "float32"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bare_encoder_gets_a_head(tmp_path: Path, kind: str) -> None:
     """Without prefix and head, and with a tensor that relpt does not use, which is saved along."""

@@ -301,6 +301,20 @@ def test_what_is_saved_comes_back(trained: relpt.GraphEmbeddings, tmp_path: Path
     assert relpt.GraphEmbeddings.load(folder).seed == 1
 
 
+def test_a_training_that_ends_in_an_exception_is_not_finished() -> None:
+    graph = relpt.GraphEmbeddings(dim=4, epochs=3, negatives=2)
+
+    def fail(record: dict[str, Any]) -> None:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        graph.fit([("a", "r", "b"), ("c", "r", "d")], callbacks=[fail])
+    assert (graph.status, len(graph.history)) == ("interrupted", 1)
+    graph.fit([("a", "r", "b"), ("c", "r", "d")], callbacks=[lambda record: np.bool_(record["epoch"] == 2)])
+    assert (graph.status, len(graph.history)) == ("stopped", 2)
+    assert graph.fit([("a", "r", "b"), ("c", "r", "d")]).status == "finished"
+
+
 def test_other_things_are_not_overwritten(trained: relpt.GraphEmbeddings, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(FileExistsError, match=r"has no graph\.json"):

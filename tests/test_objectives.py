@@ -285,7 +285,11 @@ def test_spans_and_relations_of_the_sample_corpus(tmp_path: Path) -> None:
 # -- heads and checkpoints --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objectives", [EVERY, [*BAGS, ONE], SPANS], ids=["every", "bags", "spans"])
+@pytest.mark.parametrize(
+    "objectives",
+    [EVERY, [*BAGS, ONE], SPANS, [RC(name="bert"), MLM()]],
+    ids=["every", "bags", "spans", "called as a family"],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, data: relpt.Dataset, objectives: list[Any]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     trainer = trainer_of(encoder_of(tmp_path / "e", dropout=0.1), objectives)

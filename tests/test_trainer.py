@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interrupts import Watched, alarm_as_ctrl_c, interrupt_when_busy
+from interrupts import alarm_as_ctrl_c, interrupt_when_busy, wait_until_busy
 from oracle import tiny_bert
 from tiny import tiny_dataset, tiny_encoder_folder
 
@@ -693,16 +693,51 @@ def test_a_busy_model(slow: tuple[Path, relpt.Dataset, dict[str, Any]]) -> None:
     encoder = encoder_of(source)
     sampler, core = core_parts(trainer_of(encoder, **options), data)
     other_sampler, other = core_parts(trainer_of(encoder), data)
-    watched, outcome = Watched(encoder), []
+    outcome: list[float] = []
     thread = threading.Thread(target=lambda: outcome.append(core.step(sampler, 0)["loss"]))
     thread.start()
-    watched.wait_until_busy()
+    wait_until_busy(encoder)
     with pytest.raises(RuntimeError, match="busy: another thread is training"):
         other.step(other_sampler, 0)
     vectors = encoder.encode(data[:5])
     thread.join()
     np.testing.assert_array_equal(vectors, encoder.encode(data[:5]))  # it waited: these are the weights after the step
     assert np.isfinite(outcome[0])
+
+
+def test_a_step_waits_for_who_reads_the_model(slow: tuple[Path, relpt.Dataset, dict[str, Any]]) -> None:
+    source, data, options = slow
+    encoder = encoder_of(source)
+    sampler, core = core_parts(trainer_of(encoder, **options), data)
+    many = relpt.load(tiny_dataset(8, 40) * 4).tokenize(encoder, max_length=32)
+    found: list[np.ndarray] = []
+    before = encoder.encode(many)
+    thread = threading.Thread(target=lambda: found.append(encoder.encode(many)))
+    thread.start()
+    wait_until_busy(encoder)
+    core.step(sampler, 0)
+    thread.join()
+    np.testing.assert_array_equal(found[0][:32], before[:32])  # a call of the core reads one state of the weights
+    assert not np.array_equal(encoder.encode(many), before)
+
+
+def test_a_signals_handler_cannot_wait_for_the_step_it_interrupts(
+    slow: tuple[Path, relpt.Dataset, dict[str, Any]],
+) -> None:
+    """It would wait for ever; the step is refused with what the handler raised, and the model as it was."""
+    source, data, options = slow
+    encoder = encoder_of(source)
+    sampler, core = core_parts(trainer_of(encoder, **options), data)
+    before = weights(encoder)
+    former = signal.signal(signal.SIGALRM, lambda *_: encoder.save_pretrained(source.parent / "never"))
+    try:
+        interrupt_when_busy(encoder)
+        with pytest.raises(RuntimeError, match="busy: this is called in the midst of a call on the same model"):
+            core.step(sampler, 0)
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert weights(encoder) == before
+    assert not (source.parent / "never").exists()
 
 
 def test_a_forked_child_is_refused(folder: Path) -> None:
@@ -741,6 +776,57 @@ def test_a_forked_child_is_refused(folder: Path) -> None:
     """
     done = process(script, folder)
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
+
+
+def test_options_may_be_numpys_numbers(folder: Path, tmp_path: Path) -> None:
+    options = {"max_steps": np.int64(2), "seed": np.int64(7), "learning_rate": np.float32(1e-3), "dropout": np.array(0)}
+    encoder = encoder_of(folder)
+    trainer = relpt.CPTrainer(encoder, pairs_per_step=4, temperature=np.float32(0.5), **options)
+    trainer.fit(relpt.load(tiny_dataset()), checkpoint_dir=tmp_path / "run")
+    encoder.save_pretrained(tmp_path / "saved")
+    card = json.loads((tmp_path / "saved" / "relpt.json").read_text())
+    assert (card["seed"], card["options"]["max_steps"], card["options"]["dropout"]) == (7, 2, 0)
+
+
+def test_options_of_one_trainer_are_no_others(folder: Path) -> None:
+    first, before = trainer_of(encoder_of(folder)), dict(relpt.CPTrainer(encoder_of(folder)).options["input_mix"])
+    relpt.CPTrainer(encoder_of(folder)).options["input_mix"]["OnlyT"] = 5.0
+    first.get_params()["adam_betas"] = None
+    assert relpt.CPTrainer(encoder_of(folder)).options["input_mix"] == before
+    assert first.options["adam_betas"] is not None
+
+
+def test_what_cannot_be_kept_is_said_before_the_first_step(folder: Path, tmp_path: Path) -> None:
+    data, records = relpt.load(tiny_dataset()), []
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError):
+        trainer_of(encoder_of(folder)).fit(data, checkpoint_dir=tmp_path / "file", callbacks=[records.append])
+    with pytest.raises(ValueError, match="checkpoint_every is 0; expected a whole number from 1 on"):
+        trainer_of(encoder_of(folder)).fit(data, checkpoint_every=0, callbacks=[records.append])
+    assert not records
+
+
+def test_truncated_sentences_are_counted(folder: Path) -> None:
+    trainer = trainer_of(encoder_of(folder), max_length=16, max_steps=3, pairs_per_step=8)
+    with pytest.warns(relpt.TruncationWarning, match="drawn sentences are longer than max_length=16") as caught:
+        history = trainer.fit(relpt.load(tiny_dataset()))
+    assert str(caught[0].message).startswith(f"{int(sum(history['truncated']))} of 48 drawn")
+
+
+def test_what_callbacks_return_and_raise(folder: Path, tmp_path: Path) -> None:
+    data = relpt.load(tiny_dataset())
+    history = trainer_of(encoder_of(folder), max_steps=4).fit(data, callbacks=[lambda record: np.bool_(True)])
+    assert (history.status, len(history)) == ("stopped", 1)
+    history = trainer_of(encoder_of(folder), max_steps=4).fit(data, callbacks=[lambda record: 1])
+    assert (history.status, len(history)) == ("finished", 4)
+
+    def fail(record: dict[str, Any]) -> None:
+        if record["step"] == 3:
+            raise OSError("no answer from the tracker")
+
+    with pytest.raises(OSError, match="tracker"):
+        trainer_of(encoder_of(folder), max_steps=4).fit(data, callbacks=[fail], checkpoint_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
 def test_checkpoints_of_another_run_are_neither_taken_nor_lost(folder: Path, tmp_path: Path) -> None:

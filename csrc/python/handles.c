@@ -135,19 +135,36 @@ static void model_dealloc(PyObject *object) {
     relpt_free_object(object);
 }
 
-void relpt_model_wait(relpt_model *self) {
-    if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
-    Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
-    Py_END_ALLOW_THREADS
-}
-
-int relpt_model_try(relpt_model *self) {
-    if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return 0;
-    PyErr_SetString(PyExc_RuntimeError, "busy: another thread is training or encoding with this model");
+static int busy(const char *who) {
+    PyErr_Format(PyExc_RuntimeError, "busy: %s", who);
     return -1;
 }
 
-void relpt_model_release(relpt_model *self) { PyThread_release_lock(self->lock); }
+/* Waits for the lock with the GIL released; a signal's handler that raises, as Ctrl-C does, ends it. */
+static int wait_for(PyThread_type_lock lock) {
+    PyLockStatus found = PyThread_acquire_lock_timed(lock, 0, 0);
+    while (found != PY_LOCK_ACQUIRED) {
+        Py_BEGIN_ALLOW_THREADS found = PyThread_acquire_lock_timed(lock, -1, 1);
+        Py_END_ALLOW_THREADS if (found == PY_LOCK_INTR && PyErr_CheckSignals() < 0) return -1;
+    }
+    return 0;
+}
+
+int relpt_model_take(relpt_model *self, bool writes) {
+    unsigned long me = PyThread_get_thread_ident();
+    if (self->taken && self->owner == me) return busy("this is called in the midst of a call on the same model");
+    if (writes && self->writing) return busy("another thread is training this model");
+    if (wait_for(self->lock) < 0) return -1;
+    self->taken = true;
+    self->writing = writes;
+    self->owner = me;
+    return 0;
+}
+
+void relpt_model_release(relpt_model *self) {
+    self->taken = self->writing = false;
+    PyThread_release_lock(self->lock);
+}
 
 relpt_model *relpt_model_of(const relpt_state *state, PyObject *object) {
     if (Py_TYPE(object) == (PyTypeObject *)state->model_type) return (model_object *)object;
@@ -195,7 +212,7 @@ static PyObject *model_get(PyObject *object, PyObject *args) {
     PyObject *array =
         relpt_array_new(RELPT_FLOAT32, relpt_param_shape(&self->model->params->table[index], shape), shape, &data);
     if (array == NULL) return NULL;
-    relpt_model_wait(self);
+    if (relpt_model_take(self, false) < 0) return Py_DECREF(array), NULL;
     rp_status status = rp_model_get(self->model, index, data);
     relpt_model_release(self);
     if (status == RP_OK) return array;
@@ -212,7 +229,7 @@ static PyObject *model_set(PyObject *object, PyObject *args) {
     if (index < 0) return NULL;
     int ndim = relpt_param_shape(&self->model->params->table[index], shape);
     const float *data = relpt_array_data(array, name, RELPT_FLOAT32, ndim, shape);
-    if (data == NULL || relpt_model_try(self) < 0) return NULL;
+    if (data == NULL || relpt_model_take(self, true) < 0) return NULL;
     rp_status status = rp_model_set(self->model, index, data);
     relpt_model_release(self);
     if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
@@ -227,7 +244,7 @@ static PyObject *model_init(PyObject *object, PyObject *args) {
     if (!PyArg_ParseTuple(args, "sO:init", &name, &seed_object)) return NULL;
     if (relpt_parse_u64(seed_object, "seed", &seed) < 0) return NULL;
     int64_t index = param_index(self->model, name);
-    if (index < 0 || relpt_model_try(self) < 0) return NULL;
+    if (index < 0 || relpt_model_take(self, true) < 0) return NULL;
     rp_status status = rp_model_init(self->model, index, seed);
     relpt_model_release(self);
     if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
@@ -239,6 +256,11 @@ static PyObject *model_backend(PyObject *object, void *unused) {
     return PyUnicode_FromString(((model_object *)object)->model->dev->ops->name);
 }
 
+static PyObject *model_busy(PyObject *object, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(((model_object *)object)->taken);
+}
+
 static PyMethodDef model_methods[] = {
     {"parameters", model_parameters, METH_NOARGS, "Names and shapes of all parameters, in the order of the table."},
     {"get", model_get, METH_VARARGS, "get(name): a copy of a parameter, float32."},
@@ -246,7 +268,9 @@ static PyMethodDef model_methods[] = {
     {"init", model_init, METH_VARARGS, "init(name, seed): writes a parameter's initial value."},
     {NULL, NULL, 0, NULL},
 };
-static PyGetSetDef model_getset[] = {{"backend", model_backend, NULL, "The back end's name.", NULL}, {0}};
+static PyGetSetDef model_getset[] = {{"backend", model_backend, NULL, "The back end's name.", NULL},
+                                     {"busy", model_busy, NULL, "Whether a call reads or writes it just now.", NULL},
+                                     {0}};
 static PyType_Slot model_slots[] = {
     {Py_tp_doc, (void *)"An encoder with an MLM head, or a CNN: configuration and weights on a device."},
     {Py_tp_new, RELPT_SLOT(model_new)},
@@ -353,8 +377,8 @@ static PyObject *run_rows(PyObject *object, PyObject *args) {
     PyObject *vectors = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
     rp_encode_counts counts = {0};
     rp_status status = RP_OK;
+    if (vectors != NULL && relpt_model_take(self->model, false) < 0) Py_CLEAR(vectors);
     if (vectors != NULL) {
-        relpt_model_wait(self->model);
         Py_BEGIN_ALLOW_THREADS status =
             rp_encode_rows(self->run, &t.spec, out, &counts, t.corpus, &t.tokens, t.rows, t.n, t.input, t.max_length);
         Py_END_ALLOW_THREADS relpt_model_release(self->model);
@@ -389,7 +413,7 @@ static PyObject *run_ids(PyObject *object, PyObject *args) {
     PyObject *hidden = relpt_array_new(RELPT_FLOAT32, 2, shape, &out);
     if (hidden == NULL) return NULL;
     rp_status status;
-    relpt_model_wait(self->model);
+    if (relpt_model_take(self->model, false) < 0) return Py_DECREF(hidden), NULL;
     Py_BEGIN_ALLOW_THREADS status = rp_encode_ids(self->run, out, ids, cu_seqlens, ends - 1);
     Py_END_ALLOW_THREADS relpt_model_release(self->model);
     if (status == RP_OK) return hidden;

@@ -5,20 +5,23 @@
 #include "module.h"
 
 #include <pythread.h>
+#include <stdbool.h>
 
 #include "relpt.h"
 
 typedef struct relpt_model {
     PyObject_HEAD rp_model *model;
     PyThread_type_lock lock; /* held by the call that reads or writes the values */
+    bool taken, writing;     /* and by whom; read and written with the GIL */
+    unsigned long owner;
 } relpt_model;
 
 /* The Model that `object` is; NULL with TypeError. */
 relpt_model *relpt_model_of(const relpt_state *state, PyObject *object);
 
-/* Takes the model: waits for it with the GIL released, or -1 with RuntimeError "busy". And gives it back. */
-void relpt_model_wait(relpt_model *model);
-int relpt_model_try(relpt_model *model);
+/* Takes the model, and gives it back. It waits for who has it, but for two: -1 with RuntimeError "busy" where both
+ * write, and where this thread has it itself, in whose midst a signal's handler runs. */
+int relpt_model_take(relpt_model *model, bool writes);
 void relpt_model_release(relpt_model *model);
 
 /* The number of dimensions of a parameter, and their sizes. */

@@ -273,19 +273,24 @@ static void trainer_dealloc(PyObject *object) {
     relpt_free_object(object);
 }
 
-static void release_models(const trainer_object *self, int count) {
-    for (int i = 0; i < count; i++) relpt_model_release(self->model[i]);
+static void release_models(const trainer_object *self) {
+    for (int i = 0; i < self->networks; i++) relpt_model_release(self->model[i]);
 }
 
-/* Takes all models, or none: -1 with RuntimeError "busy". */
-static int try_models(const trainer_object *self) {
+/* Takes all models, or none: -1 with an exception. All trainers take them in one order, that of their places. */
+static int take_models(const trainer_object *self, bool writes) {
+    relpt_model *model[RP_JOIN_PARTS];
+    for (int i = 0; i < self->networks; i++) {
+        int at = i;
+        for (; at > 0 && (uintptr_t)model[at - 1] > (uintptr_t)self->model[i]; at--) model[at] = model[at - 1];
+        model[at] = self->model[i];
+    }
     for (int i = 0; i < self->networks; i++)
-        if (relpt_model_try(self->model[i]) < 0) return release_models(self, i), -1;
+        if (relpt_model_take(model[i], writes) < 0) {
+            while (i-- > 0) relpt_model_release(model[i]);
+            return -1;
+        }
     return 0;
-}
-
-static void wait_models(const trainer_object *self) {
-    for (int i = 0; i < self->networks; i++) relpt_model_wait(self->model[i]);
 }
 
 /* -- steps ----------------------------------------------------------------------------------------------- */
@@ -371,10 +376,10 @@ static PyObject *run_step(PyObject *object, PyObject *args, step_function functi
     step_samplers samplers;
     if (!PyArg_ParseTuple(args, "OL", &argument, &step)) return NULL;
     if (lock_samplers(relpt_state_of(object), argument, self->networks, &samplers) < 0) return NULL;
-    if (try_models(self) < 0) return unlock_samplers(&samplers), NULL;
+    if (take_models(self, true) < 0) return unlock_samplers(&samplers), NULL;
     rp_status status;
     Py_BEGIN_ALLOW_THREADS status = sampled_step(function, self->trainer, &samplers, step, &stats);
-    Py_END_ALLOW_THREADS release_models(self, self->networks);
+    Py_END_ALLOW_THREADS release_models(self);
     unlock_samplers(&samplers);
     return status == RP_OK ? stats_dict(self->trainer, &stats) : relpt_raise(relpt_state_of(object), status);
 }
@@ -411,9 +416,9 @@ static PyObject *trainer_get(PyObject *object, PyObject *args) {
     void *data;
     PyObject *array = relpt_array_new(RELPT_FLOAT32, relpt_param_shape(param, shape), shape, &data);
     if (array == NULL) return NULL;
-    wait_models(self);
+    if (take_models(self, false) < 0) return Py_DECREF(array), NULL;
     rp_status status = rp_trainer_get(self->trainer, (rp_state)which, index, data);
-    release_models(self, self->networks);
+    release_models(self);
     if (status == RP_OK) return array;
     Py_DECREF(array);
     return relpt_raise(relpt_state_of(object), status);
@@ -429,9 +434,9 @@ static PyObject *trainer_set(PyObject *object, PyObject *args) {
     const rp_param *param = find_state(self, which, RP_STATE_MOMENT1, name, &index);
     if (param == NULL) return NULL;
     const float *data = relpt_array_data(array, name, RELPT_FLOAT32, relpt_param_shape(param, shape), shape);
-    if (data == NULL || try_models(self) < 0) return NULL;
+    if (data == NULL || take_models(self, true) < 0) return NULL;
     rp_status status = rp_trainer_set(self->trainer, (rp_state)which, index, data);
-    release_models(self, self->networks);
+    release_models(self);
     if (status != RP_OK) return relpt_raise(relpt_state_of(object), status);
     Py_RETURN_NONE;
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from relpt.data.instance import BadRecord, Instance
-from relpt.files import replace_file
+from relpt.files import json_text, replace_file
 
 if TYPE_CHECKING:
     from relpt.corpus import Corpus
@@ -196,7 +195,7 @@ class Dataset(Sequence[Instance]):
         """Writes the instances as JSON lines that ``relpt.load`` reads; OSError where the file cannot be written."""
         with replace_file(Path(path)) as file:
             for instance in self:
-                file.write(json.dumps(instance.to_dict(), ensure_ascii=False).encode() + b"\n")
+                file.write(json_text(instance.to_dict()).encode() + b"\n")
 
     def check(self) -> Report:
         """Counts, lengths, relations, entities and what looks wrong; prints as text, shows as a table in a notebook."""
