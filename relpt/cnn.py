@@ -17,6 +17,7 @@ from relpt import _core
 from relpt.devices import dtype_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
 from relpt.errors import FormatError
+from relpt.fields import check_number
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.inputs import choice, input_name
 from relpt.weights import map_tensors, save_tensors
@@ -452,7 +453,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     for name, kind in _OPTIONS.items():
         value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        if kind in (int, float):
+            check_number(path, name, value)
+        elif not isinstance(value, kind):
             raise FormatError(f"{path}: {name} is {value!r}; expected a {kind.__name__}")
     return config
 

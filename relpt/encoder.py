@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import html
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ import numpy as np
 from relpt import _core, weights
 from relpt.devices import backend_of, dtype_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
+from relpt.errors import FormatError
 from relpt.families import family_of
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.graph import GraphEmbeddings
@@ -265,9 +267,15 @@ class Encoder:
         return view
 
     def _new_model(self) -> Any:
-        """The core's model, all values 0."""
-        table = None if self.injection is None else self.injection.table
-        return _core.Model(**weights.core_config(self.config), backend=backend_of(self.device), graph=table)
+        """The core's model, all values 0; FormatError where the configuration is of none."""
+        table, backend = None if self.injection is None else self.injection.table, backend_of(self.device)
+        try:
+            return _core.Model(**weights.core_config(self.config), backend=backend, graph=table)
+        except ValueError as error:  # it knows BERT's names of the fields alone
+            said = str(error).removeprefix("config: ")
+            names = family_of(self.config).fields
+            said = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), said)
+            raise FormatError(f"{self.name}/config.json: {said}") from None
 
     def _take_model(self, other: Any, without: str = "") -> None:
         """A model of its own, with the values of another but for one parameter's."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from relpt.errors import FormatError
 from relpt.families import CONFIG, FAMILIES, Family, family_of
+from relpt.fields import check_number
 from relpt.files import read_json, read_table, write_file, write_json
 
 __all__ = [
@@ -113,7 +114,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     """config.json, checked to be of a network that relpt computes, the fields that shape it under BERT's names.
 
     Raises:
-        FormatError: another model type, activation or position embedding; names the field.
+        FormatError: another model type, activation or position embedding, or a number out of range; names the field.
     """
     path = folder / "config.json"
     config: dict[str, Any] = read_table(path)
@@ -129,10 +130,12 @@ def load_config(folder: Path) -> dict[str, Any]:
             raise FormatError(f"{path}: {family.field_name(field)} is {value!r}; relpt computes {computed!r} alone")
     for field, default in family.all_defaults().items():
         value = config.setdefault(field, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise FormatError(f"{path}: {family.field_name(field)} is {value!r}; expected a number")
-    if config["type_vocab_size"] < 1 and "type_vocab_size" not in family.fixed:
-        raise FormatError(f"{path}: type_vocab_size is {config['type_vocab_size']}; expected 1 or more")
+        if field not in family.fixed:
+            check_number(path, family.field_name(field), value, field)
+    if max_positions(config) < 1:  # RoBERTa's begin behind the padding token's id
+        raise FormatError(
+            f"{path}: pad_token_id is {config['pad_token_id']}; expected less than max_position_embeddings - 1"
+        )
     return config
 
 

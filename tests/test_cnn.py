@@ -515,13 +515,19 @@ def test_damaged_folders(data: relpt.Dataset, tmp_path: Path) -> None:
     good = json.loads((folder / "config.json").read_text())
     for change, message in {
         "model_type is 'bert', expected 'relpt-cnn'": {"model_type": "bert"},
-        "window is '3'; expected a int": {"window": "3"},
+        "window is '3'; expected a whole number": {"window": "3"},
+        "hidden_size is 6.0; expected a whole number": {"hidden_size": 6.0},
+        "position_size is 9223372036854775808; expected": {"position_size": 2**63},
+        "max_distance is 0; expected a whole number": {"max_distance": 0},
+        "window is 256, expected 1 to 255": {"window": 256},
+        "hidden_dropout_prob is 1; expected a number": {"hidden_dropout_prob": 1},
+        "initializer_range is nan; expected a finite": {"initializer_range": float("nan")},
         "convolution.weight is .6, 24., config.json needs .6, 40.": {"window": 5},
         "kind is 'rnn'": {"kind": "rnn"},
         "word_embeddings.weight is": {"word_size": 9},
     }.items():
         (folder / "config.json").write_text(json.dumps(good | message))
-        with pytest.raises(relpt.FormatError, match=change):
+        with pytest.raises(relpt.FormatError, match=rf"config\.json: .*{change}|model\.safetensors: {change}"):
             relpt.CNNEncoder.from_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(good))
     (folder / "tokenizer.json").write_text("{}")

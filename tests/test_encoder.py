@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -502,16 +504,31 @@ def test_integer_tensors_are_refused(copy: Path) -> None:
         ("position_embedding_type", "relative_key"),
         ("hidden_size", "32"),
         ("hidden_size", 0),
+        ("hidden_size", True),
+        ("hidden_size", 32.5),
+        ("hidden_size", 32.0),
+        ("hidden_size", 2**17),
+        ("hidden_size", 2**63),
+        ("hidden_size", -(2**63)),
+        ("vocab_size", math.nan),
+        ("vocab_size", math.inf),
         ("num_attention_heads", 5),
         ("num_hidden_layers", 0),
         ("max_position_embeddings", -1),
         ("layer_norm_eps", 0.0),
+        ("layer_norm_eps", math.inf),
+        ("layer_norm_eps", 1e300),
+        pytest.param("layer_norm_eps", 10**400, id="layer_norm_eps-400 digits"),
+        ("initializer_range", math.nan),
+        ("initializer_range", -5),
+        ("initializer_range", "0.02"),
         ("hidden_dropout_prob", 1.5),
+        ("attention_probs_dropout_prob", 1.0),
     ],
 )
 def test_config_out_of_range(copy: Path, field: str, value: Any) -> None:
     edit_json(copy / "config.json", **{field: value})
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(relpt.FormatError, match=rf"{re.escape(str(copy))}/config\.json: .*{field}"):
         relpt.Encoder.from_pretrained(copy)
 
 
