@@ -20,7 +20,7 @@ from relpt.errors import FormatError
 from relpt.fields import check_number
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.inputs import choice, input_name
-from relpt.weights import map_tensors, save_tensors
+from relpt.weights import map_tensors, read_tokenizer, save_tensors
 from relpt.words import MARKERS, count_words, load_word_vectors, word_tokenizer, word_tokens
 
 __all__ = ["CNNEncoder"]
@@ -247,8 +247,11 @@ class CNNEncoder:
         config = _read_config(folder / "config.json")
         options = {name: config[name] for name in _OPTIONS}
         rest: dict[str, Any] = {"dtype": dtype, "num_threads": num_threads, "seed": seed, "name": str(folder)}
+        tokenizer = _read_tokenizer(folder / "tokenizer.json", config["vocab_size"])
         try:
-            encoder = cls(_read_tokenizer(folder / "tokenizer.json"), **options, **rest)
+            encoder = cls(tokenizer, **options, **rest)
+        except FormatError:
+            raise  # names its file
         except ValueError as error:
             raise FormatError(f"{folder / 'config.json'}: {error}") from None
         tensors = map_tensors(folder)
@@ -451,7 +454,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise FormatError(
             f"{path}: model_type is {config.get('model_type')!r}, expected {MODEL_TYPE!r}; relpt.Encoder opens others"
         )
-    for name, kind in _OPTIONS.items():
+    for name, kind in {"vocab_size": int, **_OPTIONS}.items():
         value = config.get(name)
         if kind in (int, float):
             check_number(path, name, value)
@@ -460,12 +463,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
+def _read_tokenizer(path: Path, vocab_size: int) -> Any:
     if not path.is_file():
         raise FormatError(f"{path}: missing; save the encoder again")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise FormatError(f"{path}: is no tokenizer ({error})") from None
+    tokenizer = read_tokenizer(path, vocab_size)
+    if tokenizer.get_vocab_size() != vocab_size:
+        raise FormatError(
+            f"{path}: has {tokenizer.get_vocab_size()} words, and config.json's vocab_size is {vocab_size}; save the "
+            "encoder again"
+        )
+    return tokenizer

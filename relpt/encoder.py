@@ -98,7 +98,7 @@ class Encoder:
         self.card: dict[str, Any] = {}
         self.projection: Projection | None = None
         self.injection = injection
-        config["vocab_size"] = max(int(config["vocab_size"]), tokenizer.get_vocab_size(with_added_tokens=True))
+        config["vocab_size"] = max([config["vocab_size"], *(number + 1 for number in tokenizer.get_vocab().values())])
         self._extras: dict[str, np.ndarray] = {}
         self._model = self._new_model()
         self._tokens = core_tokens(tokenizer, special_tokens, markers, config["vocab_size"], name)
@@ -165,8 +165,8 @@ class Encoder:
         card = read_table(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
         config = weights.load_config(folder)
         special_tokens = weights.load_special_tokens(folder, family_of(config))
-        tokenizer = weights.load_tokenizer(folder, special_tokens)
         vocab_size = config["vocab_size"]  # markers may be added below
+        tokenizer = weights.load_tokenizer(folder, special_tokens, vocab_size)
         named = any(option is not None for option in (representation, prompt, markers, marker_order))
         if representation is None:
             representation = card.get("representation", "entity_start")

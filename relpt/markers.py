@@ -208,8 +208,8 @@ def core_tokens(
         if number is None:
             raise FormatError(f"{where}: the tokenizer has no token {token} ({name}); give the tokenizer of this model")
         ids[name] = number
-    special = np.zeros(vocab_size, np.uint8)
-    special[tokenizer.get_vocab_size(with_added_tokens=True) :] = 1  # rows that no token has
+    special = np.ones(vocab_size, np.uint8)  # rows that no token has stay so
+    special[list(tokenizer.get_vocab().values())] = 0
     added = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     unused = [tokenizer.token_to_id(token) for token in _unused(tokenizer)]
     special[[*ids.values(), *added, *unused]] = 1

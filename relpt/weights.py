@@ -28,6 +28,7 @@ __all__ = [
     "load_tokenizer",
     "map_tensors",
     "max_positions",
+    "read_tokenizer",
     "save_model",
     "save_tensors",
 ]
@@ -175,37 +176,63 @@ def load_special_tokens(folder: Path, family: Family) -> dict[str, str]:
     return found
 
 
-def load_tokenizer(folder: Path, special_tokens: Mapping[str, str]) -> Any:
+def load_tokenizer(folder: Path, special_tokens: Mapping[str, str], vocab_size: int) -> Any:
     """The folder's fast tokenizer: tokenizer.json, else WordPiece from vocab.txt or byte-level BPE from vocab.json and
     merges.txt.
 
     Raises:
-        FormatError: none of these files is there, or one is damaged.
+        FormatError: none of these files is there, or one is damaged, or has more tokens than config.json's vocab_size.
     """
-    from tokenizers import Tokenizer
-
     path = folder / "tokenizer.json"
     if path.is_file():
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise FormatError(f"{path}: is no tokenizer ({error})") from None
-    options = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+        return read_tokenizer(path, vocab_size)
+    options = read_table(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     if (folder / "vocab.txt").is_file():
-        return _word_pieces(folder, options)
+        return _checked(_word_pieces(folder, options), folder / "vocab.txt", vocab_size)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return _byte_level(folder, options, special_tokens)
+        return _checked(_byte_level(folder, options, special_tokens), folder / "vocab.json", vocab_size)
     raise FormatError(f"{folder}: there is no tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt")
+
+
+def read_tokenizer(path: Path, vocab_size: int) -> Any:
+    """The tokenizer of a tokenizer.json; FormatError where it is damaged, or does not fit the model's vocabulary."""
+    from tokenizers import Tokenizer
+
+    try:
+        made = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise FormatError(f"{path}: is no tokenizer ({error})") from None
+    return _checked(made, path, vocab_size)
+
+
+def _checked(tokenizer: Any, path: Path, vocab_size: int) -> Any:
+    """The tokenizer; FormatError where a token has no row among the embeddings, or that of unknown words is missing.
+
+    To be called before anything else, since the library takes memory up to the largest id to write a tokenizer.
+    """
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
+    if largest >= vocab_size:
+        raise FormatError(
+            f"{path}: the token {token!r} has id {largest}, and config.json's vocab_size is {vocab_size}; give the "
+            "tokenizer of this model"
+        )
+    model = tokenizer.model
+    unknown = getattr(model, "unk_token", None)
+    by_words = type(model).__name__ in ("WordPiece", "WordLevel")  # others can spell any word
+    if by_words and model.token_to_id(unknown) is None:
+        raise FormatError(f"{path}: there is no token {unknown}, which stands for unknown words; the file is damaged")
+    return tokenizer
 
 
 def _word_pieces(folder: Path, options: dict[str, Any]) -> Any:
     from tokenizers import Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer
 
-    lower = bool(options.get("do_lower_case", True))
-    made = BertWordPieceTokenizer(
-        str(folder / "vocab.txt"), lowercase=lower, strip_accents=options.get("strip_accents")
-    )
+    lower, path = bool(options.get("do_lower_case", True)), folder / "vocab.txt"
+    try:
+        made = BertWordPieceTokenizer(str(path), lowercase=lower, strip_accents=options.get("strip_accents"))
+    except Exception as error:  # the library raises bare Exception
+        raise FormatError(f"{path}: makes no tokenizer ({error})") from None
     return Tokenizer.from_str(made.to_str())
 
 

@@ -519,6 +519,8 @@ def test_damaged_folders(data: relpt.Dataset, tmp_path: Path) -> None:
         "hidden_size is 6.0; expected a whole number": {"hidden_size": 6.0},
         "position_size is 9223372036854775808; expected": {"position_size": 2**63},
         "max_distance is 0; expected a whole number": {"max_distance": 0},
+        "vocab_size is None; expected": {"vocab_size": None},
+        "vocab_size is 1000; save": {"vocab_size": 1000},
         "window is 256, expected 1 to 255": {"window": 256},
         "hidden_dropout_prob is 1; expected a number": {"hidden_dropout_prob": 1},
         "initializer_range is nan; expected a finite": {"initializer_range": float("nan")},
@@ -527,7 +529,7 @@ def test_damaged_folders(data: relpt.Dataset, tmp_path: Path) -> None:
         "word_embeddings.weight is": {"word_size": 9},
     }.items():
         (folder / "config.json").write_text(json.dumps(good | message))
-        with pytest.raises(relpt.FormatError, match=rf"config\.json: .*{change}|model\.safetensors: {change}"):
+        with pytest.raises(relpt.FormatError, match=rf"config\.json: .*{change}|(model|tokenizer)\..*: .*{change}"):
             relpt.CNNEncoder.from_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(good))
     (folder / "tokenizer.json").write_text("{}")

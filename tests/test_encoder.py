@@ -20,6 +20,7 @@ from tiny import tiny_dataset, tiny_encoder_folder
 import relpt
 from relpt import _core, weights
 from relpt.devices import cuda_facts
+from relpt.hybrid import open_encoder
 from relpt.inputs import INPUTS, input_number
 from relpt.markers import MARKERS
 
@@ -581,6 +582,58 @@ def test_folders_that_are_none(folder: Path, tmp_path: Path) -> None:
         relpt.Encoder.from_pretrained(tmp_path)
     with pytest.raises(NotADirectoryError, match="give the folder"):
         relpt.Encoder.from_pretrained(folder / "config.json")
+
+
+def more_words(parts: dict[str, Any], size: int) -> None:
+    parts["model"]["vocab"]["surplus"] = size
+
+
+def more_added(parts: dict[str, Any], size: int) -> None:
+    parts["added_tokens"].append({**parts["added_tokens"][0], "content": "[surplus]", "id": size})
+
+
+def largest_id(parts: dict[str, Any], size: int) -> None:  # written again, such a vocabulary takes gigabytes
+    parts["model"]["vocab"]["river"] = 2**31
+
+
+def no_unknown(parts: dict[str, Any], size: int) -> None:
+    parts["model"]["unk_token"] = "[NONE]"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (more_words, "the token 'surplus' has id {size}, and config.json's vocab_size is {size}"),
+        (more_added, r"the token '\[surplus\]' has id {size}, and config.json's vocab_size is {size}"),
+        (largest_id, "the token 'river' has id 2147483648, "),
+        (no_unknown, r"there is no token \[NONE\], which stands for unknown words"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bert", "cnn"])
+def test_a_tokenizer_that_does_not_fit(copy: Path, tmp_path: Path, damage: Any, message: str, kind: str) -> None:
+    if kind == "cnn":
+        copy = relpt.CNNEncoder(["river"], hidden_size=4).save_pretrained(tmp_path / "cnn")
+    parts, size = (json.loads((copy / name).read_text()) for name in ("tokenizer.json", "config.json"))
+    size = size["vocab_size"]
+    damage(parts, size)
+    (copy / "tokenizer.json").write_text(json.dumps(parts))
+    with pytest.raises(relpt.FormatError, match=r"tokenizer\.json: " + message.format(size=size)):
+        open_encoder(copy)
+
+
+def test_rows_without_a_token_are_no_text(copy: Path) -> None:
+    """Some models have more rows than tokens; a token may stand at their end."""
+    parts, config = (json.loads((copy / name).read_text()) for name in ("tokenizer.json", "config.json"))
+    size = config["vocab_size"]
+    parts["model"]["vocab"]["last"] = size + 9
+    (copy / "tokenizer.json").write_text(json.dumps(parts))
+    edit_json(copy / "config.json", vocab_size=size + 10)
+    tensors = load_file(copy / "model.safetensors")
+    words = tensors["embeddings.word_embeddings.weight"]
+    tensors["embeddings.word_embeddings.weight"] = np.concatenate([words, words[:10]])
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    special = relpt.Encoder.from_pretrained(copy)._tokens["special"]
+    assert special[size:].tolist() == [1] * 9 + [0]
 
 
 def test_a_tokenizer_without_berts_tokens(copy: Path) -> None:

@@ -16,7 +16,9 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, norma
 
 import relpt
 from relpt.corpus.tokenizing import continuations
+from relpt.families import FAMILIES
 from relpt.markers import MARKERS
+from relpt.weights import load_special_tokens, load_tokenizer
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 SENTENCES = [
@@ -51,10 +53,12 @@ def write_model(folder: Path, kind: str, size: int) -> Path:
 
 def write(folder: Path, trained: Any, *, whole: bool = True) -> Path:
     """A RoBERTa folder with the tokenizer in tokenizer.json, or in vocab.json and merges.txt."""
-    write_model(folder, "roberta", trained.get_vocab_size())
+    size = trained.get_vocab_size()
+    write_model(folder, "roberta", size)
     trained.save_model(str(folder))
     if whole:
-        relpt.Encoder.from_pretrained(folder).tokenizer.save(str(folder / "tokenizer.json"))
+        tokens = load_special_tokens(folder, FAMILIES["roberta"])
+        load_tokenizer(folder, tokens, size).save(str(folder / "tokenizer.json"))
         (folder / "vocab.json").unlink()
         (folder / "merges.txt").unlink()
     return folder
