@@ -382,7 +382,7 @@ def fill_model(
         The tensors that the model has no place for (the pooler's), to be saved along.
 
     Raises:
-        FormatError: an encoder tensor is missing or has another shape.
+        FormatError: an encoder tensor is missing, has another shape, or is one too many.
     """
     left = _without_decoder(tensors, family, where)
     missing: list[str] = []
@@ -401,6 +401,12 @@ def fill_model(
     if missing:
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise FormatError(f"{where}: {len(missing)} tensors are missing: {some}; is this a {family.title} encoder?")
+    parts = ("embeddings", family.layer.partition(".")[0] + ".")
+    if unused := [name for name in left if name.startswith(parts)]:
+        raise FormatError(
+            f"{where}: {len(unused)} tensors of the encoder are not in the network of config.json, such as "
+            f"{unused[0]}; give the config.json of these weights"
+        )
     if created:
         _log.info("%s: no MLM head in the checkpoint: %d tensors are initialised by seed %d", where, len(created), seed)
     return {name: np.array(tensor) for name, tensor in left.items()}

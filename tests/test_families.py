@@ -373,3 +373,20 @@ def test_missing_tensors_have_the_folders_names(tmp_path: Path, kind: str, name:
     edit_tensors(folder, lambda tensors: tensors.update({name: np.ones((3, 3), np.float32)}))
     with pytest.raises(relpt.FormatError, match=rf"tensor {name} has shape \(3, 3\), config.json needs"):
         relpt.Encoder.from_pretrained(folder)
+
+
+SURPLUS = [
+    ("roberta", {"num_hidden_layers": 1}, "encoder.layer.1."),
+    ("distilbert", {"n_layers": 1}, "transformer.layer.1."),
+    ("albert", {}, "encoder.albert_layer_groups.1.albert_layers.0.ffn.weight"),
+    ("electra", {}, "embeddings.entity_embeddings.weight"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "name"), SURPLUS)
+def test_weights_of_a_larger_network(tmp_path: Path, kind: str, change: dict[str, Any], name: str) -> None:
+    folder, prefix = write(tmp_path, kind, **change), family_of({"model_type": kind}).prefix
+    if not change:
+        edit_tensors(folder, lambda tensors: tensors.update({prefix + name: np.ones(3, np.float32)}))
+    with pytest.raises(relpt.FormatError, match=f"tensors of the encoder are not in the network .* {re.escape(name)}"):
+        relpt.Encoder.from_pretrained(folder)
