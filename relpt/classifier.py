@@ -19,6 +19,7 @@ from relpt.corpus import Corpus
 from relpt.data.bags import Bag, cut_bags
 from relpt.encoding import warn_truncated
 from relpt.errors import FormatError, TruncationWarning
+from relpt.fields import check_names, refused_in
 from relpt.files import read_table, write_into, write_json
 from relpt.history import History
 from relpt.hybrid import HybridEncoder, open_encoder
@@ -603,10 +604,12 @@ class Classifier:
         labels, options = own.get("labels"), own.get("options")
         if not isinstance(labels, list) or not isinstance(options, dict):
             raise FormatError(f"{path / 'relpt.json'}: classifier.labels or .options are missing; the file is damaged")
+        check_names(path / "relpt.json", "classifier.labels", labels)
         encoder = open_encoder(path, device=device, dtype=dtype, num_threads=num_threads)
         known = {name: value for name, value in options.items() if name in _defaults()}
-        made = cls(encoder, **{**known, "adam_betas": tuple(known.get("adam_betas", (0.9, 0.999)))})
-        made.labels, made.inputs, made.tuned = labels, input_name(own.get("inputs")), encoder
+        with refused_in(path / "relpt.json"):
+            made = cls(encoder, **{**known, "adam_betas": _betas(known.get("adam_betas", [0.9, 0.999]))})
+            made.labels, made.inputs, made.tuned = labels, input_name(own.get("inputs")), encoder
         attention = made.options["bags"] == "attention"
         made._head, made.best_epoch = _load_head(path, len(labels), encoder.dim, attention), own.get("best_epoch")
         return made
@@ -622,6 +625,13 @@ def _writing(encoder: Any, folder: Path) -> AbstractContextManager[Path]:
 def _defaults() -> dict[str, Any]:
     """The options' default values."""
     return dict(Classifier.__init__.__kwdefaults__ or {})
+
+
+def _betas(value: object) -> tuple[float, float]:
+    """A card's adam_betas."""
+    if not isinstance(value, list) or len(value) != 2 or not all(type(beta) in (int, float) for beta in value):
+        raise TypeError(f"adam_betas is {value!r}; expected two numbers")
+    return value[0], value[1]
 
 
 def _logits(vectors: np.ndarray, head: Head, parts: Parts) -> np.ndarray:

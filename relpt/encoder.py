@@ -17,6 +17,7 @@ from relpt.devices import backend_of, dtype_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
 from relpt.errors import FormatError
 from relpt.families import family_of
+from relpt.fields import refused_in
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.graph import GraphEmbeddings
 from relpt.injection import Injection, load_injection
@@ -162,7 +163,7 @@ class Encoder:
         """
         backend_of(device), dtype_of(device, dtype)  # refuse before reading files
         folder = weights.find_folder(os.fspath(folder_or_name))
-        card = read_table(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
+        card = _read_card(folder / "relpt.json") if (folder / "relpt.json").is_file() else {}
         config = weights.load_config(folder)
         special_tokens = weights.load_special_tokens(folder, family_of(config))
         vocab_size = config["vocab_size"]  # markers may be added below
@@ -564,6 +565,20 @@ class Encoder:
 
 def _reads_mask(representation: str) -> bool:
     return PARTS.index("mask") in representation_parts(representation)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    """An encoder's relpt.json; FormatError where it says what an encoder cannot be."""
+    card = read_table(path)
+    with refused_in(path):
+        representation_parts(card.get("representation", "entity_start"))
+        choice(card.get("marker_style", "plain"), MARKER_STYLES, "marker_style")
+        choice(card.get("marker_order", "role"), MARKER_ORDERS, "marker_order")
+        if card.get("prompt") is not None:
+            prompt_text(card["prompt"])
+        if not isinstance(card.get("projection"), dict | None):
+            raise TypeError(f"projection is {card['projection']!r}; expected an object, or null")
+    return card
 
 
 def _choose_prompt(prompt: str | None, card: Mapping[str, Any], representation: str) -> str | None:

@@ -55,13 +55,14 @@ def check_names(path: Path, field: str, value: object) -> list[str]:
 
 
 @contextmanager
-def refused_in(path: Path) -> Iterator[None]:
+def refused_in(path: Path, field: str | None = None) -> Iterator[None]:
     """What is made inside the block is made of the file's fields alone, so that an error is the file's."""
+    where = str(path) if field is None else f"{path}: {field}"
     try:
         yield
     except FormatError:
         raise  # names its file
     except KeyError as error:
-        raise FormatError(f"{path}: there is no {error}; the file is damaged") from None
+        raise FormatError(f"{where}: there is no {error}; the file is damaged") from None
     except (ValueError, TypeError, OverflowError, AttributeError) as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError(f"{where}: {error}") from None

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 __all__ = [
     "check_writable",
     "json_text",
+    "parse_json",
     "read_json",
     "read_table",
     "replace_file",
@@ -52,12 +53,29 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, lambda file: file.write(text.encode()))
 
 
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises:
+        ValueError: it is none, or holds half of a surrogate pair, which could not be written again.
+    """
+    try:
+        value = json.loads(data.decode())
+        if b"\\ud" in data.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half of a surrogate pair, {error.object[error.start]!a}") from None
+    return value
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file; FormatError names the file."""
     from relpt.errors import FormatError
 
     try:
-        return json.loads(path.read_bytes().decode())
+        return parse_json(path.read_bytes())
     except ValueError as error:
         raise FormatError(f"{path}: is no valid JSON ({error}); the file is damaged") from None
 

@@ -20,6 +20,7 @@ import numpy as np
 from relpt import _core
 from relpt.data.triples import Triple, read_triples
 from relpt.errors import FormatError
+from relpt.fields import check_names, refused_in
 from relpt.files import read_table, replace_folder, replaceable, write_file, write_json
 from relpt.inputs import choice
 from relpt.loop import asks_to_stop
@@ -482,35 +483,39 @@ class GraphEmbeddings:
         for key, kind in kinds.items():
             if not isinstance(card.get(key), kind):
                 raise FormatError(f"{path / _CARD}: {key!r} is missing or no {kind.__name__}; save it again")
-        try:
+        with refused_in(path / _CARD, "options"):
             loaded = cls(**card["options"] | {"num_threads": num_threads})
-        except (TypeError, ValueError) as error:
-            raise FormatError(f"{path / _CARD}: options: {error}; save it again") from None
-        loaded._name_rows(card["entities"], card["relations"])
+        entities, relations = (check_names(path / _CARD, key, card[key]) for key in ("entities", "relations"))
+        tables = _read_tensors(path, len(entities), len(relations), loaded.dim)  # before memory is taken for them
+        loaded._name_rows(entities, relations)
+        loaded.entity_embeddings, loaded.relation_embeddings, loaded._triples = tables
         loaded.status, loaded.history = card["status"], card["history"]
-        loaded._fill(path)
         return loaded
 
-    def _fill(self, path: Path) -> None:
-        """Reads the tensors of a folder; FormatError where they do not fit the names."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
 
-        if not (path / _TENSORS).is_file():
-            raise FormatError(f"{path}: there is no {_TENSORS}; copy the whole folder, or save it again")
-        try:
-            tensors = load((path / _TENSORS).read_bytes())
-        except SafetensorError as error:
-            raise FormatError(f"{path / _TENSORS}: is no whole safetensors file ({error})") from None
-        wanted = {"entities": (len(self.entities), self.dim), "relations": (len(self.relations), self.dim)}
-        for name, shape in wanted.items():
-            if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != np.float32:
-                raise FormatError(f"{path / _TENSORS}: {name} is no float32 tensor of shape {shape}; save it again")
-        triples = tensors.get("triples")
-        if triples is None or triples.dtype != np.int32 or triples.ndim != 2 or triples.shape[1] != 3:
-            raise FormatError(f"{path / _TENSORS}: triples is no int32 tensor of shape (n, 3); save it again")
-        self.entity_embeddings, self.relation_embeddings = tensors["entities"], tensors["relations"]
-        self._triples = triples
+def _read_tensors(path: Path, entities: int, relations: int, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The embeddings and triples of a folder; FormatError where they do not fit the names."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if not (path / _TENSORS).is_file():
+        raise FormatError(f"{path}: there is no {_TENSORS}; copy the whole folder, or save it again")
+    try:
+        tensors = load((path / _TENSORS).read_bytes())
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
+        raise FormatError(f"{path / _TENSORS}: is no whole safetensors file ({error})") from None
+    for name, shape in {"entities": (entities, dim), "relations": (relations, dim)}.items():
+        if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != np.float32:
+            raise FormatError(f"{path / _TENSORS}: {name} is no float32 tensor of shape {shape}; save it again")
+    triples = tensors.get("triples")
+    if triples is None or triples.dtype != np.int32 or triples.ndim != 2 or triples.shape[1] != 3:
+        raise FormatError(f"{path / _TENSORS}: triples is no int32 tensor of shape (n, 3); save it again")
+    if (triples < 0).any() or (triples >= (entities, relations, entities)).any():
+        raise FormatError(
+            f"{path / _TENSORS}: triples has rows beyond the {entities} entities and {relations} relations; save it "
+            "again"
+        )
+    return tensors["entities"], tensors["relations"], triples
 
 
 def _rows(names: Sequence[str]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from relpt.errors import FormatError
+from relpt.files import parse_json
 from relpt.frames import data_frame
 
 __all__ = ["History"]
@@ -63,13 +63,16 @@ class History:
             FormatError: a line is no record; names file and line.
         """
         records = []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
-            if not line:
+        for number, line in enumerate(Path(path).read_bytes().split(b"\n"), 1):
+            if not line.strip():
                 continue
             try:
-                records.append(json.loads(line))
+                record = parse_json(line)
             except ValueError as error:
                 raise FormatError(f"{path}, line {number}: is no valid JSON ({error})") from None
+            if not isinstance(record, dict):
+                raise FormatError(f"{path}, line {number}: is no record of a step; the file is damaged")
+            records.append(record)
         return cls(records)
 
     def plot(self, ax: Any = None) -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 from relpt.cnn import MODEL_TYPE, CNNEncoder
 from relpt.encoder import Encoder
 from relpt.errors import FormatError
+from relpt.fields import refused_in
 from relpt.files import read_table, replace_folder, replaceable, write_json
-from relpt.inputs import input_name
+from relpt.inputs import DTYPES, choice, input_name
 from relpt.weights import load_tensors, save_tensors
 
 __all__ = ["EntityTable", "HybridEncoder", "open_encoder"]
@@ -364,15 +365,21 @@ class HybridEncoder:
         """
         kinds = {"encoders": list, "weights": list, "scale": bool}
         card = _read_card(folder, _CARD, kinds, "HybridEncoder.save_pretrained")
-        if not all(isinstance(part, dict) and part.get("kind") in _KINDS for part in card["encoders"]):
-            raise FormatError(
-                f"{Path(folder) / _CARD}: an encoder's kind is none of {', '.join(_KINDS)}; save it again"
-            )
+        path = Path(folder) / _CARD
+        for part in card["encoders"]:
+            if not isinstance(part, dict) or part.get("kind") not in [*_KINDS]:
+                raise FormatError(f"{path}: an encoder's kind is none of {', '.join(_KINDS)}; save it again")
+        with refused_in(path):
+            for part in card["encoders"]:
+                choice(part.get("dtype", "float32"), DTYPES, "an encoder's dtype")
+            if not all(type(weight) in (int, float) for weight in card["weights"]):
+                raise TypeError(f"weights is {card['weights']!r}; expected a number above 0 for each encoder")
         parts = [
             _open_part(Path(folder) / str(number), part, device=device, dtype=dtype, num_threads=num_threads)
             for number, part in enumerate(card["encoders"])
         ]
-        return cls(*parts, weights=card["weights"], scale=card["scale"])
+        with refused_in(path):
+            return cls(*parts, weights=card["weights"], scale=card["scale"])
 
 
 _KINDS: Final[dict[str, type]] = {

@@ -14,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from relpt.checkpoint import save_checkpoint
+from relpt.errors import FormatError
+from relpt.fields import check_whole
 from relpt.history import History
 from relpt.progress import progress
 
@@ -139,11 +141,15 @@ def free_memory() -> int:
 
 def compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
     """Refuses to resume with other options or data; returns the checkpoint's micro_batch_pairs."""
-    from relpt.files import read_json
+    from relpt.files import read_table
 
-    if not (checkpoint / "relpt.json").is_file():
+    path = checkpoint / "relpt.json"
+    if not path.is_file():
         raise FileNotFoundError(f"{checkpoint} is no checkpoint: there is no relpt.json")
-    old = read_json(checkpoint / "relpt.json")
+    old = read_table(path)
+    for part in ("options", "encoder", "data", "target"):
+        if not isinstance(old.get(part, None if part in ("options", "encoder") else {}), dict):
+            raise FormatError(f"{path}: {part} is missing or no object; resume from another checkpoint")
     compared = {name: (value, old["options"].get(name, _OLDER.get(name))) for name, value in card["options"].items()}
     encoder = ("representation", "dtype", "prompt", "markers", "marker_order", "types")
     compared |= {
@@ -160,4 +166,4 @@ def compare_cards(card: dict[str, Any], checkpoint: Path) -> int:
             )
     if any(old.get(text, {}).get("hash") != card.get(text, {}).get("hash") for text in ("data", "target")):
         raise ValueError(f"resume: the data are others than those of the checkpoint {checkpoint}; start a new run")
-    return int(old["options"]["micro_batch_pairs"])
+    return check_whole(path, "options.micro_batch_pairs", old["options"].get("micro_batch_pairs"))

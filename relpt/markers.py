@@ -159,8 +159,8 @@ def card_typed_markers(card: Mapping[str, Any], path: Path) -> TypedMarkers:
     """
     found = card.get("typed_markers") or {}
     for name, places in found.items() if isinstance(found, dict) else [("typed_markers", None)]:
-        whole = isinstance(places, dict) and all(isinstance(places.get(place), list) for place in _PLACES)
-        if not whole:
+        tokens = [places.get(place) for place in _PLACES] if isinstance(places, dict) else [None]
+        if not all(isinstance(given, list) and all(isinstance(token, str) for token in given) for given in tokens):
             raise FormatError(
                 f"{path}: the markers of {name!r} are {places!r}; expected tokens for {', '.join(_PLACES)}"
             )
