@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,56 @@ def test_damaged_arrays_are_named(tmp_path: Path, damage: Any, name: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # NumPy's, of old headers and types
+def test_a_flipped_bit_in_the_header_of_an_array(tmp_path: Path) -> None:
+    corpus().save(tmp_path / "c")
+    path = tmp_path / "c" / "spans.npy"
+    content = path.read_bytes()
+    messages = []
+    for place in range(10, 128):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            try:
+                relpt.Corpus.open(tmp_path / "c")
+            except relpt.FormatError as error:
+                messages.append(str(error))
+    assert len(messages) > 900  # of 944: a few flips give the same header in other letters
+    assert all("spans.npy: " in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("relation", -1),
+        ("relation", 2),
+        ("head_id", -2),
+        ("head_id", 2**31 - 1),
+        ("tail_id", 99),
+        ("head_type", -2),
+        ("tail_type", 1),
+    ],
+)
+def test_numbers_beyond_their_table(tmp_path: Path, key: str, value: int) -> None:
+    folder = corpus().save(tmp_path / "c")
+    array = np.load(folder / f"{key}.npy")
+    array[1] = value
+    np.save(folder / f"{key}.npy", array)
+    with pytest.raises(relpt.FormatError, match=rf"{re.escape(str(folder))}: {key} holds numbers out of -?[01] \.\. "):
+        relpt.Corpus.open(folder)
+
+
+@pytest.mark.parametrize(("key", "place", "value"), [("spans", (1, 3), 99), ("ids", 2, 500), ("ids", 0, -1)])
+def test_the_core_names_the_folder(tmp_path: Path, key: str, place: Any, value: int) -> None:
+    folder = corpus().save(tmp_path / "c")
+    array = np.load(folder / f"{key}.npy")
+    array[place] = value
+    np.save(folder / f"{key}.npy", array)
+    with pytest.raises(relpt.FormatError, match=rf"{re.escape(str(folder))}: row [01].*: {key}"):
+        relpt.Corpus.open(folder).core()
+
+
 def change(meta: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**meta, **changes}
 
@@ -188,6 +239,9 @@ def change(meta: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (lambda m: change(m, version=2), "version 2, this relpt reads 1"),
         (lambda m: {k: v for k, v in m.items() if k != "relations"}, "relations is missing"),
         (lambda m: change(m, vocab_size="8"), "vocab_size is missing or no int"),
+        (lambda m: change(m, vocab_size=2**31), "vocab_size is 2147483648; expected 1 to 2147483647"),
+        (lambda m: change(m, n_entities=-1), "n_entities is -1; expected 0 to"),
+        (lambda m: change(m, name="\ud800"), r"corpus\.json: damaged \(holds half of a surrogate pair"),
         (lambda m: change(m, relations=["a", "a"]), "relations must be distinct names"),
         (lambda m: change(m, types=[1]), "types must be distinct names"),
         (lambda m: change(m, types=["a", "b"]), r"type_offsets is int64 \(2,\), expected int64 \(3,\)"),

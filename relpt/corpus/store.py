@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import os
+import tokenize
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from relpt.errors import FormatError
-from relpt.files import replace_folder, write_file
+from relpt.fields import LARGEST
+from relpt.files import parse_json, replace_folder, write_file
 
 if TYPE_CHECKING:
     from relpt.data.bags import Bag
@@ -117,6 +119,7 @@ class Corpus:
         self._entities = entities  # the names, or the file that has them
         self._hash: str | None = None
         self._core: Any = None
+        self._where = where
 
     def __len__(self) -> int:
         return int(self.relation.shape[0])
@@ -191,6 +194,7 @@ class Corpus:
 
         Raises:
             ValueError: the corpus has no such tags.
+            FormatError: a value is out of range; names folder, row and array.
         """
         if tags:
             counts = {f"n_{key[:3]}": len(names) for key, names in tags.items()}
@@ -203,7 +207,10 @@ class Corpus:
         from relpt import _core
 
         arrays: dict[str, Any] = {key: np.asarray(getattr(self, key)) for key in _ARRAYS}
-        return _core.Corpus(**arrays, **tags, n_relations=len(self.relations), vocab_size=self.vocab_size)
+        try:
+            return _core.Corpus(**arrays, **tags, n_relations=len(self.relations), vocab_size=self.vocab_size)
+        except ValueError as error:
+            raise FormatError(f"{self._where}: {error}") from None
 
     def _renumbered(self, tags: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
         out = {}
@@ -258,7 +265,7 @@ class Corpus:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Corpus:
-        """Opens a saved corpus; the arrays are mapped into memory and read when they are used.
+        """Opens a saved corpus; the arrays are mapped into memory, and word pieces and spans read when they are used.
 
         Args:
             path: the folder.
@@ -312,10 +319,13 @@ class Corpus:
 
 
 def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) -> None:
-    """Types, shapes and lengths; the core checks every value when it indexes the corpus."""
+    """Types, shapes, lengths, and numbers into tables; the core checks word pieces and spans when it indexes them."""
     for key, kind in _TABLES.items():
         if type(tables[key]) is not kind:
             raise FormatError(f"{where}: {key} is a {type(tables[key]).__name__}, expected a {kind.__name__}")
+    for key, least in (("vocab_size", 1), ("n_entities", 0)):
+        if not least <= tables[key] <= LARGEST:
+            raise FormatError(f"{where}: {key} is {tables[key]}; expected {least} to {LARGEST}")
     tags = [key for key in _TAGS if key in arrays]
     for key in ("relations", "types", *(f"{key}s" for key in tags)):
         names = tables.get(key)
@@ -348,15 +358,20 @@ def _check(arrays: dict[str, np.ndarray], tables: dict[str, Any], where: str) ->
                 f"{where}: {offsets} must rise from 0 to the {arrays[ids].size} {ids}, got "
                 f"{int(array[0])} to {int(array[-1])}; tokenize and save again"
             )
-    for key in tags:
-        array, count = arrays[key], len(tables[f"{key}s"])
-        if array.size and (array.min() < 0 or array.max() >= count):
-            raise FormatError(f"{where}: {key} holds numbers out of 0 .. {count - 1}; tokenize and save again")
+    relations, types, entities = len(tables["relations"]), len(tables["types"]), tables["n_entities"]
+    ranges: dict[str, tuple[int, int]] = {"relation": (0, relations)}
+    ranges |= {key: (0, len(tables[f"{key}s"])) for key in tags}
+    for side in ("head", "tail"):
+        ranges |= {f"{side}_id": (-1, entities), f"{side}_type": (-1, types)}
+    for key, (least, end) in ranges.items():
+        array = arrays[key]
+        if array.size and (array.min() < least or array.max() >= end):
+            raise FormatError(f"{where}: {key} holds numbers out of {least} .. {end - 1}; tokenize and save again")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        meta = json.loads(path.read_bytes().decode())
+        meta = parse_json(path.read_bytes())
     except ValueError as error:
         raise FormatError(f"{path}: damaged ({str(error).split(':')[0]}); tokenize and save again") from None
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
@@ -373,7 +388,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_entities(path: Path, count: int) -> list[str]:
     try:
-        names = json.loads(path.read_bytes().decode())
+        names = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: damaged ({str(error).split(':')[0]}); tokenize and save again") from None
     if (
@@ -395,8 +410,8 @@ def _map(path: Path, expected: Any) -> np.ndarray:
             start = file.tell()
     except FileNotFoundError:
         raise FormatError(f"{path}: missing; tokenize and save again") from None
-    except (ValueError, EOFError) as error:
-        raise FormatError(
+    except (ValueError, EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+        raise FormatError(  # NumPy lets its parsers' errors through
             f"{path}: damaged .npy file ({str(error).splitlines()[0]}); tokenize and save again"
         ) from None
     if not isinstance(expected, dict) or (

@@ -62,9 +62,14 @@ def bags_of(data: Dataset) -> list[Bag]:
 
 def bags_of_corpus(corpus: Any) -> list[Bag]:
     """The work of ``Corpus.bags``: as for a Dataset, by the entities' numbers."""
-    names = corpus.entities or [f"id:{number}" for number in range(corpus.n_entities)]
-    keys = [*names, None]  # of -1, an entity without id and name
-    pairs = [(keys[head], keys[tail]) for head, tail in zip(corpus.head_id, corpus.tail_id, strict=True)]
+    names = corpus.entities
+
+    def key(number: int) -> str | None:
+        if number < 0:
+            return None  # an entity without id and name
+        return f"id:{number}" if names is None else names[number]
+
+    pairs = [(key(head), key(tail)) for head, tail in zip(corpus.head_id, corpus.tail_id, strict=True)]
     relations = [corpus.relations[number] if corpus.labelled else None for number in corpus.relation]
     return _grouped(corpus.name, pairs, relations, lambda row: f"sentence {row}")
 
