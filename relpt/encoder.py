@@ -17,7 +17,7 @@ from relpt.devices import backend_of, dtype_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
 from relpt.errors import FormatError
 from relpt.families import family_of
-from relpt.fields import refused_in
+from relpt.fields import LARGEST, refused_in
 from relpt.files import read_table, write_file, write_into, write_json
 from relpt.graph import GraphEmbeddings
 from relpt.injection import Injection, load_injection
@@ -439,10 +439,14 @@ class Encoder:
 
         Returns:
             float32 (T, H).
+
+        Raises:
+            ValueError: ids or lengths are no whole numbers or out of range, or do not fit each other.
         """
-        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        run = self._runs.of(max(lengths, default=0), self.dtype)
-        return run.ids(np.ascontiguousarray(ids, np.int32), cu_seqlens)
+        sizes = _int32("lengths", lengths)
+        cu_seqlens = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+        run = self._runs.of(int(sizes.max(initial=0)), self.dtype)
+        return run.ids(_int32("ids", ids), cu_seqlens)
 
     def _tensor_name(self, name: str) -> str:
         """What a parameter of the core is called in files."""
@@ -561,6 +565,16 @@ class Encoder:
             for key, value in rows.items()
         )
         return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
+
+
+def _int32(name: str, values: Any) -> np.ndarray:
+    """The array as the core takes it; ValueError where a value would be another there."""
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"{name} is an array of {array.dtype}; expected whole numbers")
+    if array.size and not -LARGEST <= array.min() <= array.max() <= LARGEST:
+        raise ValueError(f"{name} holds numbers from {array.min()} to {array.max()}; expected 0 to {LARGEST} at most")
+    return np.ascontiguousarray(array, np.int32)
 
 
 def _reads_mask(representation: str) -> bool:

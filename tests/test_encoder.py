@@ -734,3 +734,22 @@ def test_int8_tells_relations_apart_as_float32_does(inputs: str) -> None:
         for dtype in ("float32", "int8")
     )
     assert int8 > float32 - 0.005
+
+
+@pytest.mark.parametrize("name", ["ids", "lengths"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([2**32 + 3]), "holds numbers from 4294967299 to 4294967299"),
+        (np.array([2**64 - 1], np.uint64), "holds numbers from 18446744073709551615 to"),
+        (np.array([-(2**32) + 1]), "holds numbers from -4294967295 to"),
+        (np.array([1.5]), "is an array of float64; expected whole numbers"),
+        (np.array([True]), "is an array of bool"),
+    ],
+)
+def test_ids_that_the_core_would_read_as_others(
+    encoder: relpt.Encoder, name: str, values: np.ndarray, message: str
+) -> None:
+    given = {"ids": np.array([3]), "lengths": np.array([1]), name: values}
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        encoder.hidden_states(**given)
