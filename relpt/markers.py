@@ -160,7 +160,7 @@ def card_typed_markers(card: Mapping[str, Any], path: Path) -> TypedMarkers:
     found = card.get("typed_markers") or {}
     for name, places in found.items() if isinstance(found, dict) else [("typed_markers", None)]:
         tokens = [places.get(place) for place in _PLACES] if isinstance(places, dict) else [None]
-        if not all(isinstance(given, list) and all(isinstance(token, str) for token in given) for given in tokens):
+        if not all(isinstance(given, list) and given and all(isinstance(t, str) for t in given) for given in tokens):
             raise FormatError(
                 f"{path}: the markers of {name!r} are {places!r}; expected tokens for {', '.join(_PLACES)}"
             )

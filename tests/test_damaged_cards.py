@@ -43,6 +43,7 @@ def refuses(read: Callable[[Path], Any], path: Path, changed: dict[str, Any], me
     [
         ({"typed_markers": {"person": 5}}, "markers of 'person' are 5"),
         ({"typed_markers": {"person": {place: [1] for place in PLACES}}}, "markers of 'person' are"),
+        ({"typed_markers": {"person": {place: [] for place in PLACES}}}, "markers of 'person' are"),
         ({"typed_markers": 5}, "typed_markers"),
         ({"markers": {"head_start": ["[E1]"]}}, "markers is"),
         ({"marker_style": ["typed"]}, "marker_style is"),
