@@ -1,13 +1,17 @@
 #include "adamw.h"
 
+#include <float.h>
 #include <math.h>
 
 rp_status rp_adamw_check(const rp_adamw_options *o) {
     if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1))
         return rp_fail(RP_STATUS_VALUE, "adam betas are (%g, %g), expected 0 <= beta < 1", o->beta1, o->beta2);
-    if (!(o->eps > 0)) return rp_fail(RP_STATUS_VALUE, "adam eps is %g, expected above 0", o->eps);
-    if (!(o->weight_decay >= 0))
-        return rp_fail(RP_STATUS_VALUE, "weight_decay is %g, expected 0 or more", o->weight_decay);
+    if (!(o->eps >= FLT_MIN && o->eps <= RP_RATE_MOST)) /* as a float it is neither 0 nor infinite */
+        return rp_fail(RP_STATUS_VALUE, "adam eps is %g, expected above 0, %g at least and %g at most", o->eps,
+                       (double)FLT_MIN, RP_RATE_MOST);
+    if (!(o->weight_decay >= 0 && o->weight_decay <= RP_RATE_MOST))
+        return rp_fail(RP_STATUS_VALUE, "weight_decay is %g, expected 0 or more, at most %g", o->weight_decay,
+                       RP_RATE_MOST);
     if (!(o->max_grad_norm >= 0))
         return rp_fail(RP_STATUS_VALUE, "max_grad_norm is %g, expected 0 (no clipping) or more", o->max_grad_norm);
     return RP_OK;

@@ -7,6 +7,9 @@
 #include "ops.h"
 #include "params.h"
 
+/* Of learning rates, decays and the like: what is finite times as much makes no parameter infinite at once. */
+#define RP_RATE_MOST 1e15
+
 typedef struct rp_adamw_options {
     double beta1, beta2, eps, weight_decay, max_grad_norm; /* max_grad_norm 0: no clipping */
 } rp_adamw_options;

@@ -33,8 +33,9 @@ static rp_status check_markers(const rp_tokens *t) {
                            "tokens: marker %" PRId32 " of type %" PRId32 " is marker_ids[%" PRId32 " .. %" PRId32
                            "); expected a piece or more",
                            m % 4, m / 4, start, end);
-        for (int32_t i = start; i < end; i++) RP_TRY(check_id(t, t->marker_ids[i], "a piece of a typed marker"));
     }
+    int32_t pieces = t->n_types > 0 ? t->marker_offsets[4 * t->n_types] : 0;
+    for (int32_t i = 0; i < pieces; i++) RP_TRY(check_id(t, t->marker_ids[i], "a piece of a typed marker"));
     return RP_OK;
 }
 

@@ -3,8 +3,9 @@
 rp_status rp_sgd_check(const rp_sgd_options *o) {
     if (!(o->momentum >= 0 && o->momentum < 1))
         return rp_fail(RP_STATUS_VALUE, "momentum is %g, expected 0 <= momentum < 1", o->momentum);
-    if (!(o->weight_decay >= 0))
-        return rp_fail(RP_STATUS_VALUE, "weight_decay is %g, expected 0 or more", o->weight_decay);
+    if (!(o->weight_decay >= 0 && o->weight_decay <= RP_RATE_MOST))
+        return rp_fail(RP_STATUS_VALUE, "weight_decay is %g, expected 0 or more, at most %g", o->weight_decay,
+                       RP_RATE_MOST);
     if (!(o->max_grad_norm >= 0))
         return rp_fail(RP_STATUS_VALUE, "max_grad_norm is %g, expected 0 (no clipping) or more", o->max_grad_norm);
     return RP_OK;

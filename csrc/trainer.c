@@ -94,8 +94,9 @@ static rp_status check_options(const rp_trainer_options *o) {
     if (!(o->hidden_dropout >= 0 && o->hidden_dropout < 1 && o->attention_dropout >= 0 && o->attention_dropout < 1))
         return rp_fail(RP_STATUS_VALUE, "dropout is %g (attention %g), expected 0 <= p < 1", o->hidden_dropout,
                        o->attention_dropout);
-    if (!(o->learning_rate > 0))
-        return rp_fail(RP_STATUS_VALUE, "learning_rate is %g, expected above 0", o->learning_rate);
+    if (!(o->learning_rate > 0 && o->learning_rate <= RP_RATE_MOST))
+        return rp_fail(RP_STATUS_VALUE, "learning_rate is %g, expected above 0, at most %g", o->learning_rate,
+                       RP_RATE_MOST);
     if (o->max_steps < 1 || o->max_steps > UINT32_MAX || o->warmup_steps < 0)
         return rp_fail(RP_STATUS_VALUE, "max_steps is %lld, warmup_steps %lld: expected at least 1 and 0",
                        (long long)o->max_steps, (long long)o->warmup_steps);

@@ -80,6 +80,11 @@ def load_checkpoint(folder: Path, encoder: Any, trainer: Any) -> tuple[History, 
         for kind in _MOMENTS:
             _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors")
     history, card = History.read(folder / "history.jsonl"), read_json(folder / "relpt.json")
+    if [record.get("step") for record in history] != list(range(1, int(card.get("step", 0)) + 1)):
+        raise FormatError(
+            f"{folder / 'history.jsonl'}: its {len(history)} lines are not the steps 1 to {card.get('step')} that "
+            "relpt.json names; go on from another checkpoint"
+        )
     heads = _load_heads(folder, trainer, moments)
     for name, value in values.items():
         encoder._model.set(name, value)
@@ -120,4 +125,6 @@ def _tensor(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], p
         raise FormatError(f"{path}: tensor {name} is missing")
     if tensor.shape != shape:
         raise FormatError(f"{path}: tensor {name} has shape {tensor.shape}, expected {shape}")
+    if not np.isfinite(tensor).all() or (name.startswith("exp_avg_sq.") and tensor.min(initial=0) < 0):
+        raise FormatError(f"{path}: tensor {name} holds numbers that training cannot have left; the file is damaged")
     return tensor

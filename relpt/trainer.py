@@ -22,7 +22,7 @@ from relpt.files import check_writable
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, plain, representation_parts
 from relpt.loop import Loop, compare_cards
-from relpt.objectives import CP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes, Spans
+from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes, Spans
 
 __all__ = ["DEFAULTS", "LOSS_REPRESENTATION", "PRESETS", "REPRESENTATION", "CPTrainer", "MTBTrainer", "Trainer"]
 
@@ -563,9 +563,9 @@ class Trainer:
 
         Raises:
             FileExistsError: checkpoint_dir holds checkpoints, and the run does not resume.
-            ValueError: a source can draw nothing (no two sentences with a common relation, or pair of entities); a
-                resumed run has other options or data; an objective can use no sentence; a target without ``Domain``,
-                or ``Domain`` without one.
+            ValueError: a source can draw nothing (no two sentences with a common relation, or pair of entities), or
+                nothing that an objective could tell apart; a resumed run has other options or data; an objective can
+                use no sentence; a target without ``Domain``, or ``Domain`` without one.
             FloatingPointError: loss or gradients are not finite; the step is refused and the parameters unchanged.
         """
         corpus, _ = self.encoder._as_corpus(corpus, self.options["max_length"], show_progress_bar)
@@ -584,6 +584,7 @@ class Trainer:
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         sampler = self._sampler(corpus, target)
         self._tell_left_out(sampler, corpus)
+        self._check_negatives(sampler, corpus)
         start = self._resume_from(folder, resume)
         card = self.run_card(corpus)
         if target is not None:
@@ -670,6 +671,24 @@ class Trainer:
                     len(corpus),
                     ", or hard negatives of MTB at most" if kind == "entities" else "",
                     drawable,
+                )
+
+    def _check_negatives(self, sampler: Any, corpus: Any) -> None:
+        """ValueError where nothing can be told apart: a loss of 0, whose rounding would move the weights."""
+        for item in self.objectives:
+            if not isinstance(item, (CP, EP)) or not item.weight > 0:
+                continue
+            pairs = self._draws(str(item.source))[0]
+            if pairs < 2:
+                raise ValueError(f"{item.name} has no negatives in a step of one pair; take pairs_per_step=2 or more")
+            if not isinstance(item, CP) or not (item.mask_same_relation or item.positives == "relation"):
+                continue
+            drawable = dict(zip(self._layout(), sampler.counts(), strict=True))["relations"][0]
+            if drawable < 2 or item.pairs_per_relation >= pairs:
+                what = f"can be drawn of {corpus.name!r}" if drawable < 2 else "is drawn in a step (pairs_per_relation)"
+                raise ValueError(
+                    f"{item.name} has no negatives: one relation alone {what}, and its sentences are not contrasted; "
+                    "give data of several relations, or mask_same_relation=False and positives='pair'"
                 )
 
     @staticmethod

@@ -205,7 +205,7 @@ def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
         assert difference <= 0.05 * np.linalg.norm(exact) + 1e-6, name
 
 
-@pytest.mark.parametrize("changes", [{}, {"pairs_per_step": 1, "micro_batch_pairs": 1}])
+@pytest.mark.parametrize("changes", [{}, {"pairs_per_step": 2, "micro_batch_pairs": 1}])
 def test_prefetch_does_not_change_a_byte(folder: Path, data: relpt.Dataset, changes: dict[str, Any]) -> None:
     results = []
     for prefetch in (True, False):
@@ -601,7 +601,7 @@ def test_an_absurd_temperature_is_refused(folder: Path, data: relpt.Dataset) -> 
 
 def test_an_absurd_learning_rate_ends_at_the_last_whole_step(folder: Path, data: relpt.Dataset, tmp_path: Path) -> None:
     encoder, states = encoder_of(folder), []
-    trainer = trainer_of(encoder, learning_rate=1e30, warmup_steps=0)
+    trainer = trainer_of(encoder, learning_rate=1e15, warmup_steps=0)
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         trainer.fit(data, callbacks=[lambda record: states.append(weights(encoder))])
     assert states
@@ -804,6 +804,52 @@ def test_what_cannot_be_kept_is_said_before_the_first_step(folder: Path, tmp_pat
     with pytest.raises(ValueError, match="checkpoint_every is 0; expected a whole number from 1 on"):
         trainer_of(encoder_of(folder)).fit(data, checkpoint_every=0, callbacks=[records.append])
     assert not records
+
+
+@pytest.mark.parametrize(
+    ("relations", "options", "said"),
+    [
+        (1, {}, "one relation alone can be drawn"),
+        (3, {"pairs_per_step": 1}, "no negatives in a step of one pair"),
+        (3, {"pairs_per_step": 4, "pairs_per_relation": 4}, "one relation alone is drawn in a step"),
+    ],
+)
+def test_contrast_without_negatives_is_refused(folder: Path, relations: int, options: Any, said: str) -> None:
+    data = relpt.load(tiny_dataset(relations))
+    with pytest.raises(ValueError, match=said):
+        relpt.CPTrainer(encoder_of(folder), **{"pairs_per_step": 8, "max_steps": 1, **options}).fit(data)
+
+
+def test_a_step_that_happens_to_have_no_negatives_moves_no_weight(folder: Path) -> None:
+    """Of two relations and two pairs, every other step."""
+    encoder = encoder_of(folder)
+    options = {"pairs_per_step": 2, "mlm_weight": 0.0, "weight_decay": 0.0, "distinct_relations": False}
+    trainer = relpt.CPTrainer(encoder, **options, max_steps=12, warmup_steps=0)
+    history = trainer.fit(relpt.load(tiny_dataset(2)))
+    without = [record for record in history if record["loss"] == 0]
+    assert 0 < len(without) < 12
+    assert {record["grad_norm"] for record in without} == {0.0}
+
+
+def test_a_history_that_is_not_the_checkpoints_is_refused(folder: Path, tmp_path: Path) -> None:
+    data = relpt.load(tiny_dataset())
+    trainer_of(encoder_of(folder), max_steps=4).fit(
+        data, checkpoint_dir=tmp_path, callbacks=[lambda record: record["step"] == 3]
+    )
+    file = tmp_path / "step-00000003" / "history.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    for kept in ([], lines[:2], [*lines, lines[2]], [lines[1], lines[0], lines[2]]):
+        file.write_text("".join(kept))
+        with pytest.raises(relpt.FormatError, match=r"history\.jsonl: its \d lines are not the steps 1 to 3"):
+            trainer_of(encoder_of(folder), max_steps=4).fit(data, checkpoint_dir=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"learning_rate": math.inf}, {"learning_rate": 1e39}, {"weight_decay": 1e39}, {"adam_eps": 1e-60}]
+)
+def test_rates_that_would_make_weights_infinite_are_refused(folder: Path, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options)).replace('_', '.')} is"):
+        trainer_of(encoder_of(folder), **options).fit(relpt.load(tiny_dataset()))
 
 
 def test_truncated_sentences_are_counted(folder: Path) -> None:

@@ -40,9 +40,10 @@ static void row_with_roles(float *z, float *loss, int32_t *correct, const rp_xen
         spread = x->smoothing / candidates;
     }
     *correct = role(x, r, best, target, skip) == POSITIVE;
+    bool alone = candidates == 1; /* then p is 1, and no rounding is to give the row a gradient */
     for (int64_t c = 0; c < C; c++) {
         int kind = role(x, r, c, target, skip);
-        float p = kind == ABSENT ? 0.0f : exp_approx(x->scale * z[c] - log_sum);
+        float p = kind == ABSENT ? 0.0f : alone ? 1.0f : exp_approx(x->scale * z[c] - log_sum);
         z[c] = kind == ABSENT ? 0.0f : factor * ((kind == POSITIVE ? p - share : p) - spread);
     }
 }
