@@ -299,7 +299,8 @@ class Encoder:
         section 3.1), there fitted beforehand; frozen TransE embeddings beside the text, trained with it: Zhang et al.
         2019 (ERNIE, section 3.3), there inside the upper layers.
 
-        An entity is looked up by its id, one without id by its name. Those that the graph does not know get nothing,
+        An entity is looked up by its id; one without id by the id that all mentions of its name have which the same
+        call is given, where they have one, else by its name. Those that the graph does not know get nothing,
         and the log counts them. Nor does a mention that the input setting or a blank hides: the graph says no more than
         the sentence. ``save_pretrained`` keeps the graph along.
 

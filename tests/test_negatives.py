@@ -69,3 +69,13 @@ def test_where_there_are_none() -> None:
         relpt.load([record("Ada", "Charles", None)]).with_negatives()
     with pytest.raises(ValueError, match="per_sentence is 0; expected a whole number from 1 on"):
         data.with_negatives(per_sentence=0)
+
+
+def test_a_mention_is_the_same_with_an_id_and_without() -> None:
+    """One instance says Anna's id and the next does not, of another name at that: what the first relates is related."""
+    text = "Anna met Bruno and Clara"
+    first = {"text": text, "h": {"pos": [0, 4], "id": "Q1"}, "t": {"pos": [9, 14], "id": "Q2"}, "relation": "r"}
+    for head in ({"pos": [0, 4]}, {"pos": [0, 4], "id": "Q9"}):
+        second = {"text": text, "h": head, "t": {"pos": [19, 24], "id": "Q3"}, "relation": "s"}
+        made = relpt.load([first, second]).with_negatives()[2:]
+        assert [{i.head_text, i.tail_text} for i in made] == [{"Bruno", "Clara"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ _log = logging.getLogger("relpt")
 
 class _Mention(NamedTuple):
     span: Span
-    key: str  # of the entity; of the place where it has neither id nor name
+    keys: frozenset[str]  # of the entity, which instances may say in several ways; and of the place
     name: str | None
     id: str | None
     type: str | None
@@ -35,9 +35,11 @@ def with_negatives(data: Dataset, label: str, most: int | None, seed: int) -> Da
     sentences: dict[str, dict[Span, _Mention]] = {}
     related: set[frozenset[str]] = set()
     for instance, keys in zip(data, entity_keys(data), strict=True):
+        mentions = sentences.setdefault(instance.text, {})
+        for mention in _mentions(instance, keys):
+            mentions[mention.span] = _joined(mention, mentions.get(mention.span))
         head, tail = _mentions(instance, keys)
-        sentences.setdefault(instance.text, {}).update({head.span: head, tail.span: tail})
-        related.add(frozenset((head.key, tail.key)))
+        related |= {frozenset(pair) for pair in product(head.keys, tail.keys)}
     rng, made = np.random.default_rng(seed), []
     for text, mentions in sentences.items():
         inside = [mentions[span] for span in sorted(mentions)]
@@ -59,15 +61,26 @@ def with_negatives(data: Dataset, label: str, most: int | None, seed: int) -> Da
 
 def _mentions(instance: Instance, keys: tuple[str | None, str | None]) -> tuple[_Mention, _Mention]:
     i, places = instance, [f"{instance.text}@{span}" for span in (instance.head, instance.tail)]
+    head, tail = (frozenset(filter(None, pair)) for pair in zip(keys, places, strict=True))
     return (
-        _Mention(i.head, keys[0] or places[0], i.head_name, i.head_id, i.head_type),
-        _Mention(i.tail, keys[1] or places[1], i.tail_name, i.tail_id, i.tail_type),
+        _Mention(i.head, head, i.head_name, i.head_id, i.head_type),
+        _Mention(i.tail, tail, i.tail_name, i.tail_id, i.tail_type),
     )
+
+
+def _joined(mention: _Mention, other: _Mention | None) -> _Mention:
+    """The one that has an id, else the later one, by the keys of both."""
+    if other is None:
+        return mention
+    best = other if mention.id is None and other.id is not None else mention
+    return best._replace(keys=mention.keys | other.keys)
 
 
 def _is_free(a: _Mention, b: _Mention, related: set[frozenset[str]]) -> bool:
     """Two entities apart, of which no instance of the data states a relation, in either direction."""
-    return a.span[1] <= b.span[0] and a.key != b.key and frozenset((a.key, b.key)) not in related
+    if a.span[1] > b.span[0] or a.keys & b.keys:
+        return False
+    return not any(frozenset(pair) in related for pair in product(a.keys, b.keys))
 
 
 def _instance(text: str, head: _Mention, tail: _Mention, label: str) -> Instance:
