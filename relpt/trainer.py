@@ -217,7 +217,9 @@ class Trainer:
             ``MIL``, ``Prototypes``, ``Alignment``, ``Domain``, with weights.
         pairs_per_step: pairs of sentences that each source of pairs gives a step.
         sentences_per_step: sentences that the source "instances" gives a step; None: two for each pair.
-        micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit.
+        micro_batch_pairs: half of the sentences whose activations are held at a time; None: as many as fit. Where a
+            step does not fit in one part, their number is in the log and the run card: for the same bytes on a machine
+            with another free memory, give it.
         optimizer: "adamw", or "sgd" with momentum (as PyTorch has it) and max_grad_norm. Peng et al. 2020 train CNNs
             by SGD at rate 0.5.
         momentum: of SGD, 0 or more and below 1.
@@ -473,7 +475,12 @@ class Trainer:
             if micro == 1 or _core.trainer_bytes(**self._core_options(micro, relations)) <= limit:
                 if parts > 1:
                     _log.info(
-                        "a step of %d pairs is computed in %d parts: %.1f GiB may be used", pairs, parts, limit / 2**30
+                        "a step of %d pairs is computed in %d parts: %.1f GiB may be used (micro_batch_pairs=%d gives "
+                        "these bytes anywhere)",
+                        pairs,
+                        parts,
+                        limit / 2**30,
+                        micro,
                     )
                 return micro
             parts += 1 if parts < 8 else parts // 4
@@ -796,7 +803,8 @@ class CPTrainer(_ReadyMade):
         cp_weight, mlm_weight: weights of the two losses; 0 leaves one out.
         mlm_probability: share of words that are masked, 80/10/10 (Devlin et al. 2019).
         pairs_per_step: pairs whose sentences are each other's candidates.
-        micro_batch_pairs: pairs whose activations are held at a time; None: as many as fit memory_limit.
+        micro_batch_pairs: pairs whose activations are held at a time; None: as many as fit memory_limit. See
+            ``Trainer`` for when to give it.
         memory_limit: bytes for gradients, moments and activations; None: half of the memory that is free.
         dropout: probability inside the network; None: what the encoder's config.json says (BERT: 0.1). The default, 0,
             is for short runs; one of thousands of steps overfits without it.
