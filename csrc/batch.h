@@ -93,6 +93,9 @@ typedef struct rp_batch {
     int32_t K;                  /* mentions at which a graph's embedding is injected (rp_batch_inject) */
     int32_t *inject_at;         /* (K) rows of their start markers */
     int32_t *inject_row;        /* (K) rows of the graph's table */
+    int64_t vocab_size;         /* of what the samples were made of: ids are below it, */
+    int32_t n_tags[RP_TAGS];    /* tags below these (0: there are none), */
+    bool bare;                  /* sequences of words alone (rp_tokens) */
     int64_t truncated;          /* samples cut by the window */
     int64_t truncated_mentions; /* samples of which a mention itself had to be cut */
     void *memory;

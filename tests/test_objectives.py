@@ -433,3 +433,28 @@ def test_data_that_an_objective_cannot_use(tmp_path: Path) -> None:
     assert len(unlabelled.fit(relpt.load(plain), show_progress_bar=False)) == 1
     with pytest.raises(ValueError, match="no pair of entities stands in two different sentences: of 60 sentences"):
         trainer_of(encoder, [MTB()]).fit(tiny_bert.dataset(), show_progress_bar=False)
+
+
+@pytest.mark.core
+@pytest.mark.filterwarnings("ignore::relpt.TruncationWarning")
+def test_batches_that_the_network_does_not_fit(tmp_path: Path, data: relpt.Dataset) -> None:
+    """The core's own check: what the samplers of others give would be read out of place."""
+    encoder, words = encoder_of(tmp_path / "e"), [f"word{i}" for i in range(200)]
+    plain, tagged = (relpt.CNNEncoder(words, hidden_size=8, pos_tags=tags, num_threads=1) for tags in ([], ["N", "V"]))
+
+    def parts(of: Any, **options: Any) -> tuple[Any, Any]:
+        return core_parts(trainer_of(of, [RC()], **options), data)
+
+    long, core = parts(encoder)
+    short, of_short = parts(encoder, max_length=16)
+    assert core.gradients(short, 0)["sentences"] == 12
+    _, of_plain = parts(plain)
+    of_tagged = _core.Trainer(**trainer_of(tagged, [RC()])._core_options(6, data.labels))
+    for one, sampler, said in (
+        (of_short, long, "the batch has a sequence of .* tokens, this trainer takes 16"),
+        (core, parts(plain)[0], "the batch was made with a vocabulary of 205, the model's has 129"),
+        (of_plain, long, "bare is 0; this network takes 1"),
+        (of_tagged, parts(plain)[0], "the batch has 0 POS tags, the network reads 3"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            one.gradients(sampler, 0)
