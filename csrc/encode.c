@@ -119,6 +119,8 @@ rp_status rp_encode_run_new(rp_encode_run **out, const rp_model *model, int64_t 
                        (long long)max_sequences, (long long)max_tokens);
     if (num_threads < 1 || num_threads > 4096)
         return rp_fail(RP_STATUS_VALUE, "num_threads is %lld, expected 1 to 4096", (long long)num_threads);
+    if ((int)dtype < 0 || dtype > RP_TF32)
+        return rp_fail(RP_STATUS_VALUE, "dtype is %d, expected 0 to %d", (int)dtype, RP_TF32);
     RP_TRY(rp_threads_begin(num_threads));
     rp_encode_run *run = calloc(1, sizeof *run);
     if (run == NULL) return rp_fail(RP_STATUS_MEMORY, "no memory for a run handle");

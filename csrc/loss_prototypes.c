@@ -7,7 +7,8 @@ rp_status rp_prototypes_check(const rp_prototypes_options *o, int64_t samples) {
     if (o->n_way < 2 || o->k_shot < 1 || o->n_query < 1)
         return rp_fail(RP_STATUS_VALUE, "n_way is %lld, k_shot %lld, n_query %lld, expected 2, 1 and 1 or more",
                        (long long)o->n_way, (long long)o->k_shot, (long long)o->n_query);
-    if (samples % o->n_way == 0 && samples / o->n_way % (o->k_shot + o->n_query) == 0) return RP_OK;
+    bool fewer = o->k_shot <= samples && o->n_query <= samples; /* so that their sum is no other number */
+    if (fewer && samples % o->n_way == 0 && samples / o->n_way % (o->k_shot + o->n_query) == 0) return RP_OK;
     return rp_fail(RP_STATUS_VALUE, "%lld samples a step, expected episodes of %lld x (%lld + %lld)",
                    (long long)samples, (long long)o->n_way, (long long)o->k_shot, (long long)o->n_query);
 }

@@ -251,8 +251,8 @@ static rp_status check_one(const rp_objective_options *o, int64_t samples) {
         return rp_fail(RP_STATUS_VALUE, "%s: there is no kind %d of objective", o->name, (int)o->kind);
     if (!(o->weight >= 0)) return rp_fail(RP_STATUS_VALUE, "%s_weight is %g, expected 0 or more", o->name, o->weight);
     if (o->first < 0 || o->samples < 1 || o->first > samples - o->samples)
-        return rp_fail(RP_STATUS_VALUE, "%s runs on samples %lld to %lld of a step of %lld", o->name,
-                       (long long)o->first, (long long)(o->first + o->samples), (long long)samples);
+        return rp_fail(RP_STATUS_VALUE, "%s runs on %lld samples from %lld on, of a step of %lld", o->name,
+                       (long long)o->samples, (long long)o->first, (long long)samples);
     return kinds[o->kind].check == NULL ? RP_OK : kinds[o->kind].check(o);
 }
 

@@ -97,6 +97,8 @@ static rp_status check_options(const rp_trainer_options *o) {
     if (!(o->learning_rate > 0 && o->learning_rate <= RP_RATE_MOST))
         return rp_fail(RP_STATUS_VALUE, "learning_rate is %g, expected above 0, at most %g", o->learning_rate,
                        RP_RATE_MOST);
+    if ((int)o->schedule < 0 || o->schedule > RP_SCHEDULE_COSINE || (int)o->dtype < 0 || o->dtype > RP_TF32)
+        return rp_fail(RP_STATUS_VALUE, "schedule %d or dtype %d is out of range", (int)o->schedule, (int)o->dtype);
     if (o->max_steps < 1 || o->max_steps > UINT32_MAX || o->warmup_steps < 0)
         return rp_fail(RP_STATUS_VALUE, "max_steps is %lld, warmup_steps %lld: expected at least 1 and 0",
                        (long long)o->max_steps, (long long)o->warmup_steps);

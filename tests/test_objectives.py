@@ -458,3 +458,20 @@ def test_batches_that_the_network_does_not_fit(tmp_path: Path, data: relpt.Datas
     ):
         with pytest.raises(ValueError, match=said):
             one.gradients(sampler, 0)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dtype": 17}, "dtype 17 is out of range"),
+        ({"schedule": -1}, "schedule -1"),
+        ({"first": 2**62}, "runs on 12 samples from 4611686018427387904 on, of a step of 12"),
+    ],
+)
+def test_numbers_that_stand_for_nothing(tmp_path: Path, data: relpt.Dataset, change: dict[str, int], said: str) -> None:
+    options = trainer_of(encoder_of(tmp_path), [RC()])._core_options(6, data.labels)
+    for name, value in change.items():
+        (options["objectives"][0] if name == "first" else options)[name] = value
+    with pytest.raises(ValueError, match=said):
+        _core.Trainer(**options)
