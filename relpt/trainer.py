@@ -328,6 +328,11 @@ class Trainer:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; expected a whole number from 1 on")
+        warmup, betas = o["warmup_steps"], o["adam_betas"]
+        if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0):
+            raise ValueError(f"warmup_steps is {warmup!r}; expected a whole number from 0 on, or None")
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"adam_betas is {betas!r}; expected two numbers, such as (0.9, 0.999)")
 
     def _check_objectives(self) -> None:
         names = [item.name for item in self.objectives]

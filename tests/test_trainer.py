@@ -987,6 +987,8 @@ def test_unknown_options(folder: Path) -> None:
         ("learning_rate", math.nan),
         ("weight_decay", -0.1),
         ("adam_betas", (1.0, 0.9)),
+        ("adam_betas", (0.9,)),
+        ("warmup_steps", 2.7),
         ("adam_betas", (0.9, -0.1)),
         ("adam_eps", 0.0),
         ("warmup_steps", -1),
