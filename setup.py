@@ -44,7 +44,6 @@ if os.environ.get("RELPT_WERROR") == "1":
     COMMON.append("-Werror")
 if SANITIZE:
     COMMON += ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-    COMMON.append("-fno-wrapv")  # which is among the flags of many a Python, and hides signed overflow
 
 
 # Machine code for the A100's generation, which later ones up to 8.9 run too, and for the H100 and H200; and code that
