@@ -154,7 +154,8 @@ def test_saved_and_trained(encoder: relpt.Encoder, tmp_path: Path) -> None:
     again = relpt.Encoder.from_pretrained(saved, num_threads=1)
     assert again.markers == encoder.markers
     np.testing.assert_array_equal(again.encode(data, max_length=40), encoder.encode(data, max_length=40))
-    trainer = relpt.CPTrainer(again, pairs_per_step=2, max_steps=3, max_length=40, learning_rate=1e-3)
+    options = {"pairs_per_step": 2, "max_steps": 3, "max_length": 40, "learning_rate": 1e-3}
+    trainer = relpt.CPTrainer(again, mask_same_relation=False, **options)  # there is one relation
     history = trainer.fit(data, show_progress_bar=False)
     assert len(history) == 3
     assert all(np.isfinite(record["loss"]) for record in history)
