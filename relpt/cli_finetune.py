@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from relpt.cli_shared import (
     add_data_options,
     add_encoder_options,
     add_machine_options,
+    counted,
     given_options,
     input_settings,
     load_data,
@@ -26,7 +28,7 @@ from relpt.cli_shared import (
 )
 from relpt.runlog import duration, tell
 
-__all__ = ["add_finetune", "add_predict", "add_training_options", "training_options"]
+__all__ = ["add_finetune", "add_predict", "add_training_options", "runs_text", "training_options"]
 
 # relpt.scores' and relpt.objectives', named here so that --help loads nothing.
 _METRICS = ("accuracy", "micro_f1", "macro_f1", "semeval", "bag_auc")
@@ -119,9 +121,27 @@ def finetune(args: argparse.Namespace) -> int:
     read = getattr(for_head(encoder, args.representation), "representation", None)  # a hybrid's parts have theirs
     _print_result(result, encoder.name if read is None else f"{encoder.name}, {read}")
     if args.output is not None:
-        tell(f"relpt: {len(result.rows)} runs, {result.computed} of them new, in {duration(time.monotonic() - begin)}")
-        tell(f"relpt: rows, predictions and the model that is best on dev are in {args.output}")
+        tell(f"relpt: {runs_text(result)}, in {duration(time.monotonic() - begin)}")
+        tell(f"relpt: rows and predictions are in {args.output}; {_kept_text(args, result.rows)}")
     return 0
+
+
+def runs_text(result: Any) -> str:
+    """How many runs a result has, and how many of them are new."""
+    return f"{counted(len(result.rows), 'run')}, {result.computed:,} of them new"
+
+
+def _kept_text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+    """Whose model the folder keeps: the best on dev of these runs, or an earlier one's."""
+    from relpt.finetuning import kept_run
+
+    kept, folder = kept_run(args.output), Path(args.output) / "model"
+    if kept is None:
+        return "no model: one is kept where there is --dev to choose it by"
+    run = f"{kept['inputs']}, fraction {kept['fraction']:g}, seed {kept['seed']}: {kept['metric']} {kept['dev']:.4f}"
+    if any(row["key"] == kept["key"] for row in rows):
+        return f"the model best on dev, of {run}, is {folder}"
+    return f"the model in {folder} is of an earlier command's run, {run} on its dev"
 
 
 def _print_result(result: Any, name: str) -> None:

@@ -15,12 +15,12 @@ import numpy as np
 
 from relpt.classifier import Classifier, Judged, trainable_labels
 from relpt.data.reading import as_dataset
-from relpt.files import read_json
+from relpt.files import read_table
 from relpt.frames import data_frame
 from relpt.inputs import input_name
-from relpt.runs import Row, RunFolder, encoder_identity, json_lines, run_key
+from relpt.runs import Row, RunFolder, data_identity, encoder_identity, json_lines, run_key
 
-__all__ = ["FineTuning", "Protocol", "finetune", "grid", "prediction_file"]
+__all__ = ["FineTuning", "Protocol", "finetune", "grid", "kept_run", "prediction_file"]
 
 _log = logging.getLogger("relpt")
 _FIGURES: Final = ("dev", "test", "official_dev", "official_test")
@@ -79,7 +79,7 @@ class FineTuning:
         lines = self.table()
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
         )
 
     __repr__ = __str__
@@ -130,9 +130,9 @@ def finetune(
         train, dev, test: labelled, ``Dataset`` or what ``relpt.load`` takes; dev or test may be left out.
         inputs, fractions, seeds: one or several.
         metric, negative: as in ``Classifier.score``.
-        output: a folder. It gets rows.jsonl, the predictions on test (without one, on dev) of each run, and in "model"
-            the classifier with the best score on dev. Runs that the folder holds for the same encoder, options and data
-            are not computed again.
+        output: a folder. It gets rows.jsonl, the predictions on test (without one, on dev) of each run, and, where
+            there is a dev set, in "model" the classifier with the best score on it. One of other training or dev data
+            is replaced. Runs that the folder holds for the same encoder, options and data are not computed again.
         on_row: called with each row and the seconds it took, None for one that the folder held.
         show_progress_bar: None shows it in a notebook or on a terminal.
         options: of ``Classifier``, but for the seed.
@@ -157,7 +157,7 @@ def finetune(
                     row, classifier, judged = protocol.run(name, share, seed)
                     if folder is not None:
                         row |= {"key": key}
-                        _keep_best(folder.path / "model", row, classifier)
+                        _keep_best(folder.path / "model", row, classifier, protocol)
                         folder.add(row, *prediction_file(row, judged))
                     computed += 1
                 rows.append(row)
@@ -206,6 +206,7 @@ class Protocol:
             raise ValueError("early_stopping needs a dev set to judge epochs by; give dev=…, or leave it out")
         self.asked = metric, negative
         self._common: Row | None = None
+        self._compared: Row | None = None
 
     def key(self, inputs: str, share: float, seed: int) -> str:
         """Of the run, for a folder: the same for the same encoder, options and data."""
@@ -219,6 +220,17 @@ class Protocol:
                 "metric": self.asked,
             }
         return run_key([self._common, inputs, float(share), seed])
+
+    def compared(self) -> Row:
+        """What scores on dev depend on beside the run: those of other data or classes say nothing about each other.
+
+        The sentences count, not their tokens, so that runs of encoders that cut text in other ways can be compared.
+        """
+        if self._compared is None:
+            dev = self.judged["dev"]
+            identity = dev.data_hash if dev.data is None else data_identity(dev.data)  # None: a Corpus was given
+            self._compared = {"train": data_identity(self.train), "dev": identity, "labels": self.labels}
+        return self._compared
 
     def check(self, settings: Sequence[str], shares: Sequence[float]) -> None:
         """Refuses what would fail in the midst of the runs."""
@@ -272,11 +284,27 @@ def prediction_file(row: Row, judged: Judged) -> tuple[str, str]:
     return f"{row['inputs']}-{row['fraction']:g}-{row['seed']}", json_lines(lines)
 
 
-def _keep_best(folder: Path, row: Row, classifier: Classifier) -> None:
-    """Saves the classifier if none in the folder has a better score on dev."""
+def kept_run(folder: str | os.PathLike[str]) -> Row | None:
+    """The row of the run whose classifier is in "model" of a folder of ``finetune``; None where there is none."""
+    found = _kept(Path(folder) / "model").get("row")
+    return found if isinstance(found, dict) else None
+
+
+def _kept(folder: Path) -> Row:
+    """What the card of a classifier's folder says of it; nothing where there is no such folder."""
+    card = folder / "relpt.json"
+    own = read_table(card).get("classifier") if card.is_file() else None
+    return own if isinstance(own, dict) else {}
+
+
+def _keep_best(folder: Path, row: Row, classifier: Classifier, protocol: Protocol) -> None:
+    """Saves the classifier unless the folder has one with as good a score on the same dev, trained on the same data."""
     if row["dev"] is None:
         return
-    card = folder / "relpt.json"
-    best = read_json(card).get("classifier", {}).get("row") if card.is_file() else None
-    if best is None or best["metric"] != row["metric"] or row["dev"] > best["dev"]:
-        classifier.save_pretrained(folder, card={"row": row})
+    kept, compared = _kept(folder), protocol.compared()
+    best = kept.get("row")
+    if isinstance(best, dict) and kept.get("compared") == compared:
+        same = all(best.get(name) == row[name] for name in ("metric", "negative"))
+        if same and best["dev"] >= row["dev"]:
+            return
+    classifier.save_pretrained(folder, card={"row": row, "compared": compared})

@@ -19,6 +19,7 @@ from tiny import tiny_dataset, tiny_encoder_folder, write_jsonl
 import relpt
 from relpt import cli, metrics
 from relpt.devices import cuda_facts
+from relpt.finetuning import kept_run
 
 FAST: dict[str, Any] = {"epochs": 2, "batch_size": 8, "max_length": 40, "learning_rate": 3e-3}
 FLAGS = ("--epochs", 2, "--batch-size", 8, "--max-length", 40, "--lr", 3e-3, "--threads", 1, "-q")
@@ -121,6 +122,36 @@ def test_predictions_and_the_best_model_are_kept(encoder: relpt.Encoder, place: 
     assert float(model.score(test)) == best["test"]
 
 
+def test_a_model_of_other_data_is_replaced_whatever_its_score(
+    encoder: relpt.Encoder, place: Path, tmp_path: Path
+) -> None:
+    """Its score on another dev, or with other classes, says nothing about the new one."""
+    card = tmp_path / "model" / "relpt.json"
+
+    def kept(**options: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        given = {"fractions": 1.0, "seeds": 1, "output": tmp_path, **options}
+        rows = runs(encoder, place, **given).rows
+        own = json.loads(card.read_text())["classifier"]
+        own["row"]["dev"] = 1.0  # no later run is better
+        card.write_text(json.dumps({**json.loads(card.read_text()), "classifier": own}))
+        return kept_run(tmp_path), rows
+
+    row, rows = kept()
+    assert row["key"] == rows[0]["key"]
+    first = row["key"]
+    assert kept(seeds=(1, 2))[0]["key"] == first  # the same data: the best stays
+    assert kept(seeds=3, max_length=30)[0]["key"] == first  # cut elsewhere, the sentences are the same
+    row, rows = kept(dev=str(place / "test.jsonl"))
+    assert row["key"] == rows[0]["key"] != first
+    second = row["key"]
+    row, rows = kept(dev=str(place / "test.jsonl"), metric="macro_f1")
+    assert row["key"] == rows[0]["key"] != second
+    more = relpt.load(place / "more.jsonl")
+    finer = relpt.finetune(encoder, more, dev=more, seeds=1, output=tmp_path, show_progress_bar=False, **FAST)
+    assert kept_run(tmp_path)["key"] == finer.rows[0]["key"]
+    assert relpt.Classifier.from_pretrained(tmp_path / "model").labels == ["r0", "r1", "r2", "r3"]
+
+
 def test_ctrl_c_keeps_the_rows_so_far(encoder: relpt.Encoder, place: Path, tmp_path: Path) -> None:
     def interrupt(row: dict[str, Any], seconds: float | None) -> None:
         assert seconds is not None
@@ -185,6 +216,26 @@ def test_finetune_prints_rows_and_resumes(command: Any, place: Path) -> None:
     assert f"{np.median([row['test'] for row in rows[:2]]):.4f} (" in out
     assert "4 runs, 0 of them new" in err
     assert (place / "runs" / "rows.jsonl").stat().st_mtime_ns == modified
+
+
+def test_finetune_says_what_is_in_its_folder(command: Any, place: Path) -> None:
+    """A model only where there is one, and of which run."""
+    base = ("finetune", "--model", "encoder", "--train", "train.jsonl", *FLAGS, "-o", "told")
+    code, out, err = command(*base, "--test", "test.jsonl", "--seeds", 1)
+    assert code == 0
+    assert "relpt: 1 run, 1 of them new" in err
+    assert "rows and predictions are in told; no model: one is kept where there is --dev to choose it by" in err
+    assert not (place / "told" / "model").exists()
+    assert all(line == line.rstrip() for line in out.splitlines())
+    words = (*base, "--dev", "dev.jsonl", "--seeds", "1-2", "--inputs", "C+M,OnlyC")
+    code, _, err = command(*words)
+    best = kept_run(place / "told")
+    run = f"{best['inputs']}, fraction 1, seed {best['seed']}: accuracy {best['dev']:.4f}"
+    assert f"the model best on dev, of {run}, is {Path('told', 'model')}" in err
+    code, _, err = command(*base, "--dev", "test.jsonl", "--seeds", 1)
+    code, _, err = command(*words)  # found done: the folder's model is the other data's
+    assert "0 of them new" in err
+    assert f"the model in {Path('told', 'model')} is of an earlier command's run" in err
 
 
 def test_finetune_and_relations_that_training_lacks(command: Any) -> None:
