@@ -29,6 +29,7 @@ from relpt.cli_shared import (
     print_json,
     print_rows,
 )
+from relpt.files import check_can_write
 from relpt.runlog import HistoryFile, duration, tell
 from relpt.settings import UsageError, make_trainer, parse_objectives
 
@@ -117,6 +118,13 @@ def _refuse_overwriting(run: Path) -> None:
         raise FileExistsError(f"{run} is a file; -o names the folder of the run")
     if (run / "history.jsonl").exists() or (run / "checkpoints").exists():
         raise FileExistsError(f"{run} holds a run: go on with it by --resume, or give another folder with -o")
+    _refuse_replacing(run)
+
+
+def _refuse_replacing(run: Path) -> None:
+    """Raises where the folder of a run that is yet to begin holds something else."""
+    if (run / "rows.jsonl").exists():
+        raise FileExistsError(f"{run} holds runs of relpt finetune or relpt ablate; give another folder with -o")
     if (run / "config.json").exists():
         raise FileExistsError(f"{run} holds an encoder, which the run would replace; give another folder with -o")
 
@@ -169,13 +177,13 @@ def _prepare_run(args: argparse.Namespace, run: Path) -> tuple[bool, list[dict[s
     new = not run.exists()
     if not args.resume:
         _refuse_overwriting(run)
+    check_can_write(run, "-o")
     run.mkdir(parents=True, exist_ok=True)
-    if not os.access(run, os.W_OK):
-        raise PermissionError(f"{run} cannot be written; give another folder with -o")
     if not args.resume:
         return new, []
     checkpoint = latest_checkpoint(run / "checkpoints")
     if checkpoint is None:
+        _refuse_replacing(run)
         tell(f"relpt: {run} has no checkpoint yet: starting at step 1")
         return new, []
     tell(f"relpt: going on from {checkpoint}")

@@ -252,7 +252,7 @@ def _score(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace) -> int:
     """Writes drawn episodes and their answers into a file."""
-    target = new_file(args.write_episodes, "the .json file")
+    target = new_file(args.write_episodes, "the .json file", "--write-episodes")
     tasks = _tasks(args, args.way, args.shot)
     if len(tasks) > 1:
         raise UsageError("--write-episodes takes one --way, one --shot and one --nota: one file has one shape")

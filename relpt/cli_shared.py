@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from relpt.files import check_can_write
 from relpt.inputs import DTYPES, input_name
 from relpt.runlog import StepLines
 
@@ -137,13 +138,14 @@ def input_settings(text: str) -> list[str]:
     return list(dict.fromkeys(input_setting(part) for part in text.split(",")))
 
 
-def new_file(name: str, what: str) -> Path:
+def new_file(name: str, what: str, option: str = "-o") -> Path:
     """The path of a file to write, refused before anything is computed where it cannot be one."""
     target = Path(name)
     if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; -o names {what} to write")
+        raise IsADirectoryError(f"{target} is a folder; {option} names {what} to write")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent}: there is no such folder to write {target.name} into")
+        raise FileNotFoundError(f"{target.parent}: there is no such folder to write {target.name} into ({option})")
+    check_can_write(target.parent, option)
     return target
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from relpt.files import write_into, write_json
+from relpt.files import check_can_write, read_table, write_into, write_json
 from relpt.runlog import HistoryFile, duration
 
 __all__ = ["SETTINGS", "fewshot_table", "run_demo"]
@@ -63,9 +63,19 @@ class _Stages:
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; --out names the folder to write")
-    ours = any((out / name).exists() for name in ("result.json", "history.jsonl"))
-    if out.is_dir() and any(out.iterdir()) and not ours:
+    if any((out / name).exists() for name in ("config.json", "checkpoints", "rows.jsonl")):
+        raise FileExistsError(f"{out} holds a run or a model, which is no demo's; give another folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not _is_demo(out / "result.json"):
         raise FileExistsError(f"{out} is not empty and holds no earlier demo; give another folder with --out")
+    check_can_write(out, "--out")
+
+
+def _is_demo(path: Path) -> bool:
+    """Whether it is the result of an earlier demo."""
+    try:
+        return {"before", "after"} <= read_table(path).keys()
+    except (OSError, ValueError):
+        return False
 
 
 def run_demo(
@@ -97,13 +107,36 @@ def run_demo(
     Raises:
         FileNotFoundError: MiniLM is not installed; the message says how to install it.
         FileExistsError: the folder holds something else than a demo.
-        KeyboardInterrupt: Ctrl-C; nothing but history.jsonl is written then.
+        KeyboardInterrupt: Ctrl-C; a new folder has no history.jsonl then, and the same call may come again.
     """
+    out = Path(out)
+    _check_folder(out)
+    fresh = not (out / "result.json").exists()
+    try:
+        return _demo(out, steps, pairs, seed, encoder, threads, episodes, say, callbacks_of, show_progress_bar)
+    except BaseException:
+        if fresh:  # else the same command would be refused: a folder without result.json is no demo's
+            (out / "history.jsonl").unlink(missing_ok=True)
+        raise
+
+
+def _demo(
+    out: Path,
+    steps: int | None,
+    pairs: int | None,
+    seed: int | None,
+    encoder: str | None,
+    threads: int | None,
+    episodes: int | None,
+    say: Callable[[str], object],
+    callbacks_of: Callable[[int], list[Any]],
+    show_progress_bar: bool | None,
+) -> dict[str, Any]:
+    """What ``run_demo`` does in a folder that may be written."""
     from relpt import CPTrainer, Encoder, FewShot, load_sample
 
     s = SETTINGS
-    out, seed = Path(out), s["seed"] if seed is None else seed
-    _check_folder(out)
+    seed = s["seed"] if seed is None else seed
     stages = _Stages(say)
     stages.start("encoder", f"Open the encoder {encoder or s['encoder']!r}")
     enc = Encoder.from_pretrained(

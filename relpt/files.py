@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 __all__ = [
+    "check_can_write",
     "check_writable",
     "json_text",
     "parse_json",
@@ -121,6 +122,28 @@ def check_writable(folder: Path) -> None:
     """Makes the folder where it is not there; OSError where nothing can be written into it."""
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
+
+
+def check_can_write(folder: Path, option: str) -> None:
+    """Refuses a folder into which no file can be written, or that cannot be made; makes nothing.
+
+    Args:
+        folder: to write into, there or not.
+        option: what named it, for the message.
+
+    Raises:
+        OSError: names folder, reason and option.
+    """
+    try:
+        there = folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
+            raise NotADirectoryError(0, f"{there} is a file")
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        text = f"{folder} cannot be written ({error.strerror or error}); give another path with {option}"
+        raise type(error)(text) from None
 
 
 def sync_folder(path: Path) -> None:

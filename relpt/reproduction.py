@@ -13,7 +13,7 @@ from typing import Any, Final
 from relpt import analysis
 from relpt.ablation import Ablation, Comparison, Predictions, ablate
 from relpt.fewshot import FewShot
-from relpt.files import read_json, write_into, write_json
+from relpt.files import check_can_write, read_json, write_into, write_json
 from relpt.metrics import measures_of
 from relpt.recipes import SPLITS, Agreement, Evaluation, Expected, Kit, Model, Training, load_kit, objectives_of
 from relpt.runs import Row, data_identity, encoder_identity, run_key
@@ -186,6 +186,7 @@ def reproduce(
     folder = Path("reproduce") / f"{kit.name}-{kit.scale}" if output is None else Path(output)
     run = _Run(kit, Path(data), folder, num_threads, say, on_row, callbacks_of, show_progress_bar)
     run.check_files(skip_missing)
+    check_can_write(folder, "-o")  # rather than after the training
     result = run.all()
     write_reproduction(result)
     return result

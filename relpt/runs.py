@@ -12,13 +12,14 @@ from typing import Any, Final
 import numpy as np
 
 from relpt.errors import FormatError
-from relpt.files import json_text, replace_file
+from relpt.files import check_can_write, json_text, replace_file
 from relpt.inputs import plain
 
 __all__ = ["Row", "RunFolder", "data_identity", "encoder_identity", "json_lines", "projection_identity", "run_key"]
 
 Row = dict[str, Any]
 _ROWS: Final = "rows.jsonl"
+_MODELS: Final = ("config.json", "checkpoints", "history.jsonl", "hybrid.json")  # what tells folders of models and runs
 _IDLE: Final = ("num_threads", "device", "seed")  # what the result does not depend on, beside the weights
 
 
@@ -29,13 +30,19 @@ class RunFolder:
     any moment it holds all finished runs, and those alone. One process writes into a folder at a time.
 
     Raises:
-        FileExistsError: the path is a file.
+        FileExistsError: the path is a file, or a folder of a model or of a pre-training run.
         FormatError: a line of rows.jsonl is no row.
     """
 
     def __init__(self, path: Path) -> None:
         if path.exists() and not path.is_dir():
             raise FileExistsError(f"{path} is a file; give the folder of the runs")
+        other = next((name for name in _MODELS if (path / name).exists()), None)
+        if other is not None:
+            raise FileExistsError(
+                f"{path} holds a model or a pre-training run ({other}); give the runs another folder (-o)"
+            )
+        check_can_write(path / "predictions", "-o")  # rather than after the first run
         self.path = path
         self.rows = _read_rows(path / _ROWS)
         (path / "predictions").mkdir(parents=True, exist_ok=True)

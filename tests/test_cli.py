@@ -40,6 +40,8 @@ def place(tmp_path_factory):
     bad = [dict(record) for record in records[:5]]
     bad[2] = {**bad[2], "h": {**bad[2]["h"], "pos": [3, 900]}}
     write_jsonl(folder / "bad.jsonl", bad)
+    (folder / "tuned").mkdir()
+    (folder / "tuned" / "rows.jsonl").touch()
     return folder
 
 
@@ -189,6 +191,10 @@ def test_usage_errors_exit_2_and_write_nothing(relpt_command, place, words):
         (pretrain("never", "--dtype", "float16"), "float32"),
         (pretrain("data.jsonl"), "data.jsonl is a file"),
         (pretrain("encoder"), "holds an encoder"),
+        (pretrain("encoder", "--resume"), "holds an encoder"),
+        (pretrain("tuned"), "holds runs of relpt finetune or relpt ablate"),
+        (pretrain("tuned", "--resume"), "holds runs of relpt finetune or relpt ablate"),
+        (pretrain("data.jsonl/run"), "data.jsonl/run cannot be written (data.jsonl is a file); give another path"),
     ],
 )
 def test_errors_are_one_line_and_exit_1(relpt_command, place, words, said):
@@ -199,6 +205,45 @@ def test_errors_are_one_line_and_exit_1(relpt_command, place, words, said):
     assert said in err
     assert not (place / "never").exists()
     assert not (place / "x.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("encode", "--model", "encoder", "data.jsonl", "-o", "closed/x.npy"), "-o"),
+        (("predict", "--model", "encoder", "data.jsonl", "-o", "closed/x.jsonl"), "-o"),
+        (("fewshot", "--model", "encoder", "--predict", "e.json", "-o", "closed/x.json"), "-o"),
+        (("fewshot", "--data", "data.jsonl", "--write-episodes", "closed/x.json"), "--write-episodes"),
+        (("demo", "--encoder", "encoder", "--out", "closed/new"), "--out"),
+        (("finetune", "--model", "encoder", "--train", "data.jsonl", "--dev", "more.jsonl", "-o", "closed"), "-o"),
+        (("ablate", "--model", "encoder", "--data", "data.jsonl", "-o", "closed/new"), "-o"),
+        (("reproduce", "kit.toml", "--data", ".", "-o", "closed/new/newer"), "-o"),
+        (pretrain("closed/new"), "-o"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(relpt_command, place, monkeypatch, words, option):
+    """Also where whoever runs this may write everywhere."""
+    (place / "closed").mkdir(exist_ok=True)
+    (place / "kit.toml").write_text(
+        'paper = "A"\ntable = "1"\nabout = "x"\ndata.T = {what = "x", origin = "y", train = "data.jsonl"}\n'
+        'statistics.z = {data = ["T"], show = ["train"]}\n'
+    )
+
+    def refused(*args, dir=None, **more):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    def work(*args, **more):
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    for name in ("relpt.encoder.Encoder.encode", "relpt.trainer.Trainer.fit", "relpt.classifier.Classifier.fit"):
+        monkeypatch.setattr(name, work)
+    monkeypatch.setattr("relpt.fewshot.FewShot.draw", work)
+    monkeypatch.setattr("relpt.reproduction._Run.all", work)
+    code, out, err = relpt_command(*words, "-q")
+    assert (code, out) == (1, "")
+    assert re.search(f"closed.* cannot be written .Permission denied.; give another path with {option}$", err.strip())
+    assert not list((place / "closed").iterdir())
 
 
 def test_debug_shows_the_traceback(relpt_command):

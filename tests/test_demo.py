@@ -106,10 +106,41 @@ def test_interrupted_demo_exits_130(encoder, tmp_path, monkeypatch, capsys):
     def stop(record):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "callbacks_for", lambda args, steps: [stop])
-    assert demo(encoder, tmp_path / "out") == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "callbacks_for", lambda args, steps: [stop])
+        assert demo(encoder, tmp_path / "out") == 130
     assert "Traceback" not in capsys.readouterr().err
     assert not (tmp_path / "out" / "result.json").exists()
+    assert demo(encoder, tmp_path / "out") == 0  # the same again
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"history.jsonl": '{"step": 1}\n'}, "holds no earlier demo"),
+        ({"result.json": '{"accuracy": 1}'}, "holds no earlier demo"),
+        ({"result.json": "[]"}, "holds no earlier demo"),
+        ({"result.json": '{"before": [], "after": []}', "config.json": "{}"}, "holds a run or a model"),
+        ({"history.jsonl": "", "checkpoints/state.json": "{}"}, "holds a run or a model"),
+        ({"rows.jsonl": ""}, "holds a run or a model"),
+    ],
+)
+def test_demo_writes_over_no_run_and_no_model(encoder, tmp_path, capsys, files, said):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert demo(encoder, tmp_path) == 1
+    assert said in capsys.readouterr().err
+    assert {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == files
+
+
+def test_demo_into_a_folder_that_cannot_be_made(encoder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert demo(encoder, tmp_path / "file" / "out") == 1
+    printed = capsys.readouterr()
+    assert "cannot be written" in printed.err
+    assert "--out" in printed.err
+    assert "[1/6]" not in printed.out  # before any work
 
 
 @pytest.mark.weights

@@ -190,6 +190,19 @@ def test_a_file_that_holds_no_rows(encoder: relpt.Encoder, place: Path, tmp_path
         runs(encoder, place, output=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["config.json", "checkpoints", "history.jsonl", "hybrid.json"])
+def test_a_folder_of_a_model_or_a_run_gets_no_rows(
+    encoder: relpt.Encoder, place: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir() if name == "checkpoints" else (tmp_path / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=f"holds a model or a pre-training run .{name}.; give the runs another"):
+        runs(encoder, place, output=tmp_path)
+    with pytest.raises(FileExistsError, match="holds a model or a pre-training run"):
+        relpt.ablate(encoder, str(place / "test.jsonl"), seeds=1, output=tmp_path, show_progress_bar=False,
+                     few_shot=relpt.FewShot(n_way=2, episodes=10))  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 # -- the commands -----------------------------------------------------------------------------------------------------
 
 
