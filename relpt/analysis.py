@@ -20,6 +20,7 @@ from relpt.data.instance import Instance
 from relpt.fewshot import FewShot, FewShotResult
 from relpt.frames import data_frame
 from relpt.inputs import SIMILARITIES, choice
+from relpt.intervals import with_interval
 from relpt.metrics import Labels, aligned_labels, confusion_matrix
 
 __all__ = [
@@ -453,7 +454,7 @@ class Complementarity:
     def _rows(self) -> tuple[list[str], list[list[str]]]:
         """The cells of the two tables."""
         results = (self.a, self.b, self.both)
-        cells = [f"{result.accuracy:.3f} ± {result.ci95:.3f}" for result in results]
+        cells = [with_interval(result.accuracy, result.ci95, 3) for result in results]
         relations = [
             [str(row.relation), *(f"{x:.3f}" for x in row[1:4]), f"{row.gain:+.3f}", str(row.support)]
             for row in self.relations

@@ -25,6 +25,7 @@ from relpt.cli_shared import (
     print_rows,
 )
 from relpt.inputs import SIMILARITIES
+from relpt.intervals import known, with_interval
 from relpt.nota import NOTA_SCORES
 from relpt.runlog import duration, tell
 from relpt.settings import UsageError
@@ -175,12 +176,12 @@ def _print_results(results: Sequence[Any]) -> None:
     if results[0].nota_rate is None:
         print(f"  {'inputs':<8}{'way':>4}{'shot':>6}   accuracy ± 95 % interval")
         for r in results:
-            print(f"  {r.inputs:<8}{r.way:>4}{r.shot:>6}   {r.accuracy:.4f} ± {r.ci95:.4f}")
+            print(f"  {r.inputs:<8}{r.way:>4}{r.shot:>6}   {with_interval(r.accuracy, r.ci95, 4)}")
         return
     print(f"  {'inputs':<7} way shot  nota threshold  {'accuracy':<15}{'known':<15}none (± 95 %)")
     for r in results:
         pairs = ((r.accuracy, r.ci95), (r.known_accuracy, r.known_ci95), (r.none_accuracy, r.none_ci95))
-        cells = "".join(f"  {'–' if value is None else f'{value:.3f} ± {ci95:.3f}':<13}" for value, ci95 in pairs)
+        cells = "".join(f"  {'–' if value is None else with_interval(value, ci95, 3):<13}" for value, ci95 in pairs)
         line = f"  {r.inputs:<7}{r.way:>4}{r.shot:>5}{r.nota_rate:>6.2f}{r.nota_threshold:>10.3f}{cells}"
         print(line.rstrip())
 
@@ -228,7 +229,7 @@ def _predict(args: argparse.Namespace) -> int:
             file.write(json.dumps(numbers).encode() + b"\n")
         facts["output"] = str(target)
     if args.json:
-        print_json(facts)
+        print_json(_plain(facts))
         return 0
     _print_facts(facts)
     if not args.quiet:
@@ -244,7 +245,7 @@ def _score(args: argparse.Namespace) -> int:
         raise UsageError("--score takes one --way, that of the predictions")
     facts = score_predictions(args.score, args.answers, n_way=args.way[0])
     if args.json:
-        print_json(facts)
+        print_json(_plain(facts))
     else:
         _print_facts(facts)
     return 0
@@ -260,10 +261,15 @@ def _write(args: argparse.Namespace) -> int:
     episodes.save(target)
     facts = {"output": str(target), "episodes": len(episodes), "way": episodes.n_way, "shot": episodes.k_shot}
     if args.json:
-        print_json(facts)
+        print_json(_plain(facts))
     else:
         _print_facts(facts)
     return 0
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """The figures for JSON."""
+    return {name: known(value) if name.endswith("ci95") else value for name, value in facts.items()}
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
@@ -274,7 +280,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         if "ci95" in name or value is None:
             continue
         if name.endswith("accuracy"):
-            rows.append((name.replace("_", " "), f"{value:.4f} ± {half:.4f}"))
+            rows.append((name.replace("_", " "), with_interval(value, half, 4)))
         else:
             rows.append((name.replace("_", " "), f"{value:,}" if type(value) is int else f"{value}"))
     print_rows(rows)

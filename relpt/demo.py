@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relpt.files import check_can_write, read_table, write_into, write_json
+from relpt.intervals import with_interval
 from relpt.runlog import HistoryFile, duration
 
 __all__ = ["SETTINGS", "fewshot_table", "run_demo"]
@@ -31,7 +32,7 @@ def fewshot_table(before: Iterable[Any], after: Iterable[Any]) -> str:
 
     lines = [f"  {'inputs':<8}{'before':>17}{'after':>17}{'change':>10}"]
     for a, b in pair_rows(before, after):
-        was, now = (f"{row['accuracy']:.3f} ± {row['ci95']:.3f}" for row in (a, b))
+        was, now = (with_interval(row["accuracy"], row["ci95"], 3) for row in (a, b))
         lines.append(f"  {a['inputs']:<8}{was:>17}{now:>17}{_change(a, b):>+10.3f}")
     return "\n".join(lines)
 

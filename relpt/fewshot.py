@@ -12,6 +12,7 @@ import numpy as np
 
 from relpt import _core
 from relpt.inputs import SIMILARITIES, choice, input_name
+from relpt.intervals import known, with_interval
 from relpt.nota import NOTA_SCORES, accuracies, best_threshold, nota_scores
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class FewShotResult:
 
     Attributes:
         accuracy: mean over episodes, 0 to 1.
-        ci95: half width of the 95 % confidence interval of the mean (1.96 standard errors over episodes).
+        ci95: half width of the 95 % confidence interval of the mean (1.96 standard errors over episodes); NaN for one
+            episode, which says nothing about others.
         per_episode: float64 (episodes,), each episode's accuracy.
         nota_rate, nota_score, nota_threshold: as in ``FewShot``; None where none of the above is no answer.
         known_accuracy, known_ci95: accuracy on the queries of one of the ways, where "none of the above" is wrong.
@@ -54,16 +56,22 @@ class FewShotResult:
     none_ci95: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as a row of plain values; those of none of the above where it is an answer."""
+        """The result as a row of plain values; those of none of the above where it is an answer.
+
+        An interval that is not known is None, as JSON has no NaN.
+        """
         names = ("inputs", "way", "shot", "similarity", "episodes", "accuracy", "ci95")
-        return {name: getattr(self, name) for name in (*names, *(_NOTA if self.nota_rate is not None else ()))}
+        row = {name: getattr(self, name) for name in (*names, *(_NOTA if self.nota_rate is not None else ()))}
+        return {name: known(value) if name.endswith("ci95") else value for name, value in row.items()}
 
     def _figures(self) -> str:
-        text = f"{self.way}-way {self.shot}-shot: {self.accuracy:.3f} ± {self.ci95:.3f}"
+        text = f"{self.way}-way {self.shot}-shot: {with_interval(self.accuracy, self.ci95, 3)}"
         if self.nota_rate is None:
             return text
         parts = (("known", self.known_accuracy, self.known_ci95), ("none", self.none_accuracy, self.none_ci95))
-        listed = ", ".join(f"{name} {value:.3f} ± {ci95:.3f}" for name, value, ci95 in parts if value is not None)
+        listed = ", ".join(
+            f"{name} {with_interval(value, ci95, 3)}" for name, value, ci95 in parts if value is not None
+        )
         return f"{text} ({self.nota_rate:.0%} none of the above: {listed})"
 
     def __str__(self) -> str:
@@ -120,6 +128,8 @@ class FewShot:
     ) -> None:
         choice(similarity, SIMILARITIES, "similarity")
         choice(nota_score, NOTA_SCORES, "nota_score")
+        if isinstance(episodes, bool) or not isinstance(episodes, (int, np.integer)) or episodes < 1:
+            raise ValueError(f"episodes is {episodes!r}; expected a whole number from 1 on")
         if not 0 <= nota_rate < 1:
             raise ValueError(f"nota_rate is {nota_rate}; expected at least 0 and less than 1")
         if nota_threshold is not None and math.isnan(nota_threshold):
@@ -153,8 +163,9 @@ class FewShot:
             max_length: as in ``Encoder.encode``.
 
         Raises:
-            ValueError: n_way beyond the relations, k_shot + n_query beyond a relation's instances (named), no labels, a
-                ``nota_rate`` without a threshold or without a relation outside the ways.
+            ValueError: n_way 1 without none of the above, or beyond the relations; k_shot + n_query beyond a relation's
+                instances (named); no labels; a ``nota_rate`` without a threshold or without a relation outside the
+                ways.
         """
         self._check_threshold()
         vectors, relation = self._encode(encoder, data, inputs, max_length, show_progress_bar)
@@ -206,6 +217,7 @@ class FewShot:
             inputs: the setting the vectors were made in, for the result's row.
         """
         self._check_threshold()
+        self._check_ways()
         numbers = np.unique(labels, return_inverse=True)
         nota: dict[str, Any] = {}
         if self.nota_threshold is None:
@@ -226,7 +238,8 @@ class FewShot:
             right = np.where(scores < self.nota_threshold, none, right)
             accuracy = right.mean(axis=1)
             nota = {name: getattr(self, name) for name in _NOTA[:3]} | accuracies(right, none)
-        spread = float(accuracy.std(ddof=1)) / math.sqrt(len(accuracy)) if len(accuracy) > 1 else 0.0
+        n = len(accuracy)
+        half = 1.96 * (float(accuracy.std(ddof=1)) / math.sqrt(n)) if n > 1 else math.nan
         return FewShotResult(
             inputs=input_name(inputs),
             way=self.n_way,
@@ -234,7 +247,7 @@ class FewShot:
             similarity=self.similarity,
             episodes=self.episodes,
             accuracy=float(accuracy.mean()),
-            ci95=1.96 * spread,
+            ci95=half,
             per_episode=accuracy,
             **nota,
         )
@@ -440,7 +453,7 @@ class FewShot:
         def see(record: dict[str, Any]) -> None:
             if record["step"] % epoch == 0 or record["step"] == last:
                 found = self.evaluate(encoder, corpus, inputs=inputs, max_length=max_length, show_progress_bar=False)
-                record |= {"val_accuracy": found.accuracy, "val_ci95": found.ci95}
+                record |= {"val_accuracy": found.accuracy, "val_ci95": known(found.ci95)}
 
         return see
 
@@ -511,7 +524,15 @@ class FewShot:
         if self.nota_rate == 0:
             raise ValueError("nota_rate is 0: give the share of queries to expect that are none of the above")
 
+    def _check_ways(self) -> None:
+        if self.n_way == 1 and self.nota_rate == 0 and self.nota_threshold is None:
+            raise ValueError(
+                "n_way is 1, so that every answer is right; give two ways or more (--way), or let none of the above be "
+                "an answer by nota_threshold (--nota-threshold)"
+            )
+
     def _check(self, corpus: Any) -> None:
+        self._check_ways()
         counts = corpus.label_counts()
         if not counts:
             raise ValueError(f"few-shot episodes need labelled data; {corpus.name!r} names no relations")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["mean_interval", "paired_t", "student_quantile", "student_within"]
+__all__ = ["known", "mean_interval", "paired_t", "student_quantile", "student_within", "with_interval"]
 
 
 def student_within(t: float, freedom: int) -> float:
@@ -34,6 +34,17 @@ def student_quantile(level: float, freedom: int) -> float:
         else:
             high = middle
     return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+def known(half: float | None) -> float | None:
+    """The half width of an interval as JSON has it: null where one value has none, which is NaN in Python."""
+    return None if half is None or math.isnan(half) else half
+
+
+def with_interval(value: float, half: float | None, digits: int) -> str:
+    """A figure and its interval as text: "0.800 ± 0.012", "0.800 ± –" where the interval is not known."""
+    width = known(half)
+    return f"{value:.{digits}f} ± {'–' if width is None else f'{width:.{digits}f}'}"
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:

@@ -62,6 +62,8 @@ def best_threshold(scores: Floats, right: Flags, none: Flags) -> float:
 def ratio(hits: NDArray[np.int64], totals: NDArray[np.int64]) -> tuple[float | None, float | None]:
     """The share of hits, and the half width of its 95 % interval over episodes; None where there is nothing to hit.
 
+    One episode has no interval: its half width is NaN.
+
     Episodes hold different numbers of queries of a kind, and those of one episode share its supports: hence the
     ratio estimator and its linearised standard error (Cochran 1977, "Sampling Techniques", chapter 6), which is the
     standard error of the mean where all totals are equal.
@@ -74,7 +76,7 @@ def ratio(hits: NDArray[np.int64], totals: NDArray[np.int64]) -> tuple[float | N
         return None, None
     share = float(hits.sum()) / total
     if n < 2:
-        return share, 0.0
+        return share, math.nan
     residuals = hits - share * totals
     return share, 1.96 * math.sqrt(n / (n - 1) * float((residuals**2).sum())) / total
 

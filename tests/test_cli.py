@@ -727,6 +727,20 @@ def test_fewshot_table(relpt_command):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_fewshot_of_one_episode(relpt_command, place):
+    """Its interval is not known: no zero, and no NaN in JSON."""
+    words = ("fewshot", "--model", "encoder", "--data", "data.jsonl", "--episodes", 1, "-q")
+    assert re.search(r"\d\.\d{4} ± –$", relpt_command(*words)[1].strip())
+    assert json.loads(relpt_command(*words, "--json")[1])["results"][0]["ci95"] is None
+    (place / "said.json").write_text("[1]")
+    words = ("fewshot", "--score", "said.json", "--answers", "said.json", "--way", 5)
+    assert json.loads(relpt_command(*words, "--json")[1])["ci95"] is None
+    assert "1.0000 ± –" in relpt_command(*words)[1]
+    code, _, err = relpt_command("fewshot", "--model", "encoder", "--data", "data.jsonl", "--way", 1)
+    assert code == 1
+    assert "n_way is 1, so that every answer is right" in err
+
+
 def test_fewshot_of_unlabelled_data(relpt_command, place):
     records = [{k: v for k, v in record.items() if k != "relation"} for record in tiny_dataset(2, 3)]
     write_jsonl(place / "unlabelled.jsonl", records)

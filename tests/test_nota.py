@@ -63,7 +63,9 @@ def test_a_ratio_of_equal_totals_is_the_mean_with_its_interval():
     share, half = ratio(hits, np.full(50, 5))
     assert share == pytest.approx((hits / 5).mean())
     assert half == pytest.approx(1.96 * (hits / 5).std(ddof=1) / np.sqrt(50))
-    assert ratio(np.array([2]), np.array([4])) == (0.5, 0.0)
+    share, half = ratio(np.array([2]), np.array([4]))
+    assert share == 0.5
+    assert np.isnan(half)  # one episode says nothing about others
     assert ratio(np.array([0, 0]), np.array([0, 0])) == (None, None)
 
 
@@ -151,6 +153,18 @@ def test_a_row_has_the_new_fields_only_where_none_is_an_answer():
     assert f"30% none of the above: known {asked.known_accuracy:.3f}" in str(asked)
 
 
+def test_one_episode_has_no_interval():
+    vectors, labels = table()
+    one = task(nota_threshold=0.5, episodes=1, n_query=20, k_shot=1, n_way=2).score(*table(each=30), num_threads=1)
+    assert np.isnan([one.ci95, one.known_ci95, one.none_ci95]).all()
+    row = one.to_dict()
+    assert [row[name] for name in ("ci95", "known_ci95", "none_ci95")] == [None] * 3
+    assert f"{one.accuracy:.3f} ± – (" in str(one)
+    two = task(nota_rate=0.0, episodes=2).score(vectors, labels, num_threads=1)
+    half = 1.96 * abs(two.per_episode[0] - two.per_episode[1]) / 2
+    assert two.to_dict()["ci95"] == two.ci95 == pytest.approx(half)
+
+
 @pytest.mark.parametrize("nota_score", NOTA_SCORES)
 def test_the_threshold_is_fitted_to_other_relations_and_no_other_is_better_there(nota_score):
     vectors, labels = table(spread=0.8)
@@ -203,6 +217,8 @@ def test_fit_threshold_and_evaluate_with_an_encoder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"episodes": 0}, "episodes is 0; expected a whole number from 1 on"),
+        ({"episodes": 2.5}, "episodes is 2.5"),
         ({"nota_rate": 1.0}, "nota_rate is 1.0; expected at least 0 and less than 1"),
         ({"nota_rate": float("nan")}, "nota_rate is nan"),
         ({"nota_threshold": float("nan")}, "nota_threshold is not a number"),
@@ -222,6 +238,11 @@ def test_what_is_missing_is_named_before_anything_is_encoded():
         task(nota_rate=0.0).fit_threshold(None, data)
     with pytest.raises(ValueError, match=r"n_way takes all 4 relations of 'data', and a nota_rate of 0.3 needs others"):
         task(nota_threshold=0.5).evaluate(None, data)
+    with pytest.raises(ValueError, match="n_way is 1, so that every answer is right; give two ways or more"):
+        task(n_way=1, nota_rate=0.0).evaluate(None, data)
     vectors, labels = table()
+    with pytest.raises(ValueError, match="n_way is 1, so that every answer is right"):
+        task(n_way=1, nota_rate=0.0).score(vectors, labels)
+    assert task(n_way=1, nota_rate=0.0, nota_threshold=0.9).score(vectors, labels).accuracy < 1
     with pytest.raises(ValueError, match="nota_score 'margin' needs two ways or more"):
         task(n_way=1, nota_score="margin", nota_threshold=0.0).score(vectors, labels)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relpt.files import write_file, write_into
+from relpt.intervals import with_interval
 from relpt.report.page import html_figure, html_page
 from relpt.report.plots import pair_rows
 
@@ -29,7 +30,7 @@ def _fewshot_table(before: Iterable[Any], after: Iterable[Any]) -> str:
     for a, b in pair_rows(before, after):
         change = b["accuracy"] - a["accuracy"]
         kind = "up" if change > 0 else "down"
-        cells = "".join(f'<td class="n">{r["accuracy"]:.3f} ± {r["ci95"]:.3f}</td>' for r in (a, b))
+        cells = "".join(f'<td class="n">{with_interval(r["accuracy"], r["ci95"], 3)}</td>' for r in (a, b))
         rows.append(
             f"<tr><td>{html.escape(a['inputs'])}</td>"
             f'<td class="n">{a["way"]}</td><td class="n">{a["shot"]}</td><td>{html.escape(a["similarity"])}</td>'

@@ -187,7 +187,7 @@ def plot_fewshot(before: Iterable[Any], after: Iterable[Any], ax: Axes | None = 
     width = 0.36
     for side, colour, name in ((0, _BEFORE, "before"), (1, _AFTER, "after")):
         values = [pair[side]["accuracy"] for pair in pairs]
-        spreads = [pair[side].get("ci95", 0.0) for pair in pairs]
+        spreads = [pair[side].get("ci95") or 0.0 for pair in pairs]
         places = np.arange(len(pairs)) + (side - 0.5) * (width + 0.03)
         ax.bar(places, values, width, yerr=spreads, color=colour, label=name, error_kw={"ecolor": _INK, "capsize": 3})
         for x, value, spread in zip(places, values, spreads, strict=True):

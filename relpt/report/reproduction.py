@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from relpt.files import write_file, write_into, write_json
+from relpt.intervals import with_interval
 from relpt.report.html import figure_png
 from relpt.report.page import Block, Bullets, Figure, Grid, Heading, Text, html_blocks, html_page, markdown_page, plain
 
@@ -194,7 +195,7 @@ def _share(value: float | None) -> str:
 def _complementarities(result: Any) -> list[Block]:
     blocks: list[Block] = []
     for name, both in result.complementarities.items():
-        cells = [f"{part.accuracy:.3f} ± {part.ci95:.3f}" for part in (both.a, both.b, both.both)]
+        cells = [with_interval(part.accuracy, part.ci95, 3) for part in (both.a, both.b, both.both)]
         few = f"{both.a.way}-way {both.a.shot}-shot, {both.a.inputs}"
         blocks += [
             Heading(f"Do they add to each other? {name}"),
