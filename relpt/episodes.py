@@ -130,17 +130,24 @@ def load_episodes(source: Any, *, check_names: bool = True) -> Episodes:
     return Episodes(data, np.array(support, np.int64), np.array(query, np.int64), numbers)
 
 
-def load_predictions(source: Any, n_way: int | None = None) -> tuple[np.ndarray, int]:
+def load_predictions(source: Any, n_way: int | None = None, *, name: str = "predictions") -> tuple[np.ndarray, int]:
     """Reads predictions or answers: the numbers, n_way for none of the above, and n_way.
 
     Args:
-        source: a JSON file's path with a list of whole numbers or with episodes that have answers; or the list.
+        source: a JSON file's path with a list of whole numbers or with episodes that have answers; or the list, or
+            ``Episodes``.
         n_way: the ways; none of the above is this number or -1. Not needed for episodes.
+        name: what messages call a source that is no path.
 
     Raises:
         FormatError: another kind of file, or a number outside -1 to n_way (names file and place).
+        ValueError: n_way is needed; episodes without answers.
     """
-    label = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "predictions"
+    if isinstance(source, Episodes):
+        if source.answers is None:
+            raise ValueError(f"{name}: the episodes have no answers; give a list of them")
+        return source.answers, source.n_way
+    label = os.fspath(source) if isinstance(source, (str, os.PathLike)) else name
     values = read_json(source) if isinstance(source, (str, os.PathLike)) else source
     values = values.tolist() if isinstance(values, np.ndarray) else values
     if isinstance(values, list) and values and isinstance(values[0], dict):
@@ -169,7 +176,8 @@ def score_predictions(predictions: Any, answers: Any, *, n_way: int | None = Non
 
     Args:
         predictions: a path, a list or an array; see ``load_predictions``.
-        answers: the same; also the path of episodes that have answers, from which n_way is taken then.
+        answers: the same; also episodes that have answers, as ``Episodes``, their path or the list in it, from which
+            n_way is taken then.
         n_way: the ways.
 
     Returns:
@@ -180,7 +188,7 @@ def score_predictions(predictions: Any, answers: Any, *, n_way: int | None = Non
         FormatError: see ``load_predictions``.
         ValueError: predictions and answers differ in number, there are none, or n_way is needed.
     """
-    right, n_way = load_predictions(answers, n_way)
+    right, n_way = load_predictions(answers, n_way, name="answers")
     said, _ = load_predictions(predictions, n_way)
     if len(said) != len(right) or not len(said):
         raise ValueError(f"there are {len(said)} predictions and {len(right)} answers; give one for each episode")

@@ -205,8 +205,15 @@ def test_answers_may_stand_in_the_episodes(tmp_path):
     path.write_text(json.dumps([{**episode, "answer": i - 1} for i, episode in enumerate(episodes())]))
     assert load_predictions(path)[0].tolist() == [2, 0, 1]
     assert relpt.score_predictions([2, 0, 0], path)["accuracy"] == 2 / 3
+    opened = relpt.load_episodes(path)
+    assert relpt.score_predictions([2, 0, 0], opened) == relpt.score_predictions([2, 0, 0], path)
+    assert relpt.score_predictions(opened, opened)["accuracy"] == 1
     with pytest.raises(relpt.FormatError, match="the episodes have no answers"):
         relpt.score_predictions([2, 0, 0], episodes())
+    with pytest.raises(ValueError, match="answers: the episodes have no answers; give a list of them"):
+        relpt.score_predictions([2, 0, 0], relpt.load_episodes(episodes()))
+    with pytest.raises(relpt.FormatError, match="answers: expected a list of whole numbers, got"):
+        relpt.score_predictions([2, 0, 0], 3)
 
 
 @pytest.mark.parametrize(
