@@ -162,7 +162,7 @@ def test_settings_are_laid_over_the_scale(write: Any) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("models.CP.train.maxsteps = 3", r"kit\.toml: models\.CP\.train has a key 'maxsteps'.*did you mean max_steps"),
+        ("models.CP.train.maxsteps = 3", r"= 3': models\.CP\.train has a key 'maxsteps'.*did you mean max_steps"),
         ('models.CP.train.max_steps = "3"', r"models\.CP\.train\.max_steps is '3', expected a whole number"),
         ("models.CP.train.max_steps = 0", r"models\.CP\.train cannot be run: max_steps is 0"),
         ('models.CP.train.data = "E"', r"models\.CP names the data set 'E', expected one of D"),
@@ -191,11 +191,11 @@ def test_settings_are_laid_over_the_scale(write: Any) -> None:
         ('expected = [{says = "s", evaluate = "runs", above = "XP", below = "CP"}]', r"expected\[0\]\.above.*'XP'"),
         ('statistics.s = {data = ["D"], show = ["tokens"]}', r"show holds 'tokens', expected relations, instances"),
         ('evaluate.runs.data = ["D"]\ndata.D.train = []', r"data\.D has no train, which evaluate\.runs needs"),
-        ("models = 3", r"kit\.toml: models is 3, expected a table"),
+        ("models = 3", r"^setting 'models = 3': models is 3, expected a table"),
         ("small", "is no valid TOML"),
     ],
 )  # fmt: skip
-def test_errors_name_file_key_got_and_expected(write: Any, setting: str, message: str) -> None:
+def test_errors_name_setting_key_got_and_expected(write: Any, setting: str, message: str) -> None:
     with pytest.raises(relpt.FormatError, match=message):
         load_kit(write(), "full", [setting])
 
@@ -214,3 +214,33 @@ def test_a_kit_that_is_not_there() -> None:
         load_kit("peng2020-tabel5")
     with pytest.raises(FileNotFoundError, match=r"mine\.toml: there is no such file; relpt ships the kits"):
         load_kit("mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "blamed"),
+    [
+        (["models.CP.train.max_stepz = 3"], "setting 'models.CP.train.max_stepz = 3': models.CP.train has a key"),
+        (["models.CP.train.max_steps = 3", "evaluate.runs.sedes = [1]"], "setting 'evaluate.runs.sedes = [1]': eval"),
+        # what needs another setting is not at fault
+        (
+            ["models.N.start = 'M'", "models.M.start = 'none'", "evaluate.runs.data = ['E']"],
+            'setting "evaluate.runs.da',
+        ),
+        # two are: both are named
+        (
+            ["models.A.x = 1", "models.B.y = 2"],
+            "setting 'models.A.x = 1', setting 'models.B.y = 2': models.A has a key",
+        ),
+    ],
+)
+def test_a_setting_is_blamed_for_its_own_mistakes(write: Any, settings: list[str], blamed: str) -> None:
+    with pytest.raises(relpt.FormatError) as error:
+        load_kit(write(), "full", settings)
+    assert str(error.value).startswith(blamed)
+
+
+def test_a_file_is_blamed_for_its_own_mistakes_whatever_the_settings(write: Any) -> None:
+    path = write()
+    path.write_text(path.read_text() + "\n[models.C]\nstrat = 'none'\n")
+    with pytest.raises(relpt.FormatError, match=rf"^{path}: models\.C has a key 'strat'"):
+        load_kit(path, "full", ["models.CP.train.max_steps = 3"])

@@ -18,6 +18,7 @@ values and lists replace them, and its ``differences`` come behind the others.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -300,7 +301,7 @@ def load_kit(recipe: str | Path, scale: str = "small", settings: Iterable[str] =
 
     Raises:
         FileNotFoundError: there is no such kit; names those there are.
-        FormatError: a key or value that a kit cannot have; names file, key, what it got and what it expects.
+        FormatError: a key or value that a kit cannot have; names file or setting, key, what it got and what it expects.
     """
     from relpt.inputs import choice
 
@@ -309,11 +310,28 @@ def load_kit(recipe: str | Path, scale: str = "small", settings: Iterable[str] =
     full = _parsed(path.read_text(encoding="utf-8"), str(path))
     small = full.pop("small", {})
     _check(small, dict, f"{path}: small")
-    table = _merged(full, small) if scale == "small" else full
-    for line in settings:
-        table = _merged(table, _parsed(line, f"setting {line!r}"))
-    kit = _Reader(str(path)).kit({**table, "name": path.stem, "scale": scale})
+    shipped = _merged(full, small) if scale == "small" else full
+    over = {f"setting {line!r}": _parsed(line, f"setting {line!r}") for line in settings}
+    name = {"name": path.stem, "scale": scale}
+    table = _laid_over(shipped, over.values())
+    try:
+        kit = _Reader(str(path)).kit({**table, **name})
+    except FormatError:
+        _Reader(str(path)).kit({**shipped, **name})  # the file's own fault, if it is one
+        _Reader(_faulty(over, shipped, name)).kit({**table, **name})
+        raise
     return dataclasses.replace(kit, changes=_changes(full, table))
+
+
+def _faulty(over: Mapping[str, _Table], shipped: _Table, name: _Table) -> str:
+    """The setting without which the kit can be read; all of them where there is not one such."""
+    found = []
+    for where in over:
+        others = [table for other, table in over.items() if other != where]
+        with contextlib.suppress(FormatError):
+            _Reader(where).kit({**_laid_over(shipped, others), **name})
+            found.append(where)
+    return found[0] if len(found) == 1 else ", ".join(over)
 
 
 def _find(recipe: str | Path) -> Path:
@@ -348,6 +366,12 @@ def _merged(table: _Table, over: _Table) -> _Table:
         else:
             found[key] = value
     return found
+
+
+def _laid_over(table: _Table, tables: Iterable[_Table]) -> _Table:
+    for over in tables:
+        table = _merged(table, over)
+    return table
 
 
 def _changes(full: _Table, here: _Table, prefix: str = "") -> list[tuple[str, Any, Any]]:
