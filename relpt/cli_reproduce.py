@@ -52,7 +52,8 @@ def reproduce(args: argparse.Namespace) -> int:
             show_progress_bar=False if args.quiet else None,
         )
     except KeyboardInterrupt:
-        tell(f"relpt: what is done is kept in {output}; the same command goes on")
+        if output.is_dir():  # not before the first model or run
+            tell(f"relpt: what is done is kept in {output}; the same command goes on")
         raise
     if args.json:
         print_json({**result.to_dict(), "report": str(output / "report.html")})

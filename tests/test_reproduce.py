@@ -449,3 +449,16 @@ def test_interrupted_command_says_how_to_go_on(
     words = ["reproduce", str(place / "kit.toml"), "--data", str(place / "data"), "-o", str(tmp_path / "out")]
     assert cli.main(words) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_interrupted_before_there_is_anything_nothing_is_said_to_be_kept(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relpt.reproduction._Run.model", stop)
+    words = ["reproduce", str(place / "kit.toml"), "--data", str(place / "data"), "-o", str(tmp_path / "out")]
+    assert cli.main(words) == 130
+    assert capsys.readouterr().err == "relpt: interrupted\n"
+    assert not (tmp_path / "out").exists()
