@@ -123,6 +123,14 @@ def _load_core() -> None:
         os.environ["GOMP_SPINCOUNT"] = "1000"
     try:
         importlib.import_module("relpt._core")
+    except ModuleNotFoundError as error:
+        if error.name != "relpt._core":
+            raise
+        raise ModuleNotFoundError(  # a clone's folder, which comes before the installed package where Python starts
+            f"{os.path.dirname(__file__)} has no compiled core: it is the source of relpt, not what was installed. "
+            "Start Python in another folder, or compile the core in this one: pip install -e .",
+            name=error.name,
+        ) from None
     finally:
         if ours:
             del os.environ["GOMP_SPINCOUNT"]
