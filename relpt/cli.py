@@ -196,6 +196,8 @@ def pretrain(args: argparse.Namespace) -> int:
     trainer = _trainer(args)  # refuses bad options before anything is loaded
     if args.graph is None and args.graph_dropout is not None:
         raise UsageError("--graph-dropout needs --graph")
+    if args.target is None and "domain" in parse_objectives(args.objective):
+        raise UsageError("--objective domain adapts to other text: give files of it with --target")
     run = Path(args.output)
     new, kept = _prepare_run(args, run)
     log = HistoryFile(run / "history.jsonl", kept)

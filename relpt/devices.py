@@ -50,7 +50,7 @@ def backend_of(device: str) -> str:
     if device == "cuda":
         facts = cuda_facts()
         if facts["problem"] is not None:
-            raise CudaError(f"device 'cuda' cannot be used: {facts['problem']}; or use device='cpu'")
+            raise CudaError(f"device 'cuda' cannot be used: {facts['problem']}; or use device='cpu' (--device cpu)")
         try:
             _core.add_backend(importlib.import_module("relpt._cuda").backend)
         except (RuntimeError, ValueError) as error:

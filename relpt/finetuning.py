@@ -191,7 +191,7 @@ class Protocol:
             if name in options:
                 raise TypeError(f"finetune takes no option {name!r}: it sets that itself (seeds=…)")
         if dev is None and test is None:
-            raise ValueError("finetune has nothing to score; give dev=…, test=…, or both")
+            raise ValueError("finetune has nothing to score; give dev=… (--dev), test=… (--test), or both")
         self.encoder, self.options, self.show = encoder, options, show
         self.sample = Classifier(encoder, **options)  # refuses bad options before anything is read
         self.train, _ = as_dataset(train)
@@ -203,7 +203,7 @@ class Protocol:
             if data is not None
         }
         if options.get("early_stopping") is not None and dev is None:
-            raise ValueError("early_stopping needs a dev set to judge epochs by; give dev=…, or leave it out")
+            raise ValueError("early_stopping needs a dev set to judge epochs by; give dev=… (--dev), or leave it out")
         self.asked = metric, negative
         self._common: Row | None = None
         self._compared: Row | None = None

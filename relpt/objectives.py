@@ -637,7 +637,8 @@ class Alignment(Objective):
             object.__setattr__(self, "graph", GraphEmbeddings.load(self.graph))
         if not isinstance(self.graph, GraphEmbeddings):
             raise ValueError(
-                f"graph of {self.name} is {self.graph!r}; expected relpt.GraphEmbeddings, or a folder of saved ones"
+                f"graph of {self.name} is {self.graph!r}; expected relpt.GraphEmbeddings, or a folder of saved ones "
+                f"(--set {self.name}.graph=DIR)"
             )
         self.graph._check_trained()
 

@@ -40,6 +40,9 @@ def place(tmp_path_factory):
     bad = [dict(record) for record in records[:5]]
     bad[2] = {**bad[2], "h": {**bad[2]["h"], "pos": [3, 900]}}
     write_jsonl(folder / "bad.jsonl", bad)
+    (folder / "torn.jsonl").write_text("{\n")
+    chars = {"tokens": ["Ada", "met", "Bob"], "h": {"pos": [0, 3], "name": "Ada"}, "t": {"pos": [8, 11], "name": "Bob"}}
+    write_jsonl(folder / "chars.jsonl", [chars])
     (folder / "tuned").mkdir()
     (folder / "tuned" / "rows.jsonl").touch()
     return folder
@@ -178,7 +181,7 @@ def test_usage_errors_exit_2_and_write_nothing(relpt_command, place, words):
         *(
             pytest.param(
                 (*words, "--device", "cuda"),
-                "device 'cuda' cannot be used",
+                "; or use device='cpu' (--device cpu)",
                 marks=pytest.mark.skipif(cuda_facts()["problem"] is None, reason="this machine has a GPU"),
             )
             for words in (
@@ -190,6 +193,10 @@ def test_usage_errors_exit_2_and_write_nothing(relpt_command, place, words):
         ),
         (pretrain("never", "--dtype", "float16"), "float32"),
         (pretrain("data.jsonl"), "data.jsonl is a file"),
+        (("check", "data.jsonl", "--format", "tacred", "--spans", "char"), "leave out spans (--spans)"),
+        (("finetune", "--model", "encoder", "--train", "data.jsonl"), "give dev=… (--dev), test=… (--test), or both"),
+        (("encode", "--model", "encoder", "torn.jsonl", "-o", "x.npy"), 'pass on_bad="skip" (--on-bad skip)'),
+        (("encode", "--model", "encoder", "chars.jsonl", "-o", "x.npy"), 'pass spans="char" (--spans char)'),
         (pretrain("encoder"), "holds an encoder"),
         (pretrain("encoder", "--resume"), "holds an encoder"),
         (pretrain("tuned"), "holds runs of relpt finetune or relpt ablate"),
@@ -488,6 +495,10 @@ def test_pretrain_by_other_objectives(relpt_command, place):
     at = given.index("--pairs")
     assert relpt_command(*given[:at], *given[at + 2 :], *words)[0] == 0
     assert [record["sentences"] for record in history(place / "episodes")] == [12] * 6
+    code, _, err = relpt_command(*pretrain("adapted"), "--objective", "cp,domain:0.5")
+    assert code == 2
+    assert "give files of it with --target" in err
+    assert not (place / "adapted").exists()
     words = ("--objective", "span_mlm:1,sbo:0.5,rc", "--set", "sbo.position_size=8")
     assert relpt_command(*pretrain("spans"), *words)[0] == 0
     assert {"loss_span_mlm", "loss_sbo", "loss_rc", "accuracy_rc"} < history(place / "spans")[0].keys()
@@ -511,6 +522,7 @@ def test_pretrain_with_a_graph(relpt_command, place):
     code, _, err = relpt_command(*pretrain("no graph"), "--objective", "alignment")
     assert code == 1
     assert "graph of alignment is None" in err
+    assert "(--set alignment.graph=DIR)" in err
     words = ("--objective", "rc", "--graph", graph, "--graph-dropout", "0.5")
     assert relpt_command(*pretrain("injected"), *words)[0] == 0
     assert relpt.Encoder.from_pretrained(place / "injected").injection.dropout == 0.5

@@ -215,8 +215,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*told, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["loss_domain_first"] > 0
     assert json.loads((tmp_path / "run" / "relpt.json").read_text())["target"]["sentences"] == 9
-    assert main([*command, "-o", str(tmp_path / "other")]) == 1
-    assert "domain adapts to unlabelled text: give it by target=" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "other")]) == 2
+    assert "give files of it with --target" in capsys.readouterr().err
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

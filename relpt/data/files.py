@@ -107,7 +107,7 @@ def _json_lines(data: bytes) -> list[Raw]:
             parsed = value if isinstance(value, Problem) else _parse(value.strip(_BLANKS))
         except Problem as problem:
             if problem.kind == "malformed JSON":
-                problem.reason += '; correct the line, or pass on_bad="skip"'
+                problem.reason += '; correct the line, or pass on_bad="skip" (--on-bad skip)'
             parsed = problem
         out.append(Raw(parsed, number, len(out)))
     return out

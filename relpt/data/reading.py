@@ -90,7 +90,7 @@ def load(
     if isinstance(source, Dataset):
         return source
     if spans == "char" and format in ("fewrel", "fewrel-unsupervised"):
-        raise ValueError('FewRel positions are token numbers; leave out spans="char"')
+        raise ValueError('FewRel positions are token numbers; leave out spans="char" (--spans)')
     parts = _parts(source, format, name or "data")
     for part in parts:
         _check_unit(part, spans)
@@ -131,7 +131,9 @@ def _one_of(option: str, value: object, known: tuple[object, ...]) -> None:
 def _check_unit(part: RawFile, spans: str | None) -> None:
     unit = FORMATS[part.format].unit
     if unit and spans not in (None, unit):
-        raise ValueError(f"{part.label}: positions count {unit}s in the format {part.format!r}; leave out spans")
+        raise ValueError(
+            f"{part.label}: positions count {unit}s in the format {part.format!r}; leave out spans (--spans)"
+        )
 
 
 def _split(part: RawFile) -> None:

@@ -89,7 +89,7 @@ def _sentence(record: dict[str, Any], spans: str | None) -> _Sentence:
         raise Problem(
             "ambiguous",
             "text",
-            'both text and tokens are given; say what positions count: spans="token" or spans="char"',
+            'both text and tokens are given; say what positions count: spans="token" or spans="char" (--spans)',
         )
     unit = spans or ("char" if tokens is None else "token")
     if tokens is not None and (unit == "token" or text is None):
@@ -178,7 +178,7 @@ def _mention(
         if len(value) < 3:
             raise Problem("wrong type", key, f"expected [name, id, [[token numbers]]], got {show(value)}")
         if spans == "char":
-            raise Problem("wrong unit", field, 'FewRel positions are token numbers; leave out spans="char"')
+            raise Problem("wrong unit", field, 'FewRel positions are token numbers; leave out spans="char" (--spans)')
         name, id_ = value[0], value[1]
         start, end = _index_run(value[2], field)
     elif value is None:
@@ -206,7 +206,7 @@ def _checked_span(sentence: _Sentence, start: int, end: int, field: str, name: s
     if start < 0 or end > length:
         what = "tokens" if sentence.unit == "token" else "characters"
         characters = sentence.unit == "token" and 0 <= start < end <= len(sentence.text)
-        remedy = 'character positions need spans="char"' if characters else "correct the span"
+        remedy = 'character positions need spans="char" (--spans char)' if characters else "correct the span"
         hint = _hint(sentence, start, end, name) or remedy
         raise Problem("span outside", field, f"{got} is outside the sentence's {length} {what}; {hint}")
     a, b = sentence.chars(start, end)
@@ -246,11 +246,11 @@ def _hint(sentence: _Sentence, start: int, end: int, name: str | None) -> str:
     if name is None or start < 0:
         return ""
     if sentence.unit == "token" and same_name(text[start:end], name):
-        return 'these are character positions: pass spans="char"'
+        return 'these are character positions: pass spans="char" (--spans char)'
     if sentence.unit == "char":
         words = sentence.tokens if sentence.tokens is not None else text.split()
         if same_name(" ".join(words[start:end]), name):
-            return 'these are token positions: pass spans="token"'
+            return 'these are token positions: pass spans="token" (--spans token)'
         if not text.isascii() and same_name(text.encode()[start:end].decode(errors="replace"), name):
             return "these are byte positions: count characters (code points)"
         wide = text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le", errors="replace")
