@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from relpt.cli_shared import (
     add_data_options,
@@ -32,6 +32,7 @@ from relpt.cli_shared import (
 from relpt.files import check_can_write
 from relpt.runlog import HistoryFile, duration, tell
 from relpt.settings import UsageError, make_trainer, parse_objectives
+from relpt.sigint import raise_again
 
 __all__ = ["main"]
 
@@ -362,6 +363,15 @@ def demo(args: argparse.Namespace) -> int:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of a usage error what is wrong, in one line, instead of all options first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        what = "its options" if " " in self.prog else "the commands"
+        self.exit(2, f"{self.prog}: error: {message}\n{self.prog} --help tells {what}\n")
+
+
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("output")
@@ -390,11 +400,11 @@ def _add_pretrain(commands: Any, common: argparse.ArgumentParser) -> None:
         "several by commas or repeated: cp:1,mlm:0.5",
     )
     p.add_argument("--preset", choices=PRESETS, help="options of cp as published; those given besides win")
-    p.add_argument("--steps", type=positive, metavar="N", help="steps of the run")
-    p.add_argument("--pairs", type=positive, metavar="N", help="pairs of sentences a step")
-    p.add_argument("--lr", type=float, metavar="F", help="learning rate")
+    p.add_argument("--steps", type=positive, metavar="N", help="steps of the run (default: 3500)")
+    p.add_argument("--pairs", type=positive, metavar="N", help="pairs of sentences a step (default: 2048)")
+    p.add_argument("--lr", type=float, metavar="F", help="learning rate (default: 5e-5, of the presets 3e-5)")
     p.add_argument("--seed", type=natural, metavar="S", help="seed of every draw (default: 42)")
-    add_encoder_options(p, trains=True)
+    add_encoder_options(p, "64", trains=True)
     p.add_argument("--graph", metavar="DIR", help="saved relpt.GraphEmbeddings, injected at the entities' markers")
     p.add_argument("--graph-dropout", type=float, metavar="P", help="share of sentences given without it (default: 0)")
     p.add_argument(
@@ -426,7 +436,7 @@ def _add_encode(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-o", "--output", required=True, metavar="X.npy", help="the file to write")
     p.add_argument("--normalize", action="store_true", help="divide each vector by its length")
-    add_encoder_options(p)
+    add_encoder_options(p, "128")
     add_data_options(p)
     p.set_defaults(run=encode)
 
@@ -462,7 +472,7 @@ def build_parser() -> argparse.ArgumentParser:
     from relpt.cli_finetune import add_finetune, add_predict
     from relpt.cli_reproduce import add_reproduce
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="relpt",
         description="Pre-trains, evaluates and dissects relation encoders.",
         epilog="relpt COMMAND --help tells a command's options. Start with: relpt demo",
@@ -516,7 +526,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # "→" on a terminal that has no such sign
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(arguments)
+    try:
+        raise_again()
+        args = build_parser().parse_args(arguments)
+    except KeyboardInterrupt:
+        tell("relpt: interrupted")
+        return 130
     args.argv = arguments
     handler = _set_up_messages(args)
     try:

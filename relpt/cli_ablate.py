@@ -178,6 +178,6 @@ def add_ablate(commands: Any, common: argparse.ArgumentParser) -> None:
     tests.add_argument("--episodes", type=positive, default=10_000, metavar="N", help="default: 10000")
     tests.add_argument("--similarity", choices=SIMILARITIES, default="cosine", help="default: cosine")
     add_training_options(p.add_argument_group("fine-tuning"))
-    add_encoder_options(p, trains=True)
+    add_encoder_options(p, "100 in fine-tuning, 128 in few-shot tests", trains=True)
     add_data_options(p)
     p.set_defaults(run=ablate)

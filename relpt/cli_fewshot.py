@@ -322,6 +322,6 @@ def add_fewshot(commands: Any, common: argparse.ArgumentParser) -> None:
     files.add_argument("--write-episodes", metavar="FILE", help="draw episodes of --data, with answers, into a file")
     files.add_argument("--score", metavar="PRED", help="compare predictions with --answers")
     files.add_argument("--answers", metavar="FILE", help="a JSON list of ways, or episodes that have answers")
-    add_encoder_options(p)
+    add_encoder_options(p, "128")
     add_data_options(p)
     p.set_defaults(run=fewshot)

@@ -191,7 +191,7 @@ def add_finetune(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("--seeds", type=seed_list, default=list(range(42, 47)), metavar="S", help="default: 42-46")
     p.add_argument("-o", "--output", metavar="DIR", help="folder for rows, predictions and the best model")
     add_training_options(p)
-    add_encoder_options(p, trains=True)
+    add_encoder_options(p, "100", trains=True)
     add_data_options(p)
     p.set_defaults(run=finetune)
 

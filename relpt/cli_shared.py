@@ -209,8 +209,12 @@ def add_data_options(parser: argparse.ArgumentParser, *, on_bad: bool = True) ->
         group.add_argument("--on-bad", choices=("raise", "skip"), help="what to do at a bad record (default: raise)")
 
 
-def add_encoder_options(parser: argparse.ArgumentParser, *, trains: bool = False) -> None:
-    """How an encoder is opened and run, or trained; --dtype of a command that only encodes is ``encoding_dtype``."""
+def add_encoder_options(parser: argparse.ArgumentParser, length: str, *, trains: bool = False) -> None:
+    """How an encoder is opened and run, or trained; --dtype of a command that only encodes is ``encoding_dtype``.
+
+    Args:
+        length: the default of --max-length, for the help.
+    """
     parser.add_argument(
         "--representation",
         metavar="R",
@@ -232,7 +236,7 @@ def add_encoder_options(parser: argparse.ArgumentParser, *, trains: bool = False
         metavar="O",
         help="role (head, tail) or text: whose the first marker is (default: the model's)",
     )
-    parser.add_argument("--max-length", type=positive, metavar="N", help="word pieces a sentence")
+    parser.add_argument("--max-length", type=positive, metavar="N", help=f"word pieces a sentence (default: {length})")
     add_machine_options(parser, trains=trains)
 
 

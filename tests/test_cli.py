@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -112,6 +113,81 @@ def test_every_command_has_help_and_the_common_options(relpt_command, command):
     assert (code, err) == (0, "")
     assert "--json" in out
     assert "--debug" in out
+
+
+def test_help_tells_the_defaults(relpt_command):
+    """The trainer's, the classifier's and the evaluation's, which are named in the commands once more."""
+    defaults, presets = relpt.CPTrainer(None).options, [relpt.CPTrainer(None, preset=p).options for p in cli.PRESETS]
+    text = " ".join(relpt_command("pretrain", "--help")[1].split())
+    assert f"steps of the run (default: {defaults['max_steps']})" in text
+    assert f"pairs of sentences a step (default: {defaults['pairs_per_step']})" in text
+    assert f"word pieces a sentence (default: {defaults['max_length']})" in text
+    (rate,) = {options["learning_rate"] for options in presets}
+    written = [f"{value:.0e}".replace("e-0", "e-") for value in (defaults["learning_rate"], rate)]
+    assert f"learning rate (default: {written[0]}, of the presets {written[1]})" in text
+    names = ("max_steps", "pairs_per_step", "max_length")
+    assert all(options[name] == defaults[name] for options in presets for name in names)
+    length = inspect.signature(relpt.Classifier).parameters["max_length"].default
+    assert f"word pieces a sentence (default: {length})" in " ".join(relpt_command("finetune", "--help")[1].split())
+    for command, call in (("encode", relpt.Encoder.encode), ("fewshot", relpt.FewShot.evaluate)):
+        length = inspect.signature(call).parameters["max_length"].default
+        assert f"word pieces a sentence (default: {length})" in " ".join(relpt_command(command, "--help")[1].split())
+
+
+def test_a_usage_error_is_a_line_and_where_to_look(relpt_command):
+    code, out, err = relpt_command("pretrain", "--data", "data.jsonl", "--steps", "0")
+    assert (code, out) == (2, "")
+    first, second = err.splitlines()
+    assert first == "relpt pretrain: error: argument --steps: '0': expected a whole number from 1 on"
+    assert second == "relpt pretrain --help tells its options"
+    assert relpt_command()[2].splitlines()[1] == "relpt --help tells the commands"
+
+
+def test_ctrl_c_while_the_parser_is_built(relpt_command, monkeypatch):
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", stop)
+    assert relpt_command("info") == (130, "", "relpt: interrupted\n")
+
+
+@pytest.mark.parametrize(("words", "code"), [(("-m", "relpt", "info"), 130), (("-c", "import relpt"), 1)])
+def test_ctrl_c_while_the_core_is_loaded(tmp_path, words, code):
+    """Of the command, a line; of a program of the user's, a KeyboardInterrupt as ever."""
+    (tmp_path / "numpy").mkdir()  # the core imports it
+    (tmp_path / "numpy" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    run = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
+    )
+    if code == 130:
+        assert (run.returncode, run.stdout, run.stderr) == (130, "", "relpt: interrupted\n")
+    else:
+        assert run.returncode != 130
+        assert "KeyboardInterrupt" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["relpt", "mine"])
+def test_ctrl_c_is_a_programs_own_once_it_is_at_work(tmp_path, name):
+    """Of a program that has the command's name, and of a package that imports relpt while it is found by -m."""
+    code = "import relpt, signal\nrelpt.FewShot\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text(code.replace("relpt.FewShot\n", ""))
+    (tmp_path / "mine" / "__main__.py").touch()
+    (tmp_path / "relpt").write_text(code)
+    run = subprocess.run(
+        [sys.executable, *(("-m", "mine") if name == "mine" else (str(tmp_path / "relpt"),))],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_version(relpt_command):
