@@ -229,6 +229,15 @@ class Ablation:
         """The rows as a pandas DataFrame; ImportError where pandas is not installed."""
         return data_frame([{name: value for name, value in row.items() if name != "key"} for row in self.rows])
 
+    def to_text(self, statistic: str = "mean") -> str:
+        """``tables`` with their columns aligned, as they are printed."""
+        texts = []
+        for lines in self.tables(statistic):
+            widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+            padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+            texts.append("\n".join("  ".join(line).rstrip() for line in padded))
+        return "\n\n".join(texts)
+
     def to_markdown(self, statistic: str = "mean") -> str:
         """``tables`` in Markdown."""
         return "\n\n".join(
@@ -253,12 +262,7 @@ class Ablation:
         return plot_ablation(Ablation(rows, 0, self._said).summary(), ax=ax)
 
     def __str__(self) -> str:
-        texts = []
-        for lines in self.tables():
-            widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-            padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-            texts.append("\n".join("  ".join(line).rstrip() for line in padded))
-        return "\n\n".join(texts)
+        return self.to_text()
 
     __repr__ = __str__
 

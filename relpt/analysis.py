@@ -22,6 +22,7 @@ from relpt.frames import data_frame
 from relpt.inputs import SIMILARITIES, choice
 from relpt.intervals import with_interval
 from relpt.metrics import Labels, aligned_labels, confusion_matrix
+from relpt.runlog import counted
 
 __all__ = [
     "Agreement",
@@ -355,7 +356,7 @@ class Probe(NamedTuple):
     accuracy: float
 
     def __repr__(self) -> str:
-        return f"<relpt.Probe: accuracy {self.accuracy:.4f}, {len(self.predictions):,} sentences>"
+        return f"<relpt.Probe: accuracy {self.accuracy:.4f}, {counted(len(self.predictions), 'sentence')}>"
 
 
 def probe(
@@ -521,7 +522,7 @@ def _check_relations(classes: NDArray[Any], numbers: NDArray[np.int64], n_way: i
     least, needed = int(counts.argmin()), max(2, k_shot + 1)
     if counts[least] < needed:
         raise ValueError(
-            f"relation {classes[least].item()!r} has {counts[least]} sentences; expected {needed} or more: "
+            f"relation {classes[least].item()!r} has {counted(counts[least], 'sentence')}; expected {needed} or more: "
             "leave the relation out or lower k_shot"
         )
 

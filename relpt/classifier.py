@@ -26,6 +26,7 @@ from relpt.hybrid import HybridEncoder, open_encoder
 from relpt.inputs import choice, input_name, plain
 from relpt.objectives import MIL, POOLINGS, RC
 from relpt.parts import Parts, Reading, for_head
+from relpt.runlog import counted
 from relpt.scores import (
     BAG_AUC,
     BagScore,
@@ -233,7 +234,7 @@ class Classifier:
         defaults = _defaults()
         changed = {key: value for key, value in self.options.items() if value != defaults[key]}
         options = "".join(f", {key}={value!r}" for key, value in changed.items())
-        state = f"{len(self.labels)} relations, {self.inputs}" if self.labels else "not fitted"
+        state = f"{counted(len(self.labels), 'relation')}, {self.inputs}" if self.labels else "not fitted"
         return f"<relpt.Classifier({self.encoder!r}{options}): {state}>"
 
     # -- training ----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from relpt.cli_shared import (
     print_rows,
 )
 from relpt.files import check_can_write
-from relpt.runlog import HistoryFile, duration, tell
+from relpt.runlog import HistoryFile, counted, duration, tell
 from relpt.settings import UsageError, make_trainer, parse_objectives
 from relpt.sigint import raise_again
 
@@ -301,7 +301,8 @@ def encode(args: argparse.Namespace) -> int:
         own = {"representation": getattr(encoder, "representation", None)}  # a CNN's and a hybrid's are what they are
         print_json({**facts, **own, "seconds": round(seconds, 2)})
     else:
-        print(f"{target}: {len(vectors):,} vectors of {encoder.dim} (float32), {args.inputs}, {duration(seconds)}")
+        made = f"{counted(len(vectors), 'vector')} of {encoder.dim} (float32)"
+        print(f"{target}: {made}, {args.inputs}, {duration(seconds)}")
     return 0
 
 

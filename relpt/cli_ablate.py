@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from relpt.cli_finetune import add_training_options, training_options
+from relpt.cli_finetune import add_training_options, runs_text, training_options
 from relpt.cli_shared import (
     add_data_options,
     add_encoder_options,
@@ -21,7 +21,7 @@ from relpt.cli_shared import (
     share_list,
 )
 from relpt.inputs import SIMILARITIES
-from relpt.runlog import duration, tell
+from relpt.runlog import counted, duration, tell
 from relpt.settings import UsageError
 
 __all__ = ["add_ablate", "tell_run"]
@@ -112,12 +112,13 @@ def ablate(args: argparse.Namespace) -> int:
         print_json({"results": result.rows, "summary": result.summary()})
         return 0
     spread = "mean ± 95 % interval" if args.statistic == "mean" else "median (lowest – highest)"
-    print(f"{spread} over {len(args.seeds)} seeds\n\n{result.to_markdown(args.statistic)}")
+    print(f"{spread} over {counted(len(args.seeds), 'seed')}\n\n{result.to_text(args.statistic)}")
     unknown = sum(row.get("unknown", 0) for row in result.rows)
     if unknown:
-        print(f"\n{unknown:,} answers, over all runs, are for relations that were not trained: counted as wrong")
+        answers = counted(unknown, "answer")
+        print(f"\n{answers}, over all runs, for relations that were not trained: counted as wrong")
     if not args.quiet:
-        tell(f"relpt: {len(result.rows)} runs, {result.computed} of them new, in {duration(time.monotonic() - begin)}")
+        tell(f"relpt: {runs_text(result)}, in {duration(time.monotonic() - begin)}")
         tell(f"relpt: rows, predictions, table.md and the figure are in {args.output}")
     return 0
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from relpt.cli_shared import add_data_options, given_options, load_data, natural, new_file, print_json, print_rows
+from relpt.runlog import counted
 
 __all__ = ["add_check", "add_relabel"]
 
@@ -63,7 +64,9 @@ def relabel(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"output": str(target), "instances": len(new), "changed": changed, "left_out": left_out})
     else:
-        print(f"{target}: {len(new):,} instances; relations changed {changed:,}, instances left out {left_out:,}")
+        print(
+            f"{target}: {counted(len(new), 'instance')}; relations changed {changed:,}, instances left out {left_out:,}"
+        )
     return 0
 
 

@@ -27,7 +27,7 @@ from relpt.cli_shared import (
 from relpt.inputs import SIMILARITIES
 from relpt.intervals import known, with_interval
 from relpt.nota import NOTA_SCORES
-from relpt.runlog import duration, tell
+from relpt.runlog import counted, duration, tell
 from relpt.settings import UsageError
 
 __all__ = ["add_fewshot"]
@@ -163,8 +163,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         print_json({"results": [result.to_dict() for result in results]})
         return 0
     print(
-        f"{encoder.name} on {data.name}: {len(data):,} sentences, {len(data.labels):,} relations\n"
-        f"{args.episodes:,} episodes, {args.similarity}, seed {args.seed}\n"
+        f"{encoder.name} on {data.name}: {counted(len(data), 'sentence')}, "
+        f"{counted(len(data.labels), 'relation')}\n"
+        f"{counted(args.episodes, 'episode')}, {args.similarity}, seed {args.seed}\n"
     )
     _print_results(results)
     if not args.quiet:

@@ -14,7 +14,6 @@ from relpt.cli_shared import (
     add_data_options,
     add_encoder_options,
     add_machine_options,
-    counted,
     given_options,
     input_settings,
     load_data,
@@ -26,7 +25,7 @@ from relpt.cli_shared import (
     seed_list,
     share_list,
 )
-from relpt.runlog import duration, tell
+from relpt.runlog import counted, duration, tell
 
 __all__ = ["add_finetune", "add_predict", "add_training_options", "runs_text", "training_options"]
 
@@ -151,7 +150,8 @@ def _print_result(result: Any, name: str) -> None:
     if "bags" in row:
         _print_bags(result.rows)
     if row["unknown"]:
-        print(f"\n{row['unknown']:,} sentences of dev and test have relations that were not trained: counted as wrong")
+        unknown = counted(row["unknown"], "sentence")
+        print(f"\n{unknown} of dev and test with relations that were not trained: counted as wrong")
 
 
 def _print_bags(rows: list[dict[str, Any]]) -> None:
@@ -159,7 +159,7 @@ def _print_bags(rows: list[dict[str, Any]]) -> None:
     said = {"auc": "AUC", "max_f1": "max F1", "p_at_100": "P@100", "p_at_200": "P@200", "p_at_300": "P@300"}
     first = rows[0]["bags"]
     where = "dev" if rows[0]["test"] is None else "test"
-    print(f"\n{where}: {first['facts']:,} facts of {first['bags']:,} bags")
+    print(f"\n{where}: {counted(first['facts'], 'fact')} of {counted(first['bags'], 'bag')}")
     for row in rows:
         figures = "  ".join(f"{said[name]} {row['bags'][name]:.4f}" for name in said if name in row["bags"])
         print(f"{row['inputs']}, fraction {row['fraction']:g}, seed {row['seed']}:  {figures}")
@@ -246,7 +246,8 @@ def predict(args: argparse.Namespace) -> int:
         sys.stdout.write(lines)
     if not args.quiet:
         where = "" if target is None else f" in {target}"
-        tell(f"relpt: {len(rows):,} sentences, {classifier.inputs}, {duration(time.monotonic() - begin)}{where}")
+        took = duration(time.monotonic() - begin)
+        tell(f"relpt: {counted(len(rows), 'sentence')}, {classifier.inputs}, {took}{where}")
     return 0
 
 

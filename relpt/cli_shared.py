@@ -21,7 +21,6 @@ __all__ = [
     "add_machine_options",
     "callbacks_for",
     "count_list",
-    "counted",
     "given_options",
     "input_setting",
     "input_settings",
@@ -48,11 +47,6 @@ FORMATS: Final = (
 def print_json(value: Any) -> None:
     """The one object of ``--json``."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def counted(n: int, noun: str) -> str:
-    """A number of things: 1 run, 1,200 runs."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def print_rows(rows: Iterable[tuple[str, str]], indent: str = "  ") -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from relpt.files import check_can_write, read_table, write_into, write_json
 from relpt.intervals import with_interval
-from relpt.runlog import HistoryFile, duration
+from relpt.runlog import HistoryFile, counted, duration
 
 __all__ = ["SETTINGS", "fewshot_table", "run_demo"]
 
@@ -156,7 +156,7 @@ def _demo(
 
     task = FewShot(**{**s["few_shot"], **({} if episodes is None else {"episodes": episodes})})
     test = unseen.tokenize(enc, max_length=s["max_length"], show_progress_bar=False)
-    what = f"{task.n_way}-way {task.k_shot}-shot, {task.episodes:,} episodes, on unseen relations"
+    what = f"{task.n_way}-way {task.k_shot}-shot, {counted(task.episodes, 'episode')}, on unseen relations"
     stages.start("before", f"Test before training: {what}")
     before, vectors_before = _evaluate(enc, test, task, show_progress_bar)
     stages.done(_short(before))

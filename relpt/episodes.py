@@ -28,6 +28,7 @@ from relpt.data.values import Problem, kind_of, show, whole
 from relpt.errors import FormatError
 from relpt.files import replace_file
 from relpt.nota import accuracies, ratio
+from relpt.runlog import counted
 
 __all__ = ["Episodes", "load_episodes", "load_predictions", "score_predictions"]
 
@@ -191,7 +192,9 @@ def score_predictions(predictions: Any, answers: Any, *, n_way: int | None = Non
     right, n_way = load_predictions(answers, n_way, name="answers")
     said, _ = load_predictions(predictions, n_way)
     if len(said) != len(right) or not len(said):
-        raise ValueError(f"there are {len(said)} predictions and {len(right)} answers; give one for each episode")
+        raise ValueError(
+            f"got {counted(len(said), 'prediction')} and {counted(len(right), 'answer')}; give one for each episode"
+        )
     hits, none = (said == right)[:, None], (right == n_way)[:, None]
     accuracy, ci95 = ratio(hits[:, 0].astype(np.int64), np.ones(len(hits), np.int64))
     row: dict[str, Any] = {"way": n_way, "episodes": len(said), "accuracy": accuracy, "ci95": ci95}

@@ -14,6 +14,7 @@ from relpt import _core
 from relpt.inputs import SIMILARITIES, choice, input_name
 from relpt.intervals import known, with_interval
 from relpt.nota import NOTA_SCORES, accuracies, best_threshold, nota_scores
+from relpt.runlog import counted
 
 if TYPE_CHECKING:
     from relpt.episodes import Episodes
@@ -538,7 +539,8 @@ class FewShot:
             raise ValueError(f"few-shot episodes need labelled data; {corpus.name!r} names no relations")
         if self.n_way > len(counts):
             raise ValueError(
-                f"n_way is {self.n_way}, but {corpus.name!r} has {len(counts)} relations; lower n_way (--way)"
+                f"n_way is {self.n_way}, but {corpus.name!r} has {counted(len(counts), 'relation')}; lower n_way "
+                "(--way)"
             )
         if self.nota_rate > 0 and self.n_way == len(counts):
             raise ValueError(
@@ -548,8 +550,8 @@ class FewShot:
         label, least = min(counts.items(), key=lambda item: item[1])
         if self.k_shot + self.n_query > least:
             raise ValueError(
-                f"k_shot + n_query is {self.k_shot + self.n_query}, but relation {label!r} has {least} sentences; "
-                "lower k_shot (--shot) or leave the relation out"
+                f"k_shot + n_query is {self.k_shot + self.n_query}, but relation {label!r} has "
+                f"{counted(least, 'sentence')}; lower k_shot (--shot) or leave the relation out"
             )
 
 

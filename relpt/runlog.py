@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from relpt.files import json_text
 
-__all__ = ["HistoryFile", "StepLines", "duration", "tell"]
+__all__ = ["HistoryFile", "StepLines", "counted", "duration", "tell"]
 
 
 def tell(text: str) -> None:
@@ -89,6 +89,11 @@ class StepLines:
             f"relpt: step {record['step']:,} of {self.steps:,}, loss {record['loss']:.3f}, {speed:.0f} sentences/s, "
             f"about {duration(left)} left"
         )
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things: 1 run, 1,200 runs."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

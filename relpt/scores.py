@@ -15,6 +15,7 @@ from relpt import metrics
 from relpt.frames import data_frame
 from relpt.inputs import choice
 from relpt.metrics import METRICS, BagCurve, ConfusionMatrix, Measures, RelationScore
+from relpt.runlog import counted
 
 if TYPE_CHECKING:
     from relpt.data.bags import Bag
@@ -65,7 +66,7 @@ class Score(float):
         without = f" without {self.negative!r}" if self.negative is not None and self.metric != "accuracy" else ""
         beside = f", {self.official_metric} {self.official:.4f}" if self.official_metric != self.metric else ""
         wrong = f", {self.unknown:,} of unknown relations counted as wrong" if self.unknown else ""
-        return f"<{self.metric}{without} {float(self):.4f}{beside}, {self.sentences:,} sentences{wrong}>"
+        return f"<{self.metric}{without} {float(self):.4f}{beside}, {counted(self.sentences, 'sentence')}{wrong}>"
 
     __str__ = __repr__
 
@@ -210,7 +211,7 @@ class BagScore:
         )
         without = f" without {self.negative!r}" if self.negative is not None else ""
         lacking = f", {self.unknown} relations not trained" if self.unknown else ""
-        return f"<{said}: {figures['facts']:,} facts{without} of {figures['bags']:,} bags{lacking}>"
+        return f"<{said}: {counted(figures['facts'], 'fact')}{without} of {counted(figures['bags'], 'bag')}{lacking}>"
 
     __repr__ = __str__
 

@@ -441,7 +441,12 @@ def test_the_command_writes_table_figure_and_rows(command: Any, made: Ablation, 
     assert (tmp_path / "o" / "figure.png").read_bytes()[:4] == b"\x89PNG"
     code, out, err = command(*words, "-o", tmp_path / "o", "--statistic", "median")
     assert code == 0
-    assert out.startswith("median (lowest – highest) over 2 seeds\n\n| data | metric | model |")
+    title, blank, *table = out.splitlines()
+    assert (title, blank) == ("median (lowest – highest) over 2 seeds", "")
+    assert all(line == line.rstrip() for line in table)
+    assert table[0].split()[:3] == ["data", "metric", "model"]
+    assert len({line.find("accuracy") for line in table if "accuracy" in line}) == 1  # columns are aligned
+    assert [line.find("(") for line in table[1:3]] == [table[1].find("(")] * 2 != [-1] * 2
     assert "32 runs, 0 of them new" in err
     assert "few, two, OnlyC, 3-way 3-shot, seed 2: accuracy" in err
 

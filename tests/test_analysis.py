@@ -564,7 +564,7 @@ def test_complementarity_in_markdown() -> None:
         ({"labels": [0] * 60}, "labels are all 0"),
         ({"n_way": 7}, "n_way is 7, but there are 6 relations"),
         ({"k_shot": 10}, "relation 0 has 10 sentences; expected 11 or more"),
-        ({"labels": ["x"] * 59 + ["rare"], "n_way": 2}, "relation 'rare' has 1 sentences; expected 2 or more"),
+        ({"labels": ["x"] * 59 + ["rare"], "n_way": 2}, "relation 'rare' has 1 sentence; expected 2 or more"),
         ({"episodes": 0}, "episodes is 0; expected 1 or more"),
     ],
 )

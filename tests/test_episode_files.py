@@ -222,8 +222,8 @@ def test_answers_may_stand_in_the_episodes(tmp_path):
         ([0, 6], [0, 1], "number 1 is 6; expected 0 to 4, and 5 or -1 for none of the above"),
         ([0, True], [0, 1], "number 1 is True"),
         ([0, "1"], [0, 1], "number 1 is '1'"),
-        ([0], [0, 1], "there are 1 predictions and 2 answers"),
-        ([], [], "there are 0 predictions"),
+        ([0], [0, 1], "got 1 prediction and 2 answers; give one for each"),
+        ([], [], "got 0 predictions and 0 answers"),
         ({"0": 1}, [0], "expected a list of whole numbers, got an object"),
     ],
 )

@@ -260,7 +260,7 @@ def test_finetune_and_relations_that_training_lacks(command: Any) -> None:
     assert code == 0
     assert json.loads(out)["results"][0]["unknown"] == 3
     assert (
-        "3 sentences of dev and test have relations that were not trained: counted as wrong"
+        "3 sentences of dev and test with relations that were not trained: counted as wrong"
         in command(*words, "--unknown-labels", "wrong")[1]
     )
 

@@ -89,7 +89,7 @@ def test_tacred_brackets_are_counted_in_the_log(tmp_path: Path, caplog: pytest.L
     with caplog.at_level(logging.INFO, logger="relpt"):
         data = relpt.load(dump(tmp_path / "t.json", [TACRED, lower]))
     assert data[1].text == "[ a } b -LRB-x c d e f g"
-    assert "read as tacred, token spans, 2 instances, 1 relations, 4 brackets written as such" in caplog.text
+    assert "read as tacred, token spans, 2 instances, 1 relation, 4 brackets written as such" in caplog.text
 
 
 BAD_TACRED: dict[str, tuple[dict[str, Any], str, str, str]] = {
@@ -164,7 +164,7 @@ def test_tacrev_corrects_some_labels(tmp_path: Path, as_file: bool, caplog: pyte
         new = data.relabel(dump(tmp_path / "patch.json", patch) if as_file else patch)
     assert labels(new) == [("e0", "no_relation"), ("e1", "per:title"), ("e2", "per:age")]
     assert labels(data)[2] == ("e2", "no_relation")
-    assert "changes the relation of 1 instances, confirms 1, does not hold 1, which keep theirs" in caplog.text
+    assert "changes the relation of 1 instance, confirms 1, does not hold 1; what it does not hold stays" in caplog.text
     assert new.bad_counts == {}
 
 
@@ -177,7 +177,7 @@ def test_retacred_leaves_out_what_it_does_not_hold(tmp_path: Path, caplog: pytes
         new = data.relabel(patch, drop_missing=True)
     assert labels(new) == [("e0", "no_relation"), ("e2", "per:age")]
     assert new.bad_counts == {"not in the patch": 1}
-    assert "does not hold 1, which are left out" in caplog.text
+    assert "does not hold 1; what it does not hold is left out" in caplog.text
     assert labels(data.relabel(patch, drop_missing=False))[1] == ("e1", "per:title")
     assert len(data[[0, 2]].relabel(patch)) == 2
 
@@ -198,7 +198,7 @@ def test_ids_of_a_patch_that_the_data_does_not_have() -> None:
 
 def test_unlabelled_data_gets_all_its_relations_or_none() -> None:
     data = relpt.load([{**TACRED, "id": id_, "relation": None} for id_ in ("e0", "e1")])
-    with pytest.raises(ValueError, match="1 instances have no relation, in the patch neither"):
+    with pytest.raises(ValueError, match="instances without a relation, in the patch neither: 1"):
         data.relabel([{"id": "e1", "relation": "c"}])
     assert labels(data.relabel({"e0": "a", "e1": "c"})) == [("e0", "a"), ("e1", "c")]
 

@@ -191,7 +191,7 @@ def test_a_list_of_paths_and_a_name(tmp_path: Path) -> None:
 def test_the_guess_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="relpt"):
         relpt.load(jsonl(tmp_path / "a.txt", RECORD))
-    assert "a.txt: read as opennre, token spans, 1 instances, 1 relations" in caplog.text
+    assert "a.txt: read as opennre, token spans, 1 instance, 1 relation" in caplog.text
 
 
 def test_dataset_is_list_like() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from relpt.data.instance import BadRecord, Instance
 from relpt.files import json_text, replace_file
+from relpt.runlog import counted
 
 if TYPE_CHECKING:
     from relpt.corpus import Corpus
@@ -238,9 +239,9 @@ class Dataset(Sequence[Instance]):
         )
 
     def __repr__(self) -> str:
-        labels = f"{len(self.labels):,} relations" if self.labelled else "unlabelled"
+        labels = counted(len(self.labels), "relation") if self.labelled else "unlabelled"
         bad = f", {sum(self.bad_counts.values()):,} bad records left out" if self.bad_counts else ""
-        return f"<relpt.Dataset {self.name!r}: {len(self):,} instances, {labels}{bad}>"
+        return f"<relpt.Dataset {self.name!r}: {counted(len(self), 'instance')}, {labels}{bad}>"
 
     def _repr_html_(self) -> str:
         from relpt.data.report import dataset_html

@@ -13,6 +13,7 @@ from relpt.data.dataset import Dataset
 from relpt.data.files import read_json
 from relpt.data.values import Problem, kind_of, show, string
 from relpt.errors import BadRecordWarning, FormatError
+from relpt.runlog import counted
 
 __all__ = ["relabelled"]
 
@@ -34,15 +35,16 @@ def relabelled(data: Dataset, patch: Any, drop_missing: bool | None) -> Dataset:
             "out the others, as Re-TACRED does, or drop_missing=False (--keep-missing) to keep their relations"
         )
     if missing and not drop_missing and not data.labelled:
-        raise ValueError(f"{missing:,} instances have no relation, in {label} neither; pass drop_missing=True")
+        raise ValueError(f"instances without a relation, in {label} neither: {missing:,}; pass drop_missing=True")
     kept = [
         dataclasses.replace(i, relation=relations[i.id]) if i.id in relations else i
         for i in (held if drop_missing else data)
     ]
     changed = sum(i.relation != relations[i.id or ""] for i in held)
+    rest = "is left out" if drop_missing else "stays as it is"
     _log.info(
-        f"{data.name}: {label} changes the relation of {changed:,} instances, confirms {len(held) - changed:,}, does "
-        f"not hold {missing:,}, which {'are left out' if drop_missing else 'keep theirs'}"
+        f"{data.name}: {label} changes the relation of {counted(changed, 'instance')}, confirms "
+        f"{len(held) - changed:,}, does not hold {missing:,}; what it does not hold {rest}"
     )
     counts = {**data.bad_counts, **({"not in the patch": missing} if drop_missing and missing else {})}
     return Dataset(kept, name=data.name, bad=data.bad, bad_counts=counts)

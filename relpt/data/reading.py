@@ -18,6 +18,7 @@ from relpt.data.instance import BadRecord, Instance, where
 from relpt.data.records import build_instance, relation_of
 from relpt.data.values import Problem, show
 from relpt.errors import BadRecordWarning, FormatError
+from relpt.runlog import counted
 
 __all__ = ["as_dataset", "load"]
 
@@ -193,10 +194,11 @@ def _summary(part: RawFile, spans: str | None, instances: list[Instance], bad: i
     first: Any = next((r.value for r in part.records if isinstance(r.value, dict)), {})
     unit = FORMATS[part.format].unit or spans or ("token" if "token" in first or "tokens" in first else "char")
     relations = {i.relation for i in instances} - {None}
-    labels = f"{len(relations):,} relations" if relations else "unlabelled"
+    labels = counted(len(relations), "relation") if relations else "unlabelled"
     broken = f", {bad:,} bad records" if bad else ""
     changes = "".join(f", {count:,} {what}" for what, count in part.tally.items())
-    return f"{part.label}: read as {part.format}, {unit} spans, {len(instances):,} instances, {labels}{broken}{changes}"
+    read = f"read as {part.format}, {unit} spans, {counted(len(instances), 'instance')}, {labels}"
+    return f"{part.label}: {read}{broken}{changes}"
 
 
 def _parts(source: Any, format: str | None, label: str) -> list[RawFile]:

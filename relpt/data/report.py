@@ -163,13 +163,7 @@ class Report:
         else:
             rows.append(("relations", "none (unlabelled)"))
         if self.single_relations:
-            rows.append(
-                (
-                    "with one sentence",
-                    f"{len(self.single_relations):,} relations, such as "
-                    f"{', '.join(self.single_relations[:3])}: they give no pairs",
-                )
-            )
+            rows.append(("with one sentence", _single(self.single_relations)))
         rows += [
             ("characters", spread(self.characters)),
             ("words", spread(self.words)),
@@ -200,6 +194,12 @@ class Report:
     def _repr_html_(self) -> str:
         notes = "".join(f"<li>{html.escape(message)}</li>" for message in self.bad)
         return f"<b>{html.escape(self.name)}</b>{_table(self.rows())}" + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def _single(relations: list[str]) -> str:
+    if len(relations) == 1:
+        return f"1 relation, {relations[0]}: it gives no pairs"
+    return f"{len(relations):,} relations, such as {', '.join(relations[:3])}: they give no pairs"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

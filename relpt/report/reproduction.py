@@ -11,6 +11,7 @@ from relpt.files import write_file, write_into, write_json
 from relpt.intervals import with_interval
 from relpt.report.html import figure_png
 from relpt.report.page import Block, Bullets, Figure, Grid, Heading, Text, html_blocks, html_page, markdown_page, plain
+from relpt.runlog import counted
 
 __all__ = ["blocks_of", "lead_of", "title_of", "write_reproduction"]
 
@@ -48,7 +49,7 @@ def lead_of(result: Any) -> str:
     told = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     runs = sum(len(ablation.rows) for ablation in result.ablations.values())
     parts = [result.kit.about, f"Source: {result.kit.paper}."]
-    parts += [f"{runs:,} runs."] if runs else []
+    parts += [f"{counted(runs, 'run')}."] if runs else []
     parts += [f"The paper's judgements, at each place of the tables: {told}."] if told else []
     return " ".join(parts)
 
