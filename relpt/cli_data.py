@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from relpt.cli_shared import add_data_options, given_options, load_data, natural, new_file, print_json, print_rows
+from relpt.cli_shared import (
+    FORMATS,
+    add_data_options,
+    given_options,
+    load_data,
+    natural,
+    new_file,
+    print_json,
+    print_rows,
+)
 from relpt.runlog import counted
+
+if TYPE_CHECKING:
+    from relpt.data import BadRecord
 
 __all__ = ["add_check", "add_relabel"]
 
@@ -22,21 +36,38 @@ def check(args: argparse.Namespace) -> int:
     for path in args.data:
         data = load(path, on_bad="collect", **given_options(args, "format", "spans"))
         report, bad = data.check(), [str(note) for note in data.bad]
-        bad_total += len(bad)
+        bad_total += len(data.bad)
         reports.append({"file": path, **report.to_dict(), "bad": [note.to_dict() for note in data.bad]})
         if args.json:
             continue
         if len(reports) > 1:
             print()
         print(path)
-        print_rows(dataclasses.replace(report, bad=[]).rows())
+        if data.bad and not len(data):  # figures of nothing would hide what is wrong; likely it is one thing
+            print(f"  {_nothing_read(data.bad)}")
+            bad = _collapsed(data.bad)
+        else:
+            print_rows(dataclasses.replace(report, bad=[]).rows())
         for line in bad[: args.show]:
             print(f"    {line}")
         if len(bad) > args.show:
             print(f"    … and {len(bad) - args.show:,} more (--show {len(bad)} lists them all)")
+        if data.bad and not len(data):
+            print_rows([("--format", f"says what the file is, where that was guessed wrong: {', '.join(FORMATS)}")])
     if args.json:
         print_json({"files": reports, "bad": bad_total})
     return 1 if bad_total else 0
+
+
+def _nothing_read(bad: Sequence[BadRecord]) -> str:
+    return "its record cannot be read:" if len(bad) == 1 else f"none of its {len(bad):,} records can be read:"
+
+
+def _collapsed(bad: Sequence[BadRecord]) -> list[str]:
+    """The records' messages, those of one reason as their number and the first of them."""
+    reasons = Counter((note.field, note.reason) for note in bad)
+    first = {(note.field, note.reason): note for note in reversed(bad)}
+    return [f"{first[key]}" + (f" (and {n - 1:,} more like it)" if n > 1 else "") for key, n in reasons.items()]
 
 
 def add_check(commands: Any, common: argparse.ArgumentParser) -> None:

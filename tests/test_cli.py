@@ -499,6 +499,22 @@ def test_check_lists_bad_records_and_exits_1(relpt_command):
     assert found["files"][0]["bad"][0]["line"] == 3
 
 
+def test_check_of_a_file_of_which_nothing_can_be_read(relpt_command, place):
+    """No figures of nothing; one mistake in all records is told once."""
+    write_jsonl(place / "alien.jsonl", [*({"sentence": "x", "n": n} for n in range(30)), {"text": "x y"}])
+    code, out, err = relpt_command("check", "alien.jsonl")
+    assert (code, err) == (1, "")
+    lines = out.splitlines()
+    assert lines[:2] == ["alien.jsonl", "  none of its 31 records can be read:"]
+    assert lines[2].startswith("    alien.jsonl:1: text: the record has neither text nor tokens")
+    assert lines[2].endswith("(and 29 more like it)")
+    assert lines[3].startswith("    alien.jsonl:31: h: missing")
+    assert all(name in " ".join(lines[4:]) for name in ("--format", *FORMATS))
+    assert "median" not in out
+    found = json.loads(relpt_command("check", "alien.jsonl", "--json")[1])
+    assert (found["bad"], len(found["files"][0]["bad"]), found["files"][0]["n"]) == (31, 31, 0)
+
+
 # -- pretrain ---------------------------------------------------------------------------------------------------------
 
 
