@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -143,6 +144,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         task._check(data)
         if fit is not None:
             task._check(fit)
+    if fit is not None:
+        _warn_of_shared(data, fit)
     parts = [data] if fit is None else [data, fit]
     encoder = opened_model(argparse.Namespace(**{**vars(args), "seed": None}), args.model, *parts)
     length, show = given_options(args, "max_length"), False if args.quiet else None
@@ -171,6 +174,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not args.quiet:
         tell(f"relpt: {duration(time.monotonic() - begin)}")
     return 0
+
+
+def _warn_of_shared(data: Any, fit: Any) -> None:
+    """Warns where the threshold is fitted to what is tested, which it then suits better than relations not seen."""
+    shared = [name for name in fit.labels if name in set(data.labels)]
+    if shared:
+        warnings.warn(
+            f"{len(shared):,} of the {counted(len(fit.labels), 'relation')} of --nota-fit are also in --data, such as "
+            f"{shared[0]!r}: accuracies may be too high; give data of other relations",
+            stacklevel=2,
+        )
 
 
 def _print_results(results: Sequence[Any]) -> None:
