@@ -11,8 +11,6 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from relpt.sigint import end_at_once, raise_again
-
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -138,14 +136,12 @@ def _load_core() -> None:
             del os.environ["GOMP_SPINCOUNT"]
 
 
-end_at_once()  # until relpt.cli takes over
 _load_core()
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'relpt' has no attribute {name!r}")
-    raise_again()  # a program of the user's is at work, whatever it is called
     value = getattr(importlib.import_module(f"relpt.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

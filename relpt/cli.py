@@ -32,7 +32,6 @@ from relpt.cli_shared import (
 from relpt.files import check_can_write
 from relpt.runlog import HistoryFile, counted, duration, tell
 from relpt.settings import UsageError, make_trainer, parse_objectives
-from relpt.sigint import raise_again
 
 __all__ = ["main"]
 
@@ -528,7 +527,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # "→" on a terminal that has no such sign
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        raise_again()
         args = build_parser().parse_args(arguments)
     except KeyboardInterrupt:
         tell("relpt: interrupted")

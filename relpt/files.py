@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 __all__ = [
     "check_can_write",
-    "check_writable",
     "json_text",
     "parse_json",
     "read_json",
@@ -116,12 +115,6 @@ def replaceable(folder: str | os.PathLike[str], card: str, form: str, *more: str
             "remove it"
         )
     return target
-
-
-def check_writable(folder: Path) -> None:
-    """Makes the folder where it is not there; OSError where nothing can be written into it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
 
 
 def check_can_write(folder: Path, option: str) -> None:

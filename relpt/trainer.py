@@ -18,7 +18,7 @@ from relpt.checkpoint import latest_checkpoint, load_checkpoint
 from relpt.cnn import CNNEncoder
 from relpt.devices import dtype_of, usable_memory
 from relpt.encoding import warn_truncated
-from relpt.files import check_writable
+from relpt.files import check_can_write
 from relpt.history import History
 from relpt.inputs import DTYPES, INPUTS, choice, input_name, plain, representation_parts
 from relpt.loop import Loop, compare_cards
@@ -594,6 +594,8 @@ class Trainer:
         if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
             raise ValueError(f"checkpoint_every is {checkpoint_every!r}; expected a whole number from 1 on")
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        if folder is not None:
+            check_can_write(folder, "checkpoint_dir")  # rather than at the first checkpoint
         sampler = self._sampler(corpus, target)
         self._tell_left_out(sampler, corpus)
         self._check_negatives(sampler, corpus)
@@ -605,8 +607,6 @@ class Trainer:
             card["options"]["micro_batch_pairs"] = compare_cards(card, start)
         micro = card["options"]["micro_batch_pairs"]
         trainer = _core.Trainer(**self._core_options(micro, corpus.relations))
-        if folder is not None:
-            check_writable(folder)  # rather than at the first checkpoint
         history = load_checkpoint(start, self.encoder, trainer)[0] if start is not None else History()
         self.encoder.card = card
         if self.encoder.projection is not None:

@@ -151,45 +151,6 @@ def test_ctrl_c_while_the_parser_is_built(relpt_command, monkeypatch):
     assert relpt_command("info") == (130, "", "relpt: interrupted\n")
 
 
-@pytest.mark.parametrize(("words", "code"), [(("-m", "relpt", "info"), 130), (("-c", "import relpt"), 1)])
-def test_ctrl_c_while_the_core_is_loaded(tmp_path, words, code):
-    """Of the command, a line; of a program of the user's, a KeyboardInterrupt as ever."""
-    (tmp_path / "numpy").mkdir()  # the core imports it
-    (tmp_path / "numpy" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    run = subprocess.run(
-        [sys.executable, *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
-    )
-    if code == 130:
-        assert (run.returncode, run.stdout, run.stderr) == (130, "", "relpt: interrupted\n")
-    else:
-        assert run.returncode != 130
-        assert "KeyboardInterrupt" in run.stderr
-
-
-@pytest.mark.parametrize("name", ["relpt", "mine"])
-def test_ctrl_c_is_a_programs_own_once_it_is_at_work(tmp_path, name):
-    """Of a program that has the command's name, and of a package that imports relpt while it is found by -m."""
-    code = "import relpt, signal\nrelpt.FewShot\nassert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").write_text(code.replace("relpt.FewShot\n", ""))
-    (tmp_path / "mine" / "__main__.py").touch()
-    (tmp_path / "relpt").write_text(code)
-    run = subprocess.run(
-        [sys.executable, *(("-m", "mine") if name == "mine" else (str(tmp_path / "relpt"),))],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert (run.returncode, run.stderr) == (0, "")
-
-
 def test_version(relpt_command):
     assert relpt_command("--version")[1].strip() == f"relpt {relpt.__version__}"
 

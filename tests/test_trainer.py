@@ -799,7 +799,7 @@ def test_options_of_one_trainer_are_no_others(folder: Path) -> None:
 def test_what_cannot_be_kept_is_said_before_the_first_step(folder: Path, tmp_path: Path) -> None:
     data, records = relpt.load(tiny_dataset()), []
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError, match=r"file cannot be written .* give another path with checkpoint_dir"):
         trainer_of(encoder_of(folder)).fit(data, checkpoint_dir=tmp_path / "file", callbacks=[records.append])
     with pytest.raises(ValueError, match="checkpoint_every is 0; expected a whole number from 1 on"):
         trainer_of(encoder_of(folder)).fit(data, checkpoint_every=0, callbacks=[records.append])
