@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from relpt import _core
-from relpt.devices import dtype_of
+from relpt.devices import dtype_of, threads_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
 from relpt.errors import FormatError
 from relpt.fields import check_number
@@ -138,7 +138,7 @@ class CNNEncoder:
             "initializer_range": float(initializer_range),
         }
         self.name, self.dtype, self.seed, self.markers = name, dtype, seed, dict(MARKERS)
-        self.num_threads = _core.default_threads() if num_threads is None else num_threads
+        self.num_threads = threads_of(num_threads)
         self.tags = tuple(tag for tag in ("pos", "ner") if self.config[f"{tag}_tags"])
         self.card: dict[str, Any] = {}
         self.projection: None = None  # an Encoder's alone

@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from relpt import _core
 from relpt.errors import CudaError
 
-__all__ = ["backend_of", "cuda_facts", "dtype_of", "usable_memory"]
+__all__ = ["backend_of", "cuda_facts", "dtype_of", "threads_of", "usable_memory"]
 
 _DTYPES: Final = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "tf32", "bfloat16")}
 _ENCODING_DTYPES: Final = {"cpu": ("int8",), "cuda": ()}
@@ -75,6 +77,20 @@ def dtype_of(device: str, dtype: str | None, *, encodes: bool = False) -> str:
         where = "the GPU" if device == "cuda" else "the CPU"
         raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(own)} on {where}")
     return dtype
+
+
+def threads_of(num_threads: int | None) -> int:
+    """The number of the core's threads: the given one, else the CPUs that this process may use.
+
+    Raises:
+        ValueError: it is no whole number from 1 to 4096.
+    """
+    if num_threads is None:
+        return _core.default_threads()
+    whole = isinstance(num_threads, (int, np.integer)) and not isinstance(num_threads, bool)
+    if not whole or not 1 <= num_threads <= 4096:
+        raise ValueError(f"num_threads is {num_threads!r}; expected a whole number from 1 to 4096, or None")
+    return int(num_threads)
 
 
 def usable_memory(device: str) -> int:

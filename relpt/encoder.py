@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from relpt import _core, weights
-from relpt.devices import backend_of, dtype_of
+from relpt.devices import backend_of, dtype_of, threads_of
 from relpt.encoding import Runs, as_corpus, check_corpus, encode_rows, unit_length
 from relpt.errors import FormatError
 from relpt.families import family_of
@@ -95,7 +95,7 @@ class Encoder:
         self.config, self.tokenizer, self.markers, self.name = config, tokenizer, markers, name
         self.special_tokens = special_tokens
         self.representation, self.device, self.dtype, self.seed = representation, device, dtype, seed
-        self.num_threads = _core.default_threads() if num_threads is None else num_threads
+        self.num_threads = threads_of(num_threads)
         self.card: dict[str, Any] = {}
         self.projection: Projection | None = None
         self.injection = injection
@@ -374,7 +374,7 @@ class Encoder:
     ) -> np.ndarray:
         """The representation of a corpus' rows, without projection."""
         return encode_rows(
-            self._runs.of(max_length, dtype),
+            self._runs.of(min(max_length, weights.max_positions(self.config)), dtype),  # longer ones are refused
             self._core_corpus(corpus),
             self._input_tokens(corpus, [inputs], rows),
             rows,

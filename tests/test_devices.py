@@ -31,6 +31,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return facts
 
 
+def test_numbers_of_threads() -> None:
+    assert devices.threads_of(3) == 3
+    assert devices.threads_of(None) >= 1
+    for wrong in (0, -1, 5000, "2", 2.0, True):
+        with pytest.raises(ValueError, match=r"num_threads is .*; expected a whole number from 1 to 4096"):
+            devices.threads_of(wrong)  # type: ignore[arg-type]
+
+
 def test_unknown_devices_and_dtypes() -> None:
     with pytest.raises(ValueError, match="device is 'tpu'; expected 'cpu' or 'cuda'"):
         devices.backend_of("tpu")

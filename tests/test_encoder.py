@@ -654,6 +654,13 @@ def test_cuda_and_other_types_are_refused(folder: Path) -> None:
         relpt.Encoder.from_pretrained(folder, dtype="float16")
 
 
+def test_a_length_beyond_the_model_is_refused(encoder: relpt.Encoder, data: relpt.Dataset) -> None:
+    """Before memory for it is asked for."""
+    for length in (129, 10**9):
+        with pytest.raises(ValueError, match=f"max_length is {length}, expected 16 to 128"):
+            encoder.encode(data, max_length=length)
+
+
 @pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("int8", 0.05)])
 def test_encoding_in_other_types(encoder: relpt.Encoder, data: relpt.Dataset, dtype: str, most: float) -> None:
     exact, found = encoder.encode(data), encoder.encode(data, dtype=dtype)
