@@ -144,9 +144,8 @@ void rp_batch_free(rp_batch *batch) {
 void rp_batch_clear(rp_batch *batch) {
     bind_arrays(batch);
     batch->S = batch->T = batch->M = batch->K = batch->max_len = 0;
-    batch->truncated = batch->truncated_mentions = batch->vocab_size = 0;
-    for (int k = 0; k < RP_TAGS; k++) batch->n_tags[k] = 0;
-    batch->bare = false;
+    batch->truncated = batch->truncated_mentions = 0;
+    batch->origin = (rp_origin){0};
     batch->cu_seqlens[0] = 0;
 }
 
@@ -420,13 +419,20 @@ static rp_status check_room(const layout *l, int64_t max_length) {
                    max_length, l->fixed, shortest(l));
 }
 
-static void note_origin(rp_batch *batch, const rp_corpus *corpus, const rp_tokens *tokens) {
-    int64_t vocab_size =
-        corpus->a.vocab_size > tokens->vocab_size ? (int64_t)corpus->a.vocab_size : (int64_t)tokens->vocab_size;
-    if (vocab_size > batch->vocab_size) batch->vocab_size = vocab_size;
+rp_origin rp_origin_of(const rp_corpus *corpus, const rp_tokens *tokens) {
+    rp_origin of = {.vocab_size = corpus->a.vocab_size, .bare = tokens->bare};
+    if (tokens->vocab_size > of.vocab_size) of.vocab_size = tokens->vocab_size;
+    for (int k = 0; k < RP_TAGS; k++) of.n_tags[k] = corpus->a.tags[k] == NULL ? 0 : corpus->a.n_tags[k];
+    return of;
+}
+
+/* A batch may be of two corpora, of one kind of sequences. */
+static void note_origin(rp_batch *batch, rp_origin of) {
+    rp_origin *all = &batch->origin;
+    if (of.vocab_size > all->vocab_size) all->vocab_size = of.vocab_size;
     for (int k = 0; k < RP_TAGS; k++)
-        if (corpus->a.tags[k] != NULL && corpus->a.n_tags[k] > batch->n_tags[k]) batch->n_tags[k] = corpus->a.n_tags[k];
-    batch->bare = tokens->bare;
+        if (of.n_tags[k] > all->n_tags[k]) all->n_tags[k] = of.n_tags[k];
+    all->bare = of.bare;
 }
 
 rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens *tokens, const rp_sample *sample,
@@ -442,7 +448,7 @@ rp_status rp_batch_add(rp_batch *batch, const rp_corpus *corpus, const rp_tokens
                        "row %" PRId64 ": its %" PRId64 " tokens do not fit the batch: %" PRId32 " of %" PRId32
                        " are taken",
                        sample->row, kept, batch->T, batch->T_capacity);
-    note_origin(batch, corpus, tokens);
+    note_origin(batch, rp_origin_of(corpus, tokens));
     if (!tokens->bare) put_token(batch, tokens->cls, false);
     put_run(batch, &l.runs[LEFT], true);
     put_mention(batch, &l, FIRST);

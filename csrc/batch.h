@@ -57,6 +57,15 @@ typedef struct rp_sample {
     bool without_graph;          /* nothing of a graph is injected */
 } rp_sample;
 
+/* What sequences are made of, for a network to take them or not. */
+typedef struct rp_origin {
+    int64_t vocab_size;      /* ids are below it */
+    int32_t n_tags[RP_TAGS]; /* tags are below these; 0: there are none */
+    bool bare;               /* sequences of words alone (rp_tokens) */
+} rp_origin;
+
+rp_origin rp_origin_of(const rp_corpus *corpus, const rp_tokens *tokens);
+
 typedef struct rp_batch {
     int32_t S, T, M; /* sequences, tokens, masked tokens */
     int32_t max_len; /* longest sequence */
@@ -93,9 +102,7 @@ typedef struct rp_batch {
     int32_t K;                  /* mentions at which a graph's embedding is injected (rp_batch_inject) */
     int32_t *inject_at;         /* (K) rows of their start markers */
     int32_t *inject_row;        /* (K) rows of the graph's table */
-    int64_t vocab_size;         /* of what the samples were made of: ids are below it, */
-    int32_t n_tags[RP_TAGS];    /* tags below these (0: there are none), */
-    bool bare;                  /* sequences of words alone (rp_tokens) */
+    rp_origin origin;           /* of its samples */
     int64_t truncated;          /* samples cut by the window */
     int64_t truncated_mentions; /* samples of which a mention itself had to be cut */
     void *memory;

@@ -248,20 +248,6 @@ static rp_status run_call(rp_encode_run *run, const call *c) {
 
 /* -- rows of a corpus ------------------------------------------------------------------------------------- */
 
-/* Tags that the network reads have to be there, and known to it. */
-static rp_status check_tags(const rp_network_sizes *sizes, const rp_corpus *corpus) {
-    static const char *const names[RP_TAGS] = {"POS", "NER"};
-    for (int k = 0; k < RP_TAGS; k++) {
-        if (sizes->tag_count[k] == 0) continue;
-        if (corpus->a.tags[k] == NULL)
-            return rp_fail(RP_STATUS_VALUE, "the corpus has no %s tags, and the network reads them", names[k]);
-        if (corpus->a.n_tags[k] > sizes->tag_count[k])
-            return rp_fail(RP_STATUS_VALUE, "the corpus has %d %s tags, the network %lld", (int)corpus->a.n_tags[k],
-                           names[k], (long long)sizes->tag_count[k]);
-    }
-    return RP_OK;
-}
-
 static rp_status check_rows(const rp_encode_run *run, const rp_corpus *corpus, const rp_tokens *tokens,
                             const int64_t *rows, int64_t n, int64_t max_length) {
     rp_network_sizes sizes = rp_network_sizes_of(run->model->params);
@@ -269,14 +255,8 @@ static rp_status check_rows(const rp_encode_run *run, const rp_corpus *corpus, c
     if (max_length < 16 || max_length > most)
         return rp_fail(RP_STATUS_VALUE, "max_length is %lld, expected 16 to %lld", (long long)max_length,
                        (long long)most);
-    if (corpus->a.vocab_size > sizes.vocab_size || tokens->vocab_size > sizes.vocab_size)
-        return rp_fail(RP_STATUS_VALUE,
-                       "the corpus was tokenized with a vocabulary of %lld, the model's has %lld; tokenize it "
-                       "with this encoder",
-                       (long long)corpus->a.vocab_size, (long long)sizes.vocab_size);
-    if (tokens->bare != sizes.bare)
-        return rp_fail(RP_STATUS_VALUE, "tokens: bare is %d; this network takes %d", tokens->bare, sizes.bare);
-    RP_TRY(check_tags(&sizes, corpus));
+    const rp_origin of = rp_origin_of(corpus, tokens);
+    RP_TRY(rp_network_check_origin(&sizes, &of));
     for (int64_t i = 0; i < n; i++)
         if (rows[i] < 0 || rows[i] >= corpus->a.n)
             return rp_fail(RP_STATUS_VALUE, "rows[%lld] is %lld, the corpus has %lld sentences", (long long)i,

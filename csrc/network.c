@@ -126,6 +126,26 @@ static const kind *kind_of(const rp_params *params) { return params->cnn != NULL
 
 rp_network_sizes rp_network_sizes_of(const rp_params *params) { return kind_of(params)->sizes(params); }
 
+rp_status rp_network_check_origin(const rp_network_sizes *sizes, const rp_origin *of) {
+    static const char *const names[RP_TAGS] = {"POS", "NER"};
+    if (of->vocab_size > sizes->vocab_size)
+        return rp_fail(RP_STATUS_VALUE,
+                       "the corpus was tokenized with a vocabulary of %lld, the model's has %lld; tokenize it "
+                       "with this encoder",
+                       (long long)of->vocab_size, (long long)sizes->vocab_size);
+    if (of->bare != sizes->bare)
+        return rp_fail(RP_STATUS_VALUE, "tokens: bare is %d; this network takes %d", of->bare, sizes->bare);
+    for (int k = 0; k < RP_TAGS; k++) {
+        if (sizes->tag_count[k] == 0) continue;
+        if (of->n_tags[k] == 0)
+            return rp_fail(RP_STATUS_VALUE, "the corpus has no %s tags, and the network reads them", names[k]);
+        if (of->n_tags[k] > sizes->tag_count[k])
+            return rp_fail(RP_STATUS_VALUE, "the corpus has %d %s tags, the network %lld", (int)of->n_tags[k], names[k],
+                           (long long)sizes->tag_count[k]);
+    }
+    return RP_OK;
+}
+
 int64_t rp_network_dim(const rp_params *params, const rp_represent *spec) { return kind_of(params)->dim(params, spec); }
 
 rp_status rp_network_open(rp_network *n, const rp_model *model) {

@@ -31,6 +31,10 @@ typedef struct rp_network {
 
 rp_network_sizes rp_network_sizes_of(const rp_params *params);
 
+/* VALUE where a network of these sizes cannot read what comes from there: ids or tags that it does not know, none where
+ * it reads some, markers where it takes words alone or the other way round. */
+rp_status rp_network_check_origin(const rp_network_sizes *sizes, const rp_origin *of);
+
 /* Of the vector. A CNN has one representation, what it pools, and reads no `spec`. */
 int64_t rp_network_dim(const rp_params *params, const rp_represent *spec);
 

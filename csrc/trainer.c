@@ -390,24 +390,12 @@ static void count_versions(rp_trainer *t) {
         if (t->options.join.part[i].model != NULL) t->options.join.part[i].model->version++;
 }
 
-/* A network takes what its sampler gives, as encoding checks a corpus. */
 static rp_status check_fit(const rp_trainer *t, const rp_network *network, const rp_batch *b) {
-    static const char *const names[RP_TAGS] = {"POS", "NER"};
     rp_network_sizes sizes = rp_network_sizes_of(network->params);
     if (b->max_len > t->options.max_length)
         return rp_fail(RP_STATUS_VALUE, "the batch has a sequence of %d tokens, this trainer takes %lld",
                        (int)b->max_len, (long long)t->options.max_length);
-    if (b->vocab_size > sizes.vocab_size)
-        return rp_fail(RP_STATUS_VALUE,
-                       "the batch was made with a vocabulary of %lld, the model's has %lld; tokenize with this encoder",
-                       (long long)b->vocab_size, (long long)sizes.vocab_size);
-    if (b->bare != sizes.bare)
-        return rp_fail(RP_STATUS_VALUE, "tokens: bare is %d; this network takes %d", b->bare, sizes.bare);
-    for (int k = 0; k < RP_TAGS; k++)
-        if (sizes.tag_count[k] > 0 && (b->n_tags[k] == 0 || b->n_tags[k] > sizes.tag_count[k]))
-            return rp_fail(RP_STATUS_VALUE, "the batch has %d %s tags, the network reads %lld", (int)b->n_tags[k],
-                           names[k], (long long)sizes.tag_count[k]);
-    return RP_OK;
+    return rp_network_check_origin(&sizes, &b->origin);
 }
 
 /* Every network has to read the same samples. */

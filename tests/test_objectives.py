@@ -452,9 +452,9 @@ def test_batches_that_the_network_does_not_fit(tmp_path: Path, data: relpt.Datas
     of_tagged = _core.Trainer(**trainer_of(tagged, [RC()])._core_options(6, data.labels))
     for one, sampler, said in (
         (of_short, long, "the batch has a sequence of .* tokens, this trainer takes 16"),
-        (core, parts(plain)[0], "the batch was made with a vocabulary of 205, the model's has 129"),
+        (core, parts(plain)[0], "the corpus was tokenized with a vocabulary of 205, the model's has 129"),
         (of_plain, long, "bare is 0; this network takes 1"),
-        (of_tagged, parts(plain)[0], "the batch has 0 POS tags, the network reads 3"),
+        (of_tagged, parts(plain)[0], "the corpus has no POS tags, and the network reads them"),
     ):
         with pytest.raises(ValueError, match=said):
             one.gradients(sampler, 0)
