@@ -77,7 +77,8 @@ class RunFolder:
 
 def _lines(path: Path) -> list[str]:
     """The lines of a file of json_lines: names may hold what else ends a line, such as U+2028."""
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    text = path.read_text(encoding="utf-8")
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def json_lines(rows: list[Row]) -> str:

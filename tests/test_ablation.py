@@ -206,6 +206,8 @@ def test_names_that_hold_ends_of_lines(models: Any, place: Path, tmp_path: Path)
     first = relpt.ablate({"a": models["a"]}, sets, **run)
     assert set(first.predictions(seed=1).gold) == set(odd[1].labels)
     assert relpt.ablate({"a": models["a"]}, sets, **run).computed == 0
+    (tmp_path / "rows.jsonl").write_text("")  # no line is no row
+    assert relpt.ablate({"a": models["a"]}, sets, **run).computed == 1
 
 
 def test_predictions_of_several_runs(made: Ablation) -> None:
