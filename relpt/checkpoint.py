@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from relpt.errors import FormatError
-from relpt.files import json_text, read_json, replace_folder, write_file
+from relpt.fields import check_whole
+from relpt.files import json_text, read_table, replace_folder, write_file
 from relpt.history import History
 from relpt.weights import load_tensors, map_tensors, save_tensors
 
@@ -79,11 +80,12 @@ def load_checkpoint(folder: Path, encoder: Any, trainer: Any) -> tuple[History, 
         values[name] = _tensor(weights, encoder._tensor_name(name), shape, folder / "model.safetensors")
         for kind in _MOMENTS:
             _tensor(moments, f"{kind}.{name}", shape, folder / "optimizer.safetensors")
-    history, card = History.read(folder / "history.jsonl"), read_json(folder / "relpt.json")
-    if [record.get("step") for record in history] != list(range(1, int(card.get("step", 0)) + 1)):
+    history, card = History.read(folder / "history.jsonl"), read_table(folder / "relpt.json")
+    steps = check_whole(folder / "relpt.json", "step", card.get("step"), 0)
+    if [record.get("step") for record in history] != list(range(1, steps + 1)):
         raise FormatError(
-            f"{folder / 'history.jsonl'}: its {len(history)} lines are not the steps 1 to {card.get('step')} that "
-            "relpt.json names; go on from another checkpoint"
+            f"{folder / 'history.jsonl'}: its {len(history)} lines are not the steps 1 to {steps} that relpt.json "
+            "names; go on from another checkpoint"
         )
     heads = _load_heads(folder, trainer, moments)
     for name, value in values.items():

@@ -838,6 +838,12 @@ def test_a_history_that_is_not_the_checkpoints_is_refused(folder: Path, tmp_path
     )
     file = tmp_path / "step-00000003" / "history.jsonl"
     lines = file.read_text().splitlines(keepends=True)
+    card = tmp_path / "step-00000003" / "relpt.json"
+    whole = card.read_text()
+    card.write_text(json.dumps({**json.loads(whole), "step": "3"}))
+    with pytest.raises(relpt.FormatError, match=r"relpt\.json: step is '3'; expected a whole number"):
+        trainer_of(encoder_of(folder), max_steps=4).fit(data, checkpoint_dir=tmp_path, resume=True)
+    card.write_text(whole)
     for kept in ([], lines[:2], [*lines, lines[2]], [lines[1], lines[0], lines[2]]):
         file.write_text("".join(kept))
         with pytest.raises(relpt.FormatError, match=r"history\.jsonl: its \d lines are not the steps 1 to 3"):
