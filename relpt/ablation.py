@@ -16,7 +16,7 @@ from relpt.analysis import _markdown, _markdown_table, _mcnemar
 from relpt.fewshot import FewShot
 from relpt.files import json_text
 from relpt.finetuning import Protocol, grid, prediction_file
-from relpt.frames import data_frame
+from relpt.frames import aligned, data_frame
 from relpt.hybrid import open_encoder
 from relpt.intervals import mean_interval, paired_t
 from relpt.progress import progress
@@ -231,12 +231,7 @@ class Ablation:
 
     def to_text(self, statistic: str = "mean") -> str:
         """``tables`` with their columns aligned, as they are printed."""
-        texts = []
-        for lines in self.tables(statistic):
-            widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-            padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-            texts.append("\n".join("  ".join(line).rstrip() for line in padded))
-        return "\n\n".join(texts)
+        return "\n\n".join(map(aligned, self.tables(statistic)))
 
     def to_markdown(self, statistic: str = "mean") -> str:
         """``tables`` in Markdown."""

@@ -16,7 +16,7 @@ import numpy as np
 from relpt.classifier import Classifier, Judged, trainable_labels
 from relpt.data.reading import as_dataset
 from relpt.files import read_table
-from relpt.frames import data_frame
+from relpt.frames import aligned, data_frame
 from relpt.inputs import input_name
 from relpt.runs import Row, RunFolder, data_identity, encoder_identity, json_lines, run_key
 
@@ -76,11 +76,7 @@ class FineTuning:
         return lines
 
     def __str__(self) -> str:
-        lines = self.table()
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        return aligned(self.table())
 
     __repr__ = __str__
 
