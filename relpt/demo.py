@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,6 +80,19 @@ def _is_demo(path: Path) -> bool:
         return False
 
 
+@contextmanager
+def _whole_or_gone(out: Path) -> Iterator[None]:
+    """Takes a new demo's history.jsonl away where it does not end: a folder without result.json is no demo's, and the
+    same command would be refused."""
+    fresh = not (out / "result.json").exists()
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            (out / "history.jsonl").unlink(missing_ok=True)
+        raise
+
+
 def run_demo(
     out: str | Path = "relpt-demo",
     *,
@@ -110,108 +124,88 @@ def run_demo(
         FileExistsError: the folder holds something else than a demo.
         KeyboardInterrupt: Ctrl-C; a new folder has no history.jsonl then, and the same call may come again.
     """
-    out = Path(out)
-    _check_folder(out)
-    fresh = not (out / "result.json").exists()
-    try:
-        return _demo(out, steps, pairs, seed, encoder, threads, episodes, say, callbacks_of, show_progress_bar)
-    except BaseException:
-        if fresh:  # else the same command would be refused: a folder without result.json is no demo's
-            (out / "history.jsonl").unlink(missing_ok=True)
-        raise
-
-
-def _demo(
-    out: Path,
-    steps: int | None,
-    pairs: int | None,
-    seed: int | None,
-    encoder: str | None,
-    threads: int | None,
-    episodes: int | None,
-    say: Callable[[str], object],
-    callbacks_of: Callable[[int], list[Any]],
-    show_progress_bar: bool | None,
-) -> dict[str, Any]:
-    """What ``run_demo`` does in a folder that may be written."""
     from relpt import CPTrainer, Encoder, FewShot, load_sample
 
-    s = SETTINGS
+    s, out = SETTINGS, Path(out)
     seed = s["seed"] if seed is None else seed
-    stages = _Stages(say)
-    stages.start("encoder", f"Open the encoder {encoder or s['encoder']!r}")
-    enc = Encoder.from_pretrained(
-        encoder or s["encoder"], representation=s["representation"], num_threads=threads, seed=seed
-    )
-    c = enc.config
-    size = f"{c['num_hidden_layers']} layers, hidden {c['hidden_size']}, {enc.num_parameters / 1e6:.1f} M parameters"
-    stages.done(f"{size}, {enc.num_threads} thread{'s' * (enc.num_threads > 1)}")
-
-    stages.start("data", "Load the sample corpus")
-    train, unseen = load_sample("train"), load_sample("unseen")
-    stages.done(
-        f"{len(train)} sentences of {len(train.labels)} relations to train on,\n"
-        f"      {len(unseen)} sentences of {len(unseen.labels)} other relations to test on"
-    )
-
-    task = FewShot(**{**s["few_shot"], **({} if episodes is None else {"episodes": episodes})})
-    test = unseen.tokenize(enc, max_length=s["max_length"], show_progress_bar=False)
-    what = f"{task.n_way}-way {task.k_shot}-shot, {counted(task.episodes, 'episode')}, on unseen relations"
-    stages.start("before", f"Test before training: {what}")
-    before, vectors_before = _evaluate(enc, test, task, show_progress_bar)
-    stages.done(_short(before))
-
-    options = {**s["options"], "max_steps": steps or s["steps"], "seed": seed}
-    options.update({} if pairs is None else {"pairs_per_step": pairs})
-    trainer = CPTrainer(enc, **options)
-    stages.start("pretrain", f"Pre-train: {options['max_steps']} steps of {options['pairs_per_step']} pairs")
-    out.mkdir(parents=True, exist_ok=True)
-    log = HistoryFile(out / "history.jsonl")
-    try:
-        history = trainer.fit(
-            train, callbacks=[log, *callbacks_of(options["max_steps"])], show_progress_bar=show_progress_bar
+    _check_folder(out)
+    with _whole_or_gone(out):
+        stages = _Stages(say)
+        stages.start("encoder", f"Open the encoder {encoder or s['encoder']!r}")
+        enc = Encoder.from_pretrained(
+            encoder or s["encoder"], representation=s["representation"], num_threads=threads, seed=seed
         )
-        log.finish(history)
-    finally:
-        log.close()
-    if history.status == "interrupted":
-        raise KeyboardInterrupt
-    first, last = history[0], history[-1]
-    speed = sum(history["sentences"]) / sum(history["sentences"] / history["sentences_per_second"])
-    stages.done(f"loss {first['loss']:.2f} → {last['loss']:.2f}, {speed:.0f} sentences/s")
+        c = enc.config
+        size = (
+            f"{c['num_hidden_layers']} layers, hidden {c['hidden_size']}, {enc.num_parameters / 1e6:.1f} M parameters"
+        )
+        stages.done(f"{size}, {enc.num_threads} thread{'s' * (enc.num_threads > 1)}")
 
-    stages.start("after", f"Test after training: {what}")
-    after, vectors_after = _evaluate(enc, test, task, show_progress_bar)
-    stages.done(_short(after))
+        stages.start("data", "Load the sample corpus")
+        train, unseen = load_sample("train"), load_sample("unseen")
+        stages.done(
+            f"{len(train)} sentences of {len(train.labels)} relations to train on,\n"
+            f"      {len(unseen)} sentences of {len(unseen.labels)} other relations to test on"
+        )
 
-    stages.start("report", f"Write the encoder, the figures and the report into {out}")
-    result = {
-        "before": [row.to_dict() for row in before],
-        "after": [row.to_dict() for row in after],
-        "steps": len(history),
-        "seed": seed,
-        "loss_first": first["loss"],
-        "loss_last": last["loss"],
-        "sentences_per_second": round(speed, 1),
-        "seconds": stages.seconds,
-    }
-    enc.save_pretrained(out / "encoder", card={**enc.card, "metrics": result})
-    figures = _figures(before, after, history, vectors_before, vectors_after, [i.relation for i in unseen], say)
-    with write_into(out) as new:
-        for name, (_, png, _) in figures.items():
-            (new / name).write_bytes(png)
-    _report(out, enc, train, unseen, result, figures, stages)
-    stages.done("done")
-    result["seconds"] = {**stages.seconds, "total": round(stages.total(), 2)}
-    with write_into(out) as new:
-        write_json(new / "result.json", result)
-    say(f"\n{what[:1].upper()}{what[1:]}:\n\n{fewshot_table(before, after)}\n")
-    say(f"  report       {out / 'report.html'}")
-    if figures:
-        say(f"  figures      {', '.join(figures)}")
-    say(f"  encoder      {out / 'encoder'}, opened by relpt and by transformers")
-    say(f"  everything   {duration(stages.total())}")
-    return result
+        task = FewShot(**{**s["few_shot"], **({} if episodes is None else {"episodes": episodes})})
+        test = unseen.tokenize(enc, max_length=s["max_length"], show_progress_bar=False)
+        what = f"{task.n_way}-way {task.k_shot}-shot, {counted(task.episodes, 'episode')}, on unseen relations"
+        stages.start("before", f"Test before training: {what}")
+        before, vectors_before = _evaluate(enc, test, task, show_progress_bar)
+        stages.done(_short(before))
+
+        options = {**s["options"], "max_steps": steps or s["steps"], "seed": seed}
+        options.update({} if pairs is None else {"pairs_per_step": pairs})
+        trainer = CPTrainer(enc, **options)
+        stages.start("pretrain", f"Pre-train: {options['max_steps']} steps of {options['pairs_per_step']} pairs")
+        out.mkdir(parents=True, exist_ok=True)
+        log = HistoryFile(out / "history.jsonl")
+        try:
+            history = trainer.fit(
+                train, callbacks=[log, *callbacks_of(options["max_steps"])], show_progress_bar=show_progress_bar
+            )
+            log.finish(history)
+        finally:
+            log.close()
+        if history.status == "interrupted":
+            raise KeyboardInterrupt
+        first, last = history[0], history[-1]
+        speed = sum(history["sentences"]) / sum(history["sentences"] / history["sentences_per_second"])
+        stages.done(f"loss {first['loss']:.2f} → {last['loss']:.2f}, {speed:.0f} sentences/s")
+
+        stages.start("after", f"Test after training: {what}")
+        after, vectors_after = _evaluate(enc, test, task, show_progress_bar)
+        stages.done(_short(after))
+
+        stages.start("report", f"Write the encoder, the figures and the report into {out}")
+        result = {
+            "before": [row.to_dict() for row in before],
+            "after": [row.to_dict() for row in after],
+            "steps": len(history),
+            "seed": seed,
+            "loss_first": first["loss"],
+            "loss_last": last["loss"],
+            "sentences_per_second": round(speed, 1),
+            "seconds": stages.seconds,
+        }
+        enc.save_pretrained(out / "encoder", card={**enc.card, "metrics": result})
+        figures = _figures(before, after, history, vectors_before, vectors_after, [i.relation for i in unseen], say)
+        with write_into(out) as new:
+            for name, (_, png, _) in figures.items():
+                (new / name).write_bytes(png)
+        _report(out, enc, train, unseen, result, figures, stages)
+        stages.done("done")
+        result["seconds"] = {**stages.seconds, "total": round(stages.total(), 2)}
+        with write_into(out) as new:
+            write_json(new / "result.json", result)
+        say(f"\n{what[:1].upper()}{what[1:]}:\n\n{fewshot_table(before, after)}\n")
+        say(f"  report       {out / 'report.html'}")
+        if figures:
+            say(f"  figures      {', '.join(figures)}")
+        say(f"  encoder      {out / 'encoder'}, opened by relpt and by transformers")
+        say(f"  everything   {duration(stages.total())}")
+        return result
 
 
 def _evaluate(encoder: Any, corpus: Any, task: Any, show: bool | None) -> tuple[list[Any], Any]:
