@@ -99,7 +99,8 @@ class Encoder:
         self.card: dict[str, Any] = {}
         self.projection: Projection | None = None
         self.injection = injection
-        config["vocab_size"] = max([config["vocab_size"], *(number + 1 for number in tokenizer.get_vocab().values())])
+        added = tokenizer.get_added_tokens_decoder()  # markers; all others fit, or the tokenizer was refused
+        config["vocab_size"] = max([config["vocab_size"], *(number + 1 for number in added)])
         self._extras: dict[str, np.ndarray] = {}
         self._model = self._new_model()
         self._tokens = core_tokens(tokenizer, special_tokens, markers, config["vocab_size"], name)

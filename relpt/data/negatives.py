@@ -36,9 +36,9 @@ def with_negatives(data: Dataset, label: str, most: int | None, seed: int) -> Da
     related: set[frozenset[str]] = set()
     for instance, keys in zip(data, entity_keys(data), strict=True):
         mentions = sentences.setdefault(instance.text, {})
-        for mention in _mentions(instance, keys):
-            mentions[mention.span] = _joined(mention, mentions.get(mention.span))
         head, tail = _mentions(instance, keys)
+        for mention in (head, tail):
+            mentions[mention.span] = _joined(mention, mentions.get(mention.span))
         related |= {frozenset(pair) for pair in product(head.keys, tail.keys)}
     rng, made = np.random.default_rng(seed), []
     for text, mentions in sentences.items():
