@@ -23,7 +23,7 @@ from relpt.fields import check_names, refused_in
 from relpt.files import read_table, write_into, write_json
 from relpt.history import History
 from relpt.hybrid import HybridEncoder, open_encoder
-from relpt.inputs import choice, input_name, plain
+from relpt.inputs import check_count, choice, input_name, plain
 from relpt.objectives import MIL, POOLINGS, RC
 from relpt.parts import Parts, Reading, for_head
 from relpt.runlog import counted
@@ -199,7 +199,7 @@ class Classifier:
         self.encoder = encoder
         self.parts.dtype()
         for name in ("batch_size", "epochs", "max_length", "bag_size", "early_stopping", "micro_batch_size"):
-            _check_count(name, self.options[name], name in ("early_stopping", "micro_batch_size"))
+            check_count(name, self.options[name], optional=name in ("early_stopping", "micro_batch_size"))
         choice(unknown_labels, _UNKNOWN, "unknown_labels")
         if bags is not None:
             choice(bags, POOLINGS, "bags")
@@ -373,7 +373,7 @@ class Classifier:
         Raises:
             ValueError: k is not from 1 on.
         """
-        _check_count("k", k)
+        check_count("k", k)
         logits, single = self._logits(data, show_progress_bar)
         best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
         chances = _softmax(logits)
@@ -746,10 +746,3 @@ def _numbered(corpus: Any, labels: list[str]) -> Any:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _check_count(name: str, value: Any, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number from 1 on{', or None' if optional else ''}")

@@ -26,7 +26,7 @@ from relpt.cli_shared import (
     print_rows,
 )
 from relpt.inputs import SIMILARITIES
-from relpt.intervals import known, with_interval
+from relpt.intervals import known_intervals, with_interval
 from relpt.nota import NOTA_SCORES
 from relpt.runlog import counted, duration, tell
 from relpt.settings import UsageError
@@ -244,7 +244,7 @@ def _predict(args: argparse.Namespace) -> int:
             file.write(json.dumps(numbers).encode() + b"\n")
         facts["output"] = str(target)
     if args.json:
-        print_json(_plain(facts))
+        print_json(known_intervals(facts))
         return 0
     _print_facts(facts)
     if not args.quiet:
@@ -260,7 +260,7 @@ def _score(args: argparse.Namespace) -> int:
         raise UsageError("--score takes one --way, that of the predictions")
     facts = score_predictions(args.score, args.answers, n_way=args.way[0])
     if args.json:
-        print_json(_plain(facts))
+        print_json(known_intervals(facts))
     else:
         _print_facts(facts)
     return 0
@@ -276,15 +276,10 @@ def _write(args: argparse.Namespace) -> int:
     episodes.save(target)
     facts = {"output": str(target), "episodes": len(episodes), "way": episodes.n_way, "shot": episodes.k_shot}
     if args.json:
-        print_json(_plain(facts))
+        print_json(known_intervals(facts))
     else:
         _print_facts(facts)
     return 0
-
-
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """The figures for JSON."""
-    return {name: known(value) if name.endswith("ci95") else value for name, value in facts.items()}
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from relpt import _core
-from relpt.inputs import SIMILARITIES, choice, input_name
-from relpt.intervals import known, with_interval
+from relpt.inputs import SIMILARITIES, check_count, choice, input_name, plain
+from relpt.intervals import known, known_intervals, with_interval
 from relpt.nota import NOTA_SCORES, accuracies, best_threshold, nota_scores
 from relpt.runlog import counted
 
@@ -63,7 +63,7 @@ class FewShotResult:
         """
         names = ("inputs", "way", "shot", "similarity", "episodes", "accuracy", "ci95")
         row = {name: getattr(self, name) for name in (*names, *(_NOTA if self.nota_rate is not None else ()))}
-        return {name: known(value) if name.endswith("ci95") else value for name, value in row.items()}
+        return known_intervals(row)
 
     def _figures(self) -> str:
         text = f"{self.way}-way {self.shot}-shot: {with_interval(self.accuracy, self.ci95, 3)}"
@@ -129,8 +129,7 @@ class FewShot:
     ) -> None:
         choice(similarity, SIMILARITIES, "similarity")
         choice(nota_score, NOTA_SCORES, "nota_score")
-        if isinstance(episodes, bool) or not isinstance(episodes, (int, np.integer)) or episodes < 1:
-            raise ValueError(f"episodes is {episodes!r}; expected a whole number from 1 on")
+        check_count("episodes", plain(episodes))
         if not 0 <= nota_rate < 1:
             raise ValueError(f"nota_rate is {nota_rate}; expected at least 0 and less than 1")
         if nota_threshold is not None and math.isnan(nota_threshold):
@@ -556,6 +555,5 @@ class FewShot:
 
 
 def _steps(epochs: int, epoch: int) -> int:
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs is {epochs!r}; expected a whole number from 1 on")
+    check_count("epochs", epochs)
     return epochs * epoch

@@ -22,7 +22,7 @@ from relpt.data.triples import Triple, read_triples
 from relpt.errors import FormatError
 from relpt.fields import check_names, refused_in
 from relpt.files import read_table, replace_folder, replaceable, write_file, write_json
-from relpt.inputs import choice
+from relpt.inputs import check_count, choice
 from relpt.loop import asks_to_stop
 from relpt.metrics import hits_at, mrr
 from relpt.progress import progress
@@ -199,8 +199,7 @@ class GraphEmbeddings:
         if norm not in (1, 2):
             raise ValueError(f"norm is {norm!r}; expected 1 or 2")
         for name, value in {"dim": dim, "negatives": negatives, "batch_size": batch_size, "epochs": epochs}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 on")
+            check_count(name, value)
         self.model, self.dim, self.norm, self.loss, self.margin = model, dim, norm, loss, margin
         self.negatives, self.corruption, self.filter_negatives = negatives, corruption, filter_negatives
         self.normalize_entities, self.optimizer, self.learning_rate = normalize_entities, optimizer, learning_rate

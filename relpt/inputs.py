@@ -11,6 +11,7 @@ __all__ = [
     "INPUTS",
     "PARTS",
     "SIMILARITIES",
+    "check_count",
     "choice",
     "input_name",
     "input_number",
@@ -32,6 +33,15 @@ def choice(value: object, choices: tuple[str, ...], name: str) -> int:
     if isinstance(value, str) and value in choices:
         return choices.index(value)
     raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def check_count(name: str, value: object, least: int = 1, *, optional: bool = False) -> None:
+    """ValueError where an option is no whole number from ``least`` on, nor None where it is optional."""
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        also = ", or None" if optional else ""
+        raise ValueError(f"{name} is {value!r}; expected a whole number from {least} on{also}")
 
 
 def plain(value: Any) -> Any:

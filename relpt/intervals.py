@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-__all__ = ["known", "mean_interval", "paired_t", "student_quantile", "student_within", "with_interval"]
+__all__ = [
+    "known",
+    "known_intervals",
+    "mean_interval",
+    "paired_t",
+    "student_quantile",
+    "student_within",
+    "with_interval",
+]
 
 
 def student_within(t: float, freedom: int) -> float:
@@ -39,6 +48,11 @@ def student_quantile(level: float, freedom: int) -> float:
 def known(half: float | None) -> float | None:
     """The half width of an interval as JSON has it: null where one value has none, which is NaN in Python."""
     return None if half is None or math.isnan(half) else half
+
+
+def known_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of figures as JSON has it, by ``known``."""
+    return {name: known(value) if name.endswith("ci95") else value for name, value in row.items()}
 
 
 def with_interval(value: float, half: float | None, digits: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from relpt import _core
 from relpt.encoding import unit_length
 from relpt.graph import GraphEmbeddings
-from relpt.inputs import SIMILARITIES, choice
+from relpt.inputs import SIMILARITIES, check_count, choice
 
 __all__ = [
     "CP",
@@ -130,9 +130,7 @@ class CP(Objective):
     def _check(self) -> None:
         choice(self.similarity, SIMILARITIES[:2], "similarity")
         choice(self.positives, ("pair", "relation"), "positives")
-        count = self.pairs_per_relation
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"pairs_per_relation is {count!r}; expected a whole number from 1 on")
+        _check_counts(self, pairs_per_relation=1)
         self._exponent()
 
     def _exponent(self) -> float:
@@ -596,9 +594,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 def _check_counts(item: Objective, **least: int) -> None:
     for name, low in least.items():
-        value = getattr(item, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ValueError(f"{name} is {value!r}; expected a whole number from {low} on")
+        check_count(name, getattr(item, name), low)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

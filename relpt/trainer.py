@@ -20,7 +20,7 @@ from relpt.devices import dtype_of, usable_memory
 from relpt.encoding import warn_truncated
 from relpt.files import check_can_write
 from relpt.history import History
-from relpt.inputs import DTYPES, INPUTS, choice, input_name, plain, representation_parts
+from relpt.inputs import DTYPES, INPUTS, check_count, choice, input_name, plain, representation_parts
 from relpt.loop import Loop, compare_cards
 from relpt.objectives import CP, EP, MIL, MLM, MTB, RC, Domain, Objective, Prototypes, Spans
 
@@ -323,14 +323,9 @@ class Trainer:
         self._input_weights()
         self._loss_parts()
         for name in ("pairs_per_step", "sentences_per_step", "micro_batch_pairs", "max_steps", "max_length"):
-            value = o.get(name)
-            if value is None and name in ("sentences_per_step", "micro_batch_pairs"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 on")
-        warmup, betas = o["warmup_steps"], o["adam_betas"]
-        if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0):
-            raise ValueError(f"warmup_steps is {warmup!r}; expected a whole number from 0 on, or None")
+            check_count(name, o.get(name), optional=name in ("sentences_per_step", "micro_batch_pairs"))
+        check_count("warmup_steps", o["warmup_steps"], 0, optional=True)
+        betas = o["adam_betas"]
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"adam_betas is {betas!r}; expected two numbers, such as (0.9, 0.999)")
 
@@ -591,8 +586,7 @@ class Trainer:
         if check is not None:
             check(corpus)
         target = self._target(target, show_progress_bar)
-        if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every is {checkpoint_every!r}; expected a whole number from 1 on")
+        check_count("checkpoint_every", checkpoint_every)
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         if folder is not None:
             check_can_write(folder, "checkpoint_dir")  # rather than at the first checkpoint
